@@ -1,0 +1,2 @@
+#!/usr/bin/env -S node -C @bagcheck/source
+export {}

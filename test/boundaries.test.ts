@@ -1,0 +1,41 @@
+// Who may import whom (packages are trust boundaries). The resolver refuses deep imports by itself,
+// because every package exports `.` only; this compares the declared dependencies with the one table.
+import { readFileSync, readdirSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+
+const allowed: Readonly<Record<string, { workspace: string[]; outside: string[] }>> = {
+  nix: { workspace: [], outside: [] },
+  log: { workspace: [], outside: [] },
+  attest: { workspace: ['nix', 'log'], outside: [] },
+  policy: { workspace: ['nix', 'attest'], outside: ['yaml'] },
+  api: { workspace: ['nix'], outside: ['zod'] },
+  broker: {
+    workspace: ['nix', 'log', 'attest', 'policy', 'api'],
+    outside: ['hono', '@hono/node-server', 'kysely', 'pg', 'jose', 'pino'],
+  },
+  agent: { workspace: ['nix'], outside: ['koffi'] },
+  cli: { workspace: ['nix', 'log', 'attest', 'policy', 'api'], outside: ['oauth4webapi'] },
+  testkit: { workspace: ['*'], outside: ['@peculiar/x509'] },
+}
+
+describe('package boundaries', () => {
+  test.each(readdirSync('packages'))('%s depends only on what the table allows', (name) => {
+    const manifest = JSON.parse(readFileSync(`packages/${name}/package.json`, 'utf8'))
+    const row = allowed[name]
+    expect(row, `${name} has no row in the table`).toBeDefined()
+    const names = Object.keys(manifest.dependencies ?? {})
+    const workspace = names.filter((n) => n.startsWith('@bagcheck/')).map((n) => n.slice(10))
+    const outside = names.filter((n) => !n.startsWith('@bagcheck/'))
+    if (!row?.workspace.includes('*'))
+      expect(row?.workspace).toEqual(expect.arrayContaining(workspace))
+    expect(row?.outside).toEqual(expect.arrayContaining(outside))
+    expect(Object.keys(manifest.exports)).toEqual(['.'])
+  })
+
+  test('only tests import the testkit', () => {
+    for (const name of readdirSync('packages')) {
+      const manifest = JSON.parse(readFileSync(`packages/${name}/package.json`, 'utf8'))
+      expect(Object.keys(manifest.dependencies ?? {})).not.toContain('@bagcheck/testkit')
+    }
+  })
+})
