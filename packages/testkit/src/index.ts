@@ -1,1 +1,10 @@
-export {}
+export {
+  nixAvailable,
+  nixBuild,
+  nixEnvironment,
+  nixString,
+  runNix,
+  shellDerivation,
+  startNixDaemon,
+} from './nix.ts'
+export type { TestNixDaemon } from './nix.ts'

@@ -1,0 +1,46 @@
+import { NixError, quote } from './error.ts'
+import { makeFileList } from './file-list.ts'
+import type { FileList, ListedFile } from './file-list.ts'
+import type { ClosureManifest } from './manifest.ts'
+import { scanPaths } from './verify/scan-paths.ts'
+
+/** How to build a file list. */
+export interface BuildFileListOptions {
+  readonly onProgress?: (progress: { readonly paths: number; readonly totalPaths: number }) => void
+  readonly signal?: AbortSignal
+  /** Worker threads for large closures; 0 for none. Default: one per processor. */
+  readonly workers?: number
+}
+
+/**
+ * The file list of a closure, hashed from the store. The same bytes are compared with the manifest's NAR
+ * hashes, so the list and the manifest are about one content.
+ *
+ * @throws {NixError} CONTENT_MISMATCH – a path is not what the manifest says (`detail.path`);
+ * STORE_MISSING, STORE_TYPE, STORE_CHANGED, STORE_READ
+ */
+export async function buildFileList(
+  manifest: ClosureManifest,
+  options: BuildFileListOptions = {},
+): Promise<FileList> {
+  const { workers, signal, onProgress } = options
+  const files: ListedFile[] = []
+  let paths = 0
+  const scanOptions = {
+    listFiles: true,
+    owner: 0, // what deviates is for verification to judge
+    ...(workers === undefined ? {} : { workers }),
+    ...(signal === undefined ? {} : { signal }),
+  }
+  await scanPaths(manifest.entries, scanOptions, (outcome) => {
+    if ('error' in outcome) throw outcome.error
+    const { entry, scan } = outcome
+    if (scan.narHash !== entry.narHash || scan.narSize !== entry.narSize) {
+      const message = `expected ${quote(entry.path)} with ${entry.narHash}, got ${scan.narHash}`
+      throw new NixError('CONTENT_MISMATCH', message, { detail: { path: entry.path } })
+    }
+    for (const file of scan.files) files.push(file)
+    onProgress?.({ paths: ++paths, totalPaths: manifest.entries.length })
+  })
+  return makeFileList(files)
+}

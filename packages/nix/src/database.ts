@@ -1,0 +1,152 @@
+// Nix's own database, read-only: /nix/var/nix/db/db.sqlite, schema 10 (Nix 2.8 to 2.34).
+//
+//   ValidPaths(id, path, hash "sha256:<base16>", registrationTime, deriver, narSize, ultimate, sigs, ca)
+//   Refs(referrer, reference)            self-references included
+//
+// For offline images and for hosts without a daemon. Its facts are claims: root can edit them. On a live
+// node prefer the daemon, because a database in WAL mode can be read only where its `-shm` file can be
+// written, or as `immutable`, which misses what Nix writes meanwhile.
+// https://github.com/NixOS/nix/blob/master/src/libstore/schema.sql
+import { pathToFileURL } from 'node:url'
+import { DatabaseSync } from 'node:sqlite'
+import type { SQLOutputValue, StatementSync } from 'node:sqlite'
+import type { ClosureSource } from './closure.ts'
+import { NixError, quote } from './error.ts'
+import { parseNarHash } from './hash.ts'
+import type { PathInfo } from './manifest.ts'
+import { byteOrder, parseStorePath } from './store-path.ts'
+import type { StorePath } from './store-path.ts'
+
+/** Nix's database, open for reading. */
+export interface NixDatabase extends ClosureSource {
+  readonly kind: 'database'
+  /**
+   * The facts about every path of the closure of `root`, in one consistent read.
+   *
+   * @throws {NixError} PATH_INVALID – `root` is not valid; DATABASE_ROW – a row no Nix writes
+   */
+  readClosure(root: StorePath): PathInfo[]
+}
+
+/** Where Nix keeps its database. */
+export const NIX_DATABASE_FILE = '/nix/var/nix/db/db.sqlite'
+
+const COLUMNS = 'id, path, hash, narSize, deriver, ultimate, sigs'
+const CLOSURE = `with recursive closure(member) as (
+  select id from ValidPaths where path = ?
+  union
+  select reference from Refs join closure on referrer = member)`
+
+type Row = Record<string, SQLOutputValue>
+
+/**
+ * Opens Nix's database.
+ *
+ * @param options.immutable Take the file as one that nobody writes, as in an image mounted read-only.
+ * @throws {NixError} DATABASE_OPEN – missing, unreadable or without the tables of schema 10
+ */
+export function openNixDatabase(
+  file: string = NIX_DATABASE_FILE,
+  options: { readonly immutable?: boolean } = {},
+): NixDatabase {
+  let database: DatabaseSync | undefined
+  try {
+    const url = pathToFileURL(file)
+    if (options.immutable === true) url.searchParams.set('immutable', '1')
+    database = new DatabaseSync(url, { readOnly: true, timeout: 5000 })
+    return new Database(database)
+  } catch (cause) {
+    database?.close()
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new NixError('DATABASE_OPEN', `expected Nix's database at ${quote(file)}: ${reason}`, {
+      cause,
+      detail: { file },
+    })
+  }
+}
+
+class Database implements NixDatabase {
+  readonly kind = 'database'
+  readonly #database: DatabaseSync
+  readonly #path: StatementSync
+  readonly #pathReferences: StatementSync
+  readonly #closure: StatementSync
+  readonly #closureReferences: StatementSync
+
+  constructor(database: DatabaseSync) {
+    this.#database = database
+    this.#path = database.prepare(`select ${COLUMNS} from ValidPaths where path = ?`)
+    this.#pathReferences = database.prepare(
+      `select referrer, path from Refs join ValidPaths on id = reference where referrer = ?`,
+    )
+    this.#closure = database.prepare(
+      `${CLOSURE} select ${COLUMNS} from closure join ValidPaths on id = member`,
+    )
+    this.#closureReferences = database.prepare(
+      `${CLOSURE} select referrer, path from closure
+       join Refs on referrer = member join ValidPaths on id = reference`,
+    )
+  }
+
+  async queryPathInfo(path: StorePath): Promise<PathInfo | undefined> {
+    return this.#read(() => {
+      const row = this.#path.get(path)
+      if (row === undefined) return undefined
+      return parseRows([row], this.#pathReferences.all(row['id'] as number))[0]
+    })
+  }
+
+  readClosure(root: StorePath): PathInfo[] {
+    const infos = this.#read(() =>
+      parseRows(this.#closure.all(root), this.#closureReferences.all(root)),
+    )
+    if (infos.length === 0)
+      throw new NixError('PATH_INVALID', `expected a valid store path, got ${quote(root)}`, {
+        detail: { path: root },
+      })
+    return infos
+  }
+
+  async close(): Promise<void> {
+    this.#database.close()
+  }
+
+  /** Two statements must see one state: Nix may register or delete paths between them. */
+  #read<T>(work: () => T): T {
+    try {
+      this.#database.exec('begin')
+      try {
+        return work()
+      } finally {
+        this.#database.exec('commit')
+      }
+    } catch (cause) {
+      if (cause instanceof NixError) throw cause
+      const reason = cause instanceof Error ? cause.message : String(cause)
+      throw new NixError('DATABASE_ROW', `expected rows as Nix writes them: ${reason}`, { cause })
+    }
+  }
+}
+
+function parseRows(rows: readonly Row[], references: readonly Row[]): PathInfo[] {
+  const byReferrer = new Map<unknown, StorePath[]>()
+  for (const { referrer, path } of references) {
+    const list = byReferrer.get(referrer)
+    if (list === undefined) byReferrer.set(referrer, [parseStorePath(String(path))])
+    else list.push(parseStorePath(String(path)))
+  }
+  return rows.map((row) => ({
+    path: parseStorePath(String(row['path'])),
+    narHash: parseNarHash(String(row['hash'])),
+    narSize: parseSize(row['narSize']),
+    references: (byReferrer.get(row['id']) ?? []).sort(byteOrder),
+    ...(row['deriver'] ? { deriver: parseStorePath(String(row['deriver'])) } : {}),
+    ultimate: row['ultimate'] === 1,
+    signatures: row['sigs'] ? String(row['sigs']).split(' ') : [],
+  }))
+}
+
+function parseSize(value: SQLOutputValue | undefined): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value > 0) return value
+  throw new NixError('DATABASE_ROW', `expected a NAR size, got ${quote(String(value))}`)
+}

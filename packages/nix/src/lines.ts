@@ -1,0 +1,46 @@
+// What the two line formats of this package (closure manifest, file list) share.
+import { NixError, quote } from './error.ts'
+import type { NixErrorCode } from './error.ts'
+
+/**
+ * The lines of a canonical text: printable ASCII, every line ended by LF, none empty.
+ *
+ * @throws {NixError} `<format>_LIMIT`, checked before anything is allocated, or `<format>_LINE`
+ */
+export function splitLines(
+  bytes: Uint8Array,
+  format: 'MANIFEST' | 'FILE_LIST',
+  maxBytes: number,
+  maxLines: number,
+): { readonly text: string; readonly lines: string[] } {
+  if (bytes.length > maxBytes)
+    throw new NixError(`${format}_LIMIT`, `expected at most ${maxBytes} bytes, got ${bytes.length}`)
+  let count = 0
+  for (const byte of bytes) {
+    if (byte === 0x0a) count++
+    else if (byte < 0x20 || byte > 0x7e)
+      throw new NixError(`${format}_LINE`, `expected printable ASCII, got byte ${byte}`, {
+        detail: { line: count + 1 },
+      })
+  }
+  if (count > maxLines)
+    throw new NixError(`${format}_LIMIT`, `expected at most ${maxLines} lines, got ${count}`)
+  if (bytes.length > 0 && bytes.at(-1) !== 0x0a)
+    throw new NixError(`${format}_LINE`, 'expected a line feed at the end', {
+      detail: { line: count + 1 },
+    })
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
+  return { text, lines: text === '' ? [] : text.slice(0, -1).split('\n') }
+}
+
+/**
+ * A decimal number from 0 to 2^53 - 1 without sign or leading zero.
+ *
+ * @throws {NixError} `code`
+ */
+export function parseDecimal(text: string, code: NixErrorCode): number {
+  const value = /^(?:0|[1-9][0-9]{0,15})$/.test(text) ? Number(text) : Number.NaN
+  if (!Number.isSafeInteger(value))
+    throw new NixError(code, `expected a decimal number, got ${quote(text)}`)
+  return value
+}

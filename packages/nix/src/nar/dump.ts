@@ -1,0 +1,256 @@
+// Writes the NAR of a file tree, as `nix-store --dump` does. This is the loop that full verification
+// spends its time in, so it is one synchronous generator over one reused buffer: files are read straight
+// into their place in the archive, and a small file costs open, fstat, read, fstat, close.
+//
+// The tree may change while it is read, by an attacker or by Nix. Every file is opened without following
+// links or blocking, judged by the descriptor, and looked at again when it was read; every directory is
+// looked at again after its last entry. What moved in between is STORE_CHANGED, never a wrong archive.
+// (A parent directory swapped for a link to elsewhere is not seen here. It does not have to be: the hash
+// vouches for the content that was read, and the ledger's device and inode for the place.)
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+} from 'node:fs'
+import type { BigIntStats } from 'node:fs'
+import { NixError, quote } from '../error.ts'
+import { fromLatin1, fsPath } from '../file-name.ts'
+
+/**
+ * What was found on the way. `name` is the path below the root, `''` or `/bin/x`, one code unit per byte;
+ * `stat` was taken before the content was read.
+ */
+export interface DumpObserver {
+  directory?(name: string, stat: BigIntStats): void
+  regular?(name: string, stat: BigIntStats): void
+  /** The next bytes of the regular file that was named last; the buffer is reused. */
+  contents?(bytes: Uint8Array): void
+  /** The regular file that was named last has been read completely. */
+  regularEnd?(): void
+  symlink?(name: string, stat: BigIntStats, target: string): void
+}
+
+const CHUNK_BYTES = 1 << 20
+// More than the longest run of tokens between two looks at the buffer: a name, a target and their frame.
+const HEADROOM_BYTES = 8192
+const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+
+const MAGIC = token('nix-archive-1')
+const DIRECTORY = token('(', 'type', 'directory')
+const REGULAR = token('(', 'type', 'regular', 'contents')
+const EXECUTABLE = token('(', 'type', 'regular', 'executable', '', 'contents')
+const SYMLINK = token('(', 'type', 'symlink', 'target')
+const ENTRY = token('entry', '(', 'name')
+const NODE = token('node')
+const END = token(')')
+
+interface Frame {
+  readonly name: string
+  readonly stat: BigIntStats
+  readonly names: readonly { readonly name: string; readonly kind: Kind }[]
+  next: number
+}
+
+type Kind = 'directory' | 'regular' | 'symlink' | 'other'
+
+/**
+ * Yields the archive of `root` in pieces of up to 1 MiB. Each piece is valid until the next is asked for.
+ *
+ * @throws {NixError} STORE_MISSING – nothing at `root`; STORE_TYPE – a socket, device or pipe;
+ * STORE_CHANGED – the tree moved while it was read; STORE_READ – the system refused.
+ */
+export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<Uint8Array, void> {
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES + HEADROOM_BYTES)
+  let end = 0
+  const put = (bytes: Buffer): void => {
+    buffer.set(bytes, end)
+    end += bytes.length
+  }
+  const putString = (latin1: string): void => {
+    end = buffer.writeUInt32LE(latin1.length, end)
+    end = buffer.writeUInt32LE(0, end)
+    end += buffer.write(latin1, end, 'latin1')
+    for (let left = -latin1.length & 7; left > 0; left--) buffer[end++] = 0
+  }
+
+  put(MAGIC)
+  const frames: Frame[] = []
+  let name = ''
+  let kind = kindOf(statPath(root, '', 'STORE_MISSING'))
+  for (;;) {
+    // One object, `name`, of which only the kind is known.
+    if (kind === 'directory') {
+      const stat = statPath(root, name)
+      if (!stat.isDirectory()) throw changed(root, name)
+      observer.directory?.(name, stat)
+      put(DIRECTORY)
+      frames.push({ name, stat, names: readNames(root, name), next: 0 })
+    } else if (kind === 'symlink') {
+      const stat = statPath(root, name)
+      const target = readTarget(root, name)
+      observer.symlink?.(name, stat, target)
+      put(SYMLINK)
+      putString(target)
+      put(END)
+      if (frames.length > 0) put(END)
+    } else if (kind === 'regular') {
+      const fd = openRegular(root, name)
+      try {
+        const stat = fstatSync(fd, { bigint: true })
+        if (!stat.isFile()) throw changed(root, name)
+        observer.regular?.(name, stat)
+        put((stat.mode & 0o100n) === 0n ? REGULAR : EXECUTABLE)
+        buffer.writeBigUInt64LE(stat.size, end)
+        end += 8
+        let left = Number(stat.size)
+        do {
+          if (end >= CHUNK_BYTES) {
+            yield buffer.subarray(0, end)
+            end = 0
+          }
+          // One byte more than is due: a file that grew shows itself.
+          const count = readSync(fd, buffer, end, Math.min(left + 1, buffer.length - end), null)
+          if (count > left || (count === 0 && left > 0)) throw changed(root, name)
+          observer.contents?.(buffer.subarray(end, end + count))
+          end += count
+          left -= count
+        } while (left > 0)
+        if (moved(stat, fstatSync(fd, { bigint: true }))) throw changed(root, name)
+        observer.regularEnd?.()
+        if (end >= CHUNK_BYTES) {
+          yield buffer.subarray(0, end)
+          end = 0
+        }
+        for (let pad = Number(-stat.size & 7n); pad > 0; pad--) buffer[end++] = 0
+      } catch (cause) {
+        throw readError(root, name, cause)
+      } finally {
+        closeSync(fd)
+      }
+      put(END)
+      if (frames.length > 0) put(END)
+    } else {
+      const where = quote(root + fromLatin1(name))
+      const detail = { path: root, file: root + fromLatin1(name) }
+      throw new NixError('STORE_TYPE', `expected a file, directory or symlink at ${where}`, {
+        detail,
+      })
+    }
+
+    // Close what is complete, then take the next entry.
+    let frame = frames.at(-1)
+    while (frame !== undefined && frame.next === frame.names.length) {
+      if (moved(frame.stat, statPath(root, frame.name))) throw changed(root, frame.name)
+      frames.pop()
+      put(END)
+      frame = frames.at(-1)
+      if (frame !== undefined) put(END)
+      if (end >= CHUNK_BYTES) {
+        yield buffer.subarray(0, end)
+        end = 0
+      }
+    }
+    if (frame === undefined) break
+    if (end >= CHUNK_BYTES) {
+      yield buffer.subarray(0, end)
+      end = 0
+    }
+    const entry = frame.names[frame.next++] as Frame['names'][number] // next < length, above
+    put(ENTRY)
+    putString(entry.name)
+    put(NODE)
+    name = `${frame.name}/${entry.name}`
+    kind = entry.kind
+  }
+  if (end > 0) yield buffer.subarray(0, end)
+}
+
+/** True when a file or directory is not what it was at the first look. */
+function moved(before: BigIntStats, after: BigIntStats): boolean {
+  return (
+    before.ctimeNs !== after.ctimeNs ||
+    before.mtimeNs !== after.mtimeNs ||
+    before.size !== after.size ||
+    before.ino !== after.ino ||
+    before.dev !== after.dev
+  )
+}
+
+function readNames(root: string, name: string): Frame['names'] {
+  try {
+    const entries = readdirSync(fsPath(root + name), { withFileTypes: true, encoding: 'latin1' })
+    const names = entries.map((entry) => ({ name: entry.name, kind: kindOf(entry) }))
+    return names.sort((a, b) => (a.name < b.name ? -1 : 1)) // code units are bytes; names are unique
+  } catch (cause) {
+    throw readError(root, name, cause)
+  }
+}
+
+function kindOf(entry: {
+  isDirectory(): boolean
+  isFile(): boolean
+  isSymbolicLink(): boolean
+}): Kind {
+  if (entry.isFile()) return 'regular'
+  if (entry.isDirectory()) return 'directory'
+  return entry.isSymbolicLink() ? 'symlink' : 'other'
+}
+
+function statPath(root: string, name: string, missing?: 'STORE_MISSING'): BigIntStats {
+  try {
+    return lstatSync(fsPath(root + name), { bigint: true })
+  } catch (cause) {
+    throw readError(root, name, cause, missing)
+  }
+}
+
+function readTarget(root: string, name: string): string {
+  try {
+    return readlinkSync(fsPath(root + name), 'latin1')
+  } catch (cause) {
+    throw readError(root, name, cause)
+  }
+}
+
+function openRegular(root: string, name: string): number {
+  try {
+    return openSync(fsPath(root + name), OPEN_FLAGS)
+  } catch (cause) {
+    throw readError(root, name, cause)
+  }
+}
+
+function changed(root: string, name: string, cause?: unknown): NixError {
+  const file = root + fromLatin1(name)
+  const message = `expected ${quote(file)} to stay as it is while it is read`
+  return new NixError('STORE_CHANGED', message, { cause, detail: { path: root, file } })
+}
+
+function readError(root: string, name: string, cause: unknown, missing?: 'STORE_MISSING'): unknown {
+  if (cause instanceof NixError || !(cause instanceof Error)) return cause
+  const file = root + fromLatin1(name)
+  const code = (cause as NodeJS.ErrnoException).code ?? ''
+  const detail = { path: root, file }
+  if (missing !== undefined && (code === 'ENOENT' || code === 'ENOTDIR'))
+    return new NixError('STORE_MISSING', `expected ${quote(file)} to exist`, { cause, detail })
+  // The directory listed it a moment ago.
+  if (['ENOENT', 'ENOTDIR', 'ELOOP', 'EINVAL', 'ENXIO'].includes(code))
+    return changed(root, name, cause)
+  return new NixError('STORE_READ', `expected to read ${quote(file)}: ${code}`, { cause, detail })
+}
+
+function token(...strings: readonly string[]): Buffer {
+  return Buffer.concat(
+    strings.map((text) => {
+      const bytes = Buffer.alloc(8 + text.length + (-text.length & 7))
+      bytes.writeUInt32LE(text.length)
+      bytes.write(text, 8, 'latin1')
+      return bytes
+    }),
+  )
+}

@@ -1,0 +1,117 @@
+// Finds out where a store path differs from what it must be, so that a file can be named and not only a
+// path: every regular file against the file list, then every entry against the ledger's last good look.
+import { fromLatin1 } from '../file-name.ts'
+import { filesOfStorePath } from '../file-list.ts'
+import type { FileList, ListedFile } from '../file-list.ts'
+import type { PathInfo } from '../manifest.ts'
+import type { PathScan } from './scan.ts'
+import { readSnapshot } from './snapshot.ts'
+import type { Snapshot, SnapshotEntry } from './snapshot.ts'
+import type { Mismatch } from './mismatch.ts'
+
+/** The differences of a scan (with files listed) whose NAR hash is wrong; at least one. */
+export function locateMismatches(
+  entry: PathInfo,
+  scan: PathScan,
+  list: FileList | undefined,
+  last: Snapshot | undefined,
+): Mismatch[] {
+  const { path } = entry
+  const seen = new Map(
+    readSnapshot(scan.snapshot).map((e) => [path + fromLatin1(e.name), e] as const),
+  )
+  const found: Mismatch[] = []
+  if (list !== undefined) found.push(...compareFiles(entry, scan, seen, list))
+  if (last !== undefined) {
+    const named = new Set(found.map((mismatch) => mismatch.file))
+    const more = compareEntries(entry, seen, last, list === undefined)
+    found.push(...more.filter((mismatch) => !named.has(mismatch.file)))
+  }
+  if (found.length > 0) return found
+  return [{ path, kind: 'nar', expected: entry.narHash, seen: scan.narHash }]
+}
+
+function compareFiles(
+  { path }: PathInfo,
+  scan: PathScan,
+  seen: ReadonlyMap<string, SnapshotEntry>,
+  list: FileList,
+): Mismatch[] {
+  const found: Mismatch[] = []
+  const files = new Map(scan.files.map((file) => [file.path, file]))
+  const listed = filesOfStorePath(list, path)
+  for (const expected of listed) {
+    const file = files.get(expected.path)
+    const difference =
+      file === undefined ? absence(expected, seen.get(expected.path)) : compare(expected, file)
+    if (difference !== undefined) found.push({ path, file: expected.path, ...difference })
+  }
+  const expected = new Set(listed.map((file) => file.path))
+  for (const file of scan.files)
+    if (!expected.has(file.path))
+      found.push({
+        path,
+        file: file.path,
+        kind: 'unexpected',
+        expected: 'no file',
+        seen: `sha256 ${file.sha256}`,
+      })
+  return found
+}
+
+type Difference = Pick<Mismatch, 'kind' | 'expected' | 'seen'>
+
+function absence(expected: ListedFile, seen: SnapshotEntry | undefined): Difference {
+  if (seen !== undefined) return { kind: 'type', expected: 'regular', seen: seen.kind }
+  return { kind: 'missing', expected: `sha256 ${expected.sha256}`, seen: 'no file' }
+}
+
+function compare(expected: ListedFile, seen: ListedFile): Difference | undefined {
+  if (expected.size !== seen.size)
+    return { kind: 'size', expected: `${expected.size} bytes`, seen: `${seen.size} bytes` }
+  if (expected.sha256 !== seen.sha256)
+    return {
+      kind: 'content',
+      expected: `sha256 ${expected.sha256}`,
+      seen: `sha256 ${seen.sha256}`,
+    }
+  if (expected.executable !== seen.executable)
+    return {
+      kind: 'executable',
+      expected: expected.executable ? 'executable' : 'not executable',
+      seen: seen.executable ? 'executable' : 'not executable',
+    }
+  return undefined
+}
+
+/** What the file list does not hold: names, kinds and symlinks, against the last good look. */
+function compareEntries(
+  { path }: PathInfo,
+  seen: ReadonlyMap<string, SnapshotEntry>,
+  last: Snapshot,
+  withoutList: boolean,
+): Mismatch[] {
+  const found: Mismatch[] = []
+  const known = new Set<string>()
+  for (const before of readSnapshot(last)) {
+    const file = path + fromLatin1(before.name)
+    known.add(file)
+    const now = seen.get(file)
+    if (now === undefined)
+      found.push({ path, file, kind: 'missing', expected: before.kind, seen: 'nothing' })
+    else if (now.kind !== before.kind)
+      found.push({ path, file, kind: 'type', expected: before.kind, seen: now.kind })
+    else if (now.target !== before.target)
+      found.push({
+        path,
+        file,
+        kind: 'symlink',
+        expected: fromLatin1(before.target ?? ''),
+        seen: fromLatin1(now.target ?? ''),
+      })
+  }
+  for (const [file, { kind }] of seen)
+    if (!known.has(file) && (withoutList || kind !== 'regular'))
+      found.push({ path, file, kind: 'unexpected', expected: 'nothing', seen: kind })
+  return found
+}

@@ -1,0 +1,118 @@
+// Real Nix for tests. In a private root (see packages/cli/src/demo/private-root.ts) `/nix` is scratch, so
+// builds, a daemon and tampering touch nothing of the host; outside one, nothing is built.
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { parseStorePath } from '@bagcheck/nix'
+import type { StorePath } from '@bagcheck/nix'
+
+const SETTINGS = [
+  'build-users-group =',
+  'sandbox = true',
+  'sandbox-fallback = false',
+  'substitute = false',
+  'sandbox-paths = /bin/sh=/bin/busybox',
+]
+
+/**
+ * Whether tests can use Nix here. Where they cannot, prints why; with `CI=true` throws instead, because
+ * there the tests are required.
+ */
+export function nixAvailable(): boolean {
+  const reason = findObstacle()
+  if (reason === undefined) return true
+  if (process.env['CI'] === 'true') throw new Error(`tests with real Nix are required: ${reason}`)
+  console.warn(`tests with real Nix are skipped: ${reason}`)
+  return false
+}
+
+function findObstacle(): string | undefined {
+  if (process.env['BAGCHECK_PRIVATE_ROOT'] === undefined)
+    return 'not in a private root (npm test makes one when it runs as root)'
+  if (spawnSync('nix-build', ['--version']).status !== 0) return 'nix-build is not installed'
+  return existsSync('/bin/busybox') ? undefined : '/bin/busybox (busybox-static) is not installed'
+}
+
+/** The environment in which Nix programs work here; `extra` is added. */
+export function nixEnvironment(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+  return { ...process.env, NIX_CONFIG: SETTINGS.join('\n'), NIX_PATH: '', NIX_REMOTE: '', ...extra }
+}
+
+/** Runs a Nix program and returns its standard output; throws with its standard error. */
+export function runNix(
+  command: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = nixEnvironment(),
+): string {
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    encoding: 'utf8',
+    env: environment,
+    maxBuffer: 1 << 28,
+  })
+  if (error !== undefined) throw error
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${status}: ${stderr}`)
+  return stdout
+}
+
+/** Builds an expression, or a file given as `{ file }`, and returns its (first) output. */
+export function nixBuild(
+  source: string | { readonly file: string },
+  args: readonly string[] = [],
+): StorePath {
+  const what = typeof source === 'string' ? ['--expr', source] : [source.file]
+  const output = runNix('nix-build', ['--no-out-link', ...what, ...args])
+  return parseStorePath(output.split('\n')[0] ?? '')
+}
+
+/**
+ * An expression whose output a shell script makes in the sandbox; `$out` is the output, the shell is
+ * busybox with its applets, and `variables` (other derivations too) are in the environment.
+ */
+export function shellDerivation(
+  name: string,
+  script: string,
+  variables: Readonly<Record<string, string>> = {},
+): string {
+  const attributes = Object.entries(variables).map(([key, value]) => `${key} = ${value};`)
+  return `(derivation {
+    name = ${nixString(name)}; system = builtins.currentSystem; builder = "/bin/sh";
+    args = [ "-ec" ${nixString(script)} ]; ${attributes.join(' ')}
+  })`
+}
+
+/** `text` as a string literal of the Nix language. */
+export function nixString(text: string): string {
+  return `"${text.replace(/[\\"]/g, '\\$&').replaceAll('${', '\\${')}"`
+}
+
+/** A running Nix daemon. */
+export interface TestNixDaemon {
+  readonly socketPath: string
+  /** The environment for clients of this daemon. */
+  readonly environment: NodeJS.ProcessEnv
+  stop(): Promise<void>
+}
+
+/** Starts a Nix daemon whose socket lies in `directory`; the kernel ends it with this process. */
+export async function startNixDaemon(directory: string): Promise<TestNixDaemon> {
+  mkdirSync(directory, { recursive: true })
+  const socketPath = join(directory, 'daemon.sock')
+  const child = spawn('setpriv', ['--pdeathsig', 'TERM', 'nix-daemon'], {
+    stdio: 'ignore',
+    env: nixEnvironment({ NIX_DAEMON_SOCKET_PATH: socketPath }),
+  })
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
+  while (!existsSync(socketPath)) {
+    if (child.exitCode !== null) throw new Error(`nix-daemon ended with ${child.exitCode}`)
+    await setTimeout(10)
+  }
+  return {
+    socketPath,
+    environment: nixEnvironment({ NIX_REMOTE: `unix://${socketPath}` }),
+    async stop() {
+      child.kill('SIGTERM')
+      await ended
+    },
+  }
+}
