@@ -23,6 +23,12 @@ function workers(executable: string): Plugin {
   }
 }
 
+/** The sources ask for the source condition of the workspace; the packed file needs nothing. */
+const shebang: Plugin = {
+  name: 'shebang',
+  renderChunk: (code) => code.replace(/^#!.*\n/, '#!/usr/bin/env node\n'),
+}
+
 await rm('dist', { recursive: true, force: true })
 await mkdir('dist')
 for (const [name, workspace] of Object.entries(executables)) {
@@ -31,7 +37,7 @@ for (const [name, workspace] of Object.entries(executables)) {
     platform: 'node',
     external: ['koffi', 'pg-native'],
     resolve: { conditionNames: ['@bagcheck/source', 'node', 'import'] },
-    plugins: [workers(name)],
+    plugins: [workers(name), shebang],
   })
   const { output } = await bundle.write({
     dir: 'dist',
