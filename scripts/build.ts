@@ -44,7 +44,6 @@ for (const [name, workspace] of Object.entries(executables)) {
     format: 'esm',
     entryFileNames: '[name].mjs',
     chunkFileNames: `${name}.[name].mjs`,
-    banner: (chunk) => (chunk.name === name ? '#!/usr/bin/env node' : ''),
   })
   await bundle.close()
   for (const file of output) console.log(`dist/${file.fileName}`)
