@@ -6,6 +6,7 @@
 //
 // Reading is strict the same way: text that is not the canonical text of its value is refused, which
 // rules out duplicate names, spacing, other orders, and other forms of a number at one stroke.
+import { scanCanonical } from './canonical-scan.ts'
 import { AttestError, quote } from './error.ts'
 import { MAX_JSON_DEPTH, decodeJsonText, type JsonLimits } from './strict-json.ts'
 
@@ -26,67 +27,75 @@ const MAX_WRITTEN_DEPTH = 512
  * @see RFC 8785 section 3.2
  */
 export function canonicalize(value: unknown): string {
-  return writeValue(value, '$', 0)
+  return writeValue(value, ['$'])
 }
 
-function writeValue(value: unknown, at: string, depth: number): string {
+// `path` is the place of the value, kept as a stack so that only a message pays for its text.
+function writeValue(value: unknown, path: string[]): string {
   switch (typeof value) {
     case 'string':
-      return writeString(value, at)
+      return writeString(value, path)
     case 'number':
-      if (!Number.isFinite(value)) throw unwritable('a finite number', String(value), at)
+      if (!Number.isFinite(value)) throw unwritable('a finite number', String(value), path)
       return JSON.stringify(value)
     case 'boolean':
       return value ? 'true' : 'false'
     case 'object':
       if (value === null) return 'null'
-      if (depth >= MAX_WRITTEN_DEPTH)
+      if (path.length > MAX_WRITTEN_DEPTH)
         throw new AttestError(
           'JSON_LIMIT',
           `expected at most ${MAX_WRITTEN_DEPTH} levels of nesting`,
         )
       return Array.isArray(value)
-        ? writeArray(value, at, depth + 1)
-        : writeObject(value as Record<string, unknown>, at, depth + 1)
+        ? writeArray(value, path)
+        : writeObject(value as Record<string, unknown>, path)
     case 'undefined':
     case 'bigint':
     case 'symbol':
     case 'function':
-      throw unwritable('a JSON value', typeof value, at)
+      throw unwritable('a JSON value', typeof value, path)
   }
 }
 
-function writeArray(array: readonly unknown[], at: string, depth: number): string {
+function writeArray(array: readonly unknown[], path: string[]): string {
   let text = '['
+  path.push('[]')
   for (let i = 0; i < array.length; i += 1) {
     if (i > 0) text += ','
-    text += writeValue(array[i], `${at}[${i}]`, depth)
+    text += writeValue(array[i], path)
   }
+  path.pop()
   return `${text}]`
 }
 
-function writeObject(object: Record<string, unknown>, at: string, depth: number): string {
+function writeObject(object: Record<string, unknown>, path: string[]): string {
   const prototype: unknown = Object.getPrototypeOf(object)
   if (prototype !== Object.prototype && prototype !== null)
-    throw unwritable('a plain object', Object.prototype.toString.call(object), at)
+    throw unwritable('a plain object', Object.prototype.toString.call(object), path)
   if (Object.getOwnPropertySymbols(object).length > 0)
-    throw unwritable('members with names', 'a symbol', at)
+    throw unwritable('members with names', 'a symbol', path)
   let text = '{'
   // The default sort compares UTF-16 code units, which is the order RFC 8785 asks for.
   for (const name of Object.keys(object).toSorted()) {
     if (text.length > 1) text += ','
-    text += `${writeString(name, at)}:${writeValue(object[name], `${at}.${name}`, depth)}`
+    path.push(name)
+    text += `${writeString(name, path)}:${writeValue(object[name], path)}`
+    path.pop()
   }
   return `${text}}`
 }
 
-function writeString(text: string, at: string): string {
-  if (!text.isWellFormed()) throw unwritable('well-formed text', quote(text), at)
+function writeString(text: string, path: string[]): string {
+  if (!text.isWellFormed()) throw unwritable('well-formed text', quote(text), path)
   return JSON.stringify(text)
 }
 
-function unwritable(expected: string, seen: string, at: string): AttestError {
-  return new AttestError('JSON_VALUE', `expected ${expected} at ${quote(at)}, saw ${seen}`)
+function unwritable(expected: string, seen: string, path: string[]): AttestError {
+  return new AttestError(
+    'JSON_VALUE',
+    `expected ${expected} at ${quote(path.join('.'))}, saw ${seen}`,
+  )
 }
 
 /**
@@ -94,14 +103,22 @@ function unwritable(expected: string, seen: string, at: string): AttestError {
  *
  * @param limits default 64 MiB and 64 levels
  * @throws {AttestError} CANONICAL_JSON – JSON, but not in canonical form; JSON_SYNTAX, JSON_LIMIT,
- *   JSON_VALUE
+ *   JSON_VALUE – a string argument with a lone surrogate
  */
 export function parseCanonical(text: string | Uint8Array, limits: JsonLimits = {}): unknown {
   const maxBytes = limits.maxBytes ?? MAX_CANONICAL_BYTES
-  const decoded = decodeJsonText(typeof text === 'string' ? encode(text, maxBytes) : text, maxBytes)
-  checkDepth(decoded, limits.maxDepth ?? MAX_JSON_DEPTH)
-  const value = parseText(decoded)
-  if (!isCanonical(value, decoded))
+  const bytes = typeof text === 'string' ? encode(text, maxBytes) : text
+  const decoded = decodeJsonText(bytes, maxBytes)
+  // Before JSON.parse, because text of brackets only would cost many times its size in memory.
+  const canonical = scanCanonical(bytes, limits.maxDepth ?? MAX_JSON_DEPTH)
+  let value: unknown
+  try {
+    value = JSON.parse(decoded)
+  } catch (cause) {
+    // The parser's own message quotes the text; ours stays short.
+    throw new AttestError('JSON_SYNTAX', 'expected JSON, saw a syntax error', { cause })
+  }
+  if (!canonical)
     throw new AttestError(
       'CANONICAL_JSON',
       'expected canonical JSON, saw another form of the value',
@@ -116,55 +133,4 @@ function encode(text: string, maxBytes: number): Uint8Array {
   if (!text.isWellFormed())
     throw new AttestError('JSON_VALUE', 'expected well-formed text, saw a lone surrogate')
   return Buffer.from(text)
-}
-
-function parseText(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    // The parser's own message quotes the text without a limit; ours stays short.
-    throw new AttestError('JSON_SYNTAX', 'expected JSON, saw a syntax error', { cause })
-  }
-}
-
-// Three fast passes in native code or flat loops instead of one slow one in ours: JSON.stringify
-// gives back the very text if nothing but the order of names can still be wrong, and the walk checks
-// that. It writes integer-like names first and lone surrogates as escapes, though: where either may
-// be in play, the slow writer decides.
-function isCanonical(value: unknown, text: string): boolean {
-  if (JSON.stringify(value) === text && !text.includes('\\ud')) return namesAscend(value)
-  return canonicalize(value) === text
-}
-
-function namesAscend(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null) return true
-  if (Array.isArray(value)) return value.every(namesAscend)
-  const object = value as Record<string, unknown>
-  let last: string | undefined
-  for (const name of Object.keys(object)) {
-    if (last !== undefined && last >= name) return false
-    if (!namesAscend(object[name])) return false
-    last = name
-  }
-  return true
-}
-
-// Before JSON.parse, because a text of brackets only would cost many times its size in memory.
-function checkDepth(text: string, maxDepth: number): void {
-  let depth = 0
-  for (let i = 0; i < text.length; i += 1) {
-    const unit = text.charCodeAt(i)
-    if (unit === 0x22) {
-      // Skip to the closing quote; a backslash hides the character after it.
-      for (i += 1; i < text.length; i += 1) {
-        const inside = text.charCodeAt(i)
-        if (inside === 0x22) break
-        if (inside === 0x5c) i += 1
-      }
-    } else if (unit === 0x7b || unit === 0x5b) {
-      depth += 1
-      if (depth > maxDepth)
-        throw new AttestError('JSON_LIMIT', `expected at most ${maxDepth} levels of nesting`)
-    } else if (unit === 0x7d || unit === 0x5d) depth -= 1
-  }
 }
