@@ -92,11 +92,14 @@ function installSystemPackages() {
     return
   }
   const apt = (...args) => {
-    const { status } = spawnSync('apt-get', args, {
-      stdio: ['ignore', 'ignore', 2],
+    const { status, stderr } = spawnSync('apt-get', args, {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      encoding: 'utf8',
       env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
     })
-    if (status !== 0) stop(`\`apt-get ${args.join(' ')}\` failed: the lines above say why`)
+    if (status === 0) return
+    process.stderr.write(stderr ?? '')
+    stop(`\`apt-get ${args.join(' ')}\` failed: the lines above say why`)
   }
   const install = ['-qq', '-y', '-o', 'Dpkg::Use-Pty=0', '--no-install-recommends', 'install']
   say(`installing the Debian packages ${wanted} (once)`)

@@ -1,1 +1,2 @@
-export {}
+export * from './evidence.ts'
+export * from './wire.ts'

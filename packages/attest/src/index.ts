@@ -1,1 +1,36 @@
-export {}
+export { canonicalize, parseCanonical, MAX_CANONICAL_BYTES } from './canonical-json.ts'
+export { parseStrictJson, type JsonLimits, type JsonObject } from './strict-json.ts'
+export { sha256Hex } from './sha256.ts'
+export {
+  formatVerifyingKey,
+  generateSigningKey,
+  parseSigningKey,
+  parseVerifyingKey,
+  verifyingKeyFromSpki,
+  verifySignature,
+  type SigningKey,
+  type VerifyingKey,
+} from './keys.ts'
+export {
+  IN_TOTO_PAYLOAD_TYPE,
+  addSignature,
+  formatEnvelope,
+  pae,
+  parseEnvelope,
+  signEnvelope,
+  verifyEnvelope,
+  type Envelope,
+  type VerifiedEnvelope,
+} from './dsse.ts'
+export {
+  formatStatement,
+  parseStatement,
+  verifyStatement,
+  type Statement,
+  type Subject,
+  type VerifiedStatement,
+} from './statement.ts'
+export * from './uris.ts'
+export { BUNDLE_MEDIA_TYPE, formatBundle, parseBundle } from './bundle.ts'
+export { hashedRekordLeaf } from './rekor-entry.ts'
+export { ATTEST_ERROR_CODES, AttestError, type AttestErrorCode } from './error.ts'

@@ -1,0 +1,152 @@
+// Evidence: what an agent signs for one request (RATS: attester → verifier). A compact JWS, ES256 by
+// the node key, `typ` below; its payload is this schema. Strict: an unknown field is an error, because
+// a verifier that skips what it does not know may skip what it should have denied. Every array and
+// string has a bound, so that a hostile node cannot make the broker work without end.
+import type { Sha256, StorePath } from '@bagcheck/nix'
+import { z } from 'zod'
+
+/** `typ` header of an evidence JWS. */
+export const EVIDENCE_TYP = 'bagcheck-evidence+jwt'
+/** Largest evidence accepted, in bytes of the compact JWS. */
+export const MAX_EVIDENCE_BYTES: number = 1024 * 1024
+
+// The casts brand a string whose whole grammar the expression checks.
+const hex64 = z.string().regex(/^[0-9a-f]{64}$/) as unknown as z.ZodType<Sha256, string>
+const hex16 = z.string().regex(/^[0-9a-f]{16}$/)
+const count = z.int().min(0)
+const seconds = z.int().min(0)
+const text = (max: number): z.ZodString => z.string().min(1).max(max)
+const filePath = z.string().max(4096)
+const storePath = z
+  .string()
+  .max(11 + 32 + 1 + 211)
+  .regex(
+    /^\/nix\/store\/[0-9a-df-np-sv-z]{32}-(?!\.{1,2}(-|$))[0-9A-Za-z+\-._?=]+$/,
+  ) as unknown as z.ZodType<StorePath, string>
+
+const mappedFile = z.strictObject({
+  path: filePath,
+  sha256: hex64,
+  device: text(32),
+  inode: text(32),
+  isStoreFile: z.boolean(),
+  unlinked: z.boolean(),
+})
+
+const ids = z.tuple([count, count, count, count])
+
+const processFacts = z.strictObject({
+  pid: count,
+  startTicks: count,
+  uids: ids,
+  gids: ids,
+  executable: mappedFile,
+  files: z.array(mappedFile).max(4096),
+  anonymousExecutable: z.strictObject({ regions: count, bytes: count }),
+  modifiedTextBytes: count,
+  capabilities: z.strictObject({
+    inheritable: hex16,
+    permitted: hex16,
+    effective: hex16,
+    bounding: hex16,
+    ambient: hex16,
+  }),
+  noNewPrivs: z.boolean(),
+  seccomp: z.int().min(0).max(2),
+  tracerPid: count,
+  hostUserNamespace: z.boolean(),
+  hostRoot: z.boolean(),
+  verifiedStoreMount: z.boolean(),
+  mountsBelowStore: z.array(filePath).max(64),
+  environmentHints: z.array(text(256)).max(64),
+  argv: z.array(z.string().max(4096)).max(256),
+})
+
+const launchContract = z.strictObject({
+  source: z.enum(['bagcheck-exec', 'systemd']),
+  executable: filePath,
+  arguments: z.array(z.string().max(4096)).max(256),
+  uid: count,
+  gid: count,
+  noNewPrivs: z.boolean(),
+  pid: count,
+  startTicks: count,
+  intact: z.boolean(),
+})
+
+const unitFacts = z.strictObject({
+  kind: z.enum(['bagcheck-exec', 'systemd', 'none']),
+  name: z.string().max(256),
+  cgroup: filePath,
+  contract: launchContract.nullable(),
+})
+
+const rootFacts = z.strictObject({
+  root: storePath,
+  closureDigest: hex64,
+  strength: z.enum(['path-claim', 'metadata', 'incremental', 'full', 'fs-verity', 'verity']),
+  checkedAt: seconds,
+  lastFullAt: seconds,
+  mismatch: z
+    .strictObject({
+      path: filePath,
+      file: filePath.nullable(),
+      kind: text(64),
+      expected: z.string().max(512),
+      seen: z.string().max(512),
+    })
+    .nullable(),
+})
+
+/** Payload of an evidence JWS. Times are seconds since the epoch. */
+export const evidenceSchema = z.strictObject({
+  schema: z.literal('bagcheck.evidence/v1'),
+  /** The node, as enrolled. */
+  iss: text(128),
+  /** The broker's issuer URL. */
+  aud: text(512),
+  installation: text(64),
+  /** sha256 of version 1 of the trust root that the agent has pinned. */
+  trustRoot: hex64,
+  iat: seconds,
+  /** base64url of 32 bytes, from the challenge. */
+  nonce: z.string().regex(/^[A-Za-z0-9_-]{43}$/),
+  /** Greater than any that this node used before; one used twice means a cloned key. */
+  counter: z.int().min(1),
+  /** Profile of the audience that the workload expects; null leaves it to the policy. */
+  profile: text(64).nullable(),
+  /** RFC 7638 thumbprint of the workload's key; null only where the profile says bearer. */
+  workloadKey: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{43}$/)
+    .nullable(),
+  /** The process instance, as it was before and after measuring. */
+  instance: z.strictObject({
+    pid: count,
+    startTicks: count,
+    device: text(32),
+    inode: text(32),
+    startCode: count,
+  }),
+  /** `jti` of the token that this renews; null for an issue. */
+  previousDecision: text(64).nullable(),
+  facts: z.strictObject({
+    audience: text(512),
+    ttlSeconds: z.int().min(1).max(86_400).nullable(),
+    purpose: z.enum(['issue', 'renew']),
+    callerPid: count,
+    unit: unitFacts,
+    processes: z.array(processFacts).min(1).max(256),
+    roots: z.array(rootFacts).max(64),
+  }),
+  host: z.strictObject({
+    bootId: text(64),
+    kernel: text(256),
+    currentSystem: filePath.nullable(),
+    bootedSystem: filePath.nullable(),
+  }),
+  agent: z.strictObject({ version: text(64), executable: hex64 }),
+})
+
+/** Payload of an evidence JWS. */
+export type Evidence = z.infer<typeof evidenceSchema>

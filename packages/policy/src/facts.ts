@@ -1,0 +1,122 @@
+// What an agent states about one live unit and its host for one request. Facts only: nothing here is
+// a judgement, and no field lets the agent name its own tier, role or verdict. The wire form with its
+// limits is `evidenceSchema` in @bagcheck/api; this is what evaluation reads, so that a decision can be
+// made again offline from the same facts.
+import type { Sha256, StorePath, Strength } from '@bagcheck/nix'
+
+/** A file that a process executes or maps executable, hashed through the object, never by its path. */
+export interface MappedFile {
+  /** Path as the kernel reports it; a name for people, never a proof. */
+  readonly path: string
+  readonly sha256: Sha256
+  /** `major:minor` and inode of the object that was hashed. */
+  readonly device: string
+  readonly inode: string
+  /** True if this very object (device, inode) is the store file at `path` on the store mount that the agent verified. */
+  readonly isStoreFile: boolean
+  /** True if the object has no name any more (deleted, memfd). */
+  readonly unlinked: boolean
+}
+
+/** One process of the unit. */
+export interface ProcessFacts {
+  readonly pid: number
+  /** `/proc/PID/stat` field 22, clock ticks since boot. */
+  readonly startTicks: number
+  /** Real, effective, saved, file-system. */
+  readonly uids: readonly [number, number, number, number]
+  readonly gids: readonly [number, number, number, number]
+  readonly executable: MappedFile
+  /** Every other file with an executable mapping, each object once. */
+  readonly files: readonly MappedFile[]
+  /** Executable memory that no file backs; `[vdso]` and `[vsyscall]` are the kernel's and not counted. */
+  readonly anonymousExecutable: { readonly regions: number; readonly bytes: number }
+  /** Bytes of file-backed executable mappings that were changed in memory. */
+  readonly modifiedTextBytes: number
+  /** 16 lower-case hex digits each. */
+  readonly capabilities: {
+    readonly inheritable: string
+    readonly permitted: string
+    readonly effective: string
+    readonly bounding: string
+    readonly ambient: string
+  }
+  readonly noNewPrivs: boolean
+  /** 0 none, 1 strict, 2 filter. */
+  readonly seccomp: number
+  /** 0: nobody traces it. */
+  readonly tracerPid: number
+  /** True if it is the user namespace that the agent runs in. */
+  readonly hostUserNamespace: boolean
+  /** True if its root directory is the one that the agent runs in. */
+  readonly hostRoot: boolean
+  /** True if its store root is the very mount that the agent verified. */
+  readonly verifiedStoreMount: boolean
+  /** Mount points below its store directory. */
+  readonly mountsBelowStore: readonly string[]
+  /** Names (never values) of loader and interpreter variables that were found: a hint, because a process can wipe them. */
+  readonly environmentHints: readonly string[]
+  /** The process's own word, shown to people and compared with the contract only to deny. */
+  readonly argv: readonly string[]
+}
+
+/** How the unit was started, as recorded by its launcher: PID 1 or `bagcheck exec`, never the process itself. */
+export interface LaunchContract {
+  readonly source: 'bagcheck-exec' | 'systemd'
+  /** Absolute path of the program. */
+  readonly executable: string
+  /** All arguments after the program's name. */
+  readonly arguments: readonly string[]
+  readonly uid: number
+  readonly gid: number
+  readonly noNewPrivs: boolean
+  /** The process that the launcher started. */
+  readonly pid: number
+  readonly startTicks: number
+  /** False if that process has executed another program since it was launched. */
+  readonly intact: boolean
+}
+
+/** The smallest group that the caller belongs to. */
+export interface UnitFacts {
+  readonly kind: 'bagcheck-exec' | 'systemd' | 'none'
+  /** `orders`, `orders.service`; empty for `none`. */
+  readonly name: string
+  /** Full path in the unified hierarchy. */
+  readonly cgroup: string
+  readonly contract: LaunchContract | null
+}
+
+/** The first place where the store differs from what was attested. */
+export interface ContentMismatch {
+  readonly path: string
+  /** Absolute file, where one could be named. */
+  readonly file: string | null
+  readonly kind: string
+  readonly expected: string
+  readonly seen: string
+}
+
+/** A root whose closure holds all that the unit executes, with the state of its content on this host. */
+export interface RootFacts {
+  readonly root: StorePath
+  readonly closureDigest: Sha256
+  readonly strength: Strength
+  /** Seconds since the epoch. */
+  readonly checkedAt: number
+  readonly lastFullAt: number
+  readonly mismatch: ContentMismatch | null
+}
+
+/** All facts of one request. */
+export interface Facts {
+  readonly audience: string
+  /** Wanted lifetime; null leaves it to the policy. */
+  readonly ttlSeconds: number | null
+  readonly purpose: 'issue' | 'renew'
+  /** The process that asks. */
+  readonly callerPid: number
+  readonly unit: UnitFacts
+  readonly processes: readonly ProcessFacts[]
+  readonly roots: readonly RootFacts[]
+}
