@@ -1,3 +1,5 @@
+// One zod for schemas of the wire and of configuration files: two copies would not know each other.
+export { z } from 'zod'
 export { API_ERROR_CODES, ApiError, type ApiErrorCode } from './error.ts'
 export { createClient, type BrokerAddress, type Client, type DecisionsQuery } from './client.ts'
 export { openApiDocument } from './openapi.ts'
