@@ -1,16 +1,10 @@
 // Banning a node: a signed entry in the log, and from then on no token for it. The store refuses its
 // decisions in every replica at once; this process also refuses them before looking at anything.
-import {
-  BAN_V1,
-  formatEnvelope,
-  formatStatement,
-  hashedRekordLeaf,
-  signEnvelope,
-  STATEMENT_TYPE,
-} from '@bagcheck/attest'
+import { BAN_V1 } from '@bagcheck/attest'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
 import { thumbprintHex } from './keys.ts'
+import { signEntry } from './signed-entry.ts'
 
 /** `schema` of a ban. */
 export const BAN_SCHEMA = 'bagcheck.ban/v1'
@@ -31,7 +25,6 @@ export async function banNode(
     throw new BrokerError('NODE_UNKNOWN', `expected an enrolled node, saw ${quote(id)}`)
   const bannedAt = Math.floor(broker.clock.nowMs() / 1000)
   const statement = {
-    _type: STATEMENT_TYPE,
     subject: [{ name: `node:${id}`, digest: { sha256: thumbprintHex(node.keyThumbprint) } }],
     predicateType: BAN_V1,
     predicate: {
@@ -43,13 +36,11 @@ export async function banNode(
       bannedAt,
     },
   }
-  const envelope = signEnvelope(formatStatement(statement), [broker.keys.decision])
   const { index } = await broker.store.banNode({
     node: id,
     reason,
     bannedAt,
-    leaf: hashedRekordLeaf(envelope, 0, broker.keys.decision),
-    body: Buffer.from(formatEnvelope(envelope)),
+    ...signEntry(statement, broker.keys.decision),
   })
   broker.nodes.ban(id, bannedAt, reason)
   broker.metrics.nodesBanned.add(cause)

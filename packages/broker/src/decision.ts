@@ -2,20 +2,12 @@
 // broker's decision key, committed before anything is minted. A LoggedDecision is the proof of that: it
 // is made here, after the transaction, and can be used once.
 import type { Reason } from '@bagcheck/api'
-import {
-  formatEnvelope,
-  formatStatement,
-  hashedRekordLeaf,
-  signEnvelope,
-  SLSA_VSA_V1,
-  STATEMENT_TYPE,
-  VSA_TOKEN_V1,
-  type SigningKey,
-} from '@bagcheck/attest'
+import { SLSA_VSA_V1, VSA_TOKEN_V1, type SigningKey } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
 import type { ApprovalContent } from '@bagcheck/policy'
 import { BrokerError } from './error.ts'
 import type { IdentifiedEvidence, VerifiedEvidence } from './evidence.ts'
+import { signEntry } from './signed-entry.ts'
 import type { Store } from './store/store.ts'
 
 /** `schema` of a decision. */
@@ -89,7 +81,7 @@ export interface LoggedDenial {
 }
 
 /**
- * Logs an allow.
+ * Logs an allow; `attestationSha256` is of the attestation's envelope as it is logged.
  * @throws {BrokerError} POLICY_CHANGED, NODE_BANNED, NONCE_REUSED, COUNTER_REUSED, STORE_* – nothing was
  * logged and nothing may be minted
  */
@@ -98,6 +90,7 @@ export async function logAllow(
   frame: DecisionFrame,
   evidence: VerifiedEvidence,
   approval: ApprovalContent,
+  attestationSha256: string,
 ): Promise<LoggedDecision> {
   const { content } = evidence
   const { binding } = approval.profile
@@ -107,7 +100,7 @@ export async function logAllow(
   const decision = {
     ...decisionOf(log, frame, evidence),
     role: approval.role,
-    profile: approval.profile.type,
+    profile: approval.profile.name,
     sub: approval.sub,
     closureDigest: approval.closureDigest,
     root: approval.root,
@@ -120,7 +113,7 @@ export async function logAllow(
   }
   const logIndex = await commit(log, frame, evidence, decision, {
     resourceUri: approval.root,
-    inputAttestations: [approval.attestationDigest],
+    inputAttestations: [attestationSha256],
   })
   return create({
     id: frame.id,
@@ -273,7 +266,6 @@ async function commit(
 ): Promise<number> {
   const allow = decision.expiresAt !== null
   const statement = {
-    _type: STATEMENT_TYPE,
     subject: [{ name: 'evidence', digest: { sha256: decision.evidenceSha256 } }],
     predicateType: SLSA_VSA_V1,
     predicate: {
@@ -290,7 +282,6 @@ async function commit(
       [VSA_TOKEN_V1]: decision,
     },
   }
-  const envelope = signEnvelope(formatStatement(statement), [log.key])
   const { index } = await log.store.commitDecision({
     id: decision.id,
     allow,
@@ -303,8 +294,7 @@ async function commit(
     issuedAt: decision.issuedAt,
     expiresAt: decision.expiresAt,
     code: decision.reasons[0]?.code ?? null,
-    leaf: hashedRekordLeaf(envelope, 0, log.key),
-    body: Buffer.from(formatEnvelope(envelope)),
+    ...signEntry(statement, log.key),
     evidence: Buffer.from(evidence.text, 'latin1'),
     expect: { policyVersion: frame.policy.version },
   })

@@ -4,21 +4,20 @@
 //
 //   proof   compact JWS {alg: ES256, typ: bagcheck-enrol+jwt, jwk}; payload {aud, iat, joinToken: sha256}
 import { createPublicKey } from 'node:crypto'
-import { publicJwkSchema, z, type EnrolRequest, type EnrolResponse, type PublicJwk } from '@bagcheck/api'
 import {
-  ENROLMENT_V1,
-  formatEnvelope,
-  formatStatement,
-  hashedRekordLeaf,
-  sha256Hex,
-  signEnvelope,
-  STATEMENT_TYPE,
-} from '@bagcheck/attest'
+  publicJwkSchema,
+  z,
+  type EnrolRequest,
+  type EnrolResponse,
+  type PublicJwk,
+} from '@bagcheck/api'
+import { ENROLMENT_V1, sha256Hex } from '@bagcheck/attest'
 import { verifyJoinToken } from '@bagcheck/policy'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
 import { checkHeader, jwsSignatureHolds, parseJws } from './jws.ts'
 import { thumbprintHex, thumbprintOf } from './keys.ts'
+import { signEntry } from './signed-entry.ts'
 
 /** `typ` of the proof. */
 export const ENROL_TYP = 'bagcheck-enrol+jwt'
@@ -48,7 +47,6 @@ export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<
   const node = `${token.nodeClass}-${token.tokenId.slice(0, 12)}`
   const expiresAt = nowSeconds + token.nodeExpiresSeconds
   const statement = {
-    _type: STATEMENT_TYPE,
     subject: [{ name: `node:${node}`, digest: { sha256: thumbprintHex(keyThumbprint) } }],
     predicateType: ENROLMENT_V1,
     predicate: {
@@ -64,15 +62,19 @@ export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<
       expiresAt,
     },
   }
-  const envelope = signEnvelope(formatStatement(statement), [broker.keys.decision])
-  const row = { id: node, jwk: nodeKey, nodeClass: token.nodeClass, enrolledAt: nowSeconds, expiresAt }
+  const row = {
+    id: node,
+    jwk: nodeKey,
+    nodeClass: token.nodeClass,
+    enrolledAt: nowSeconds,
+    expiresAt,
+  }
   const { index } = await broker.store.commitEnrolment({
     node: row,
     joinToken: { id: token.tokenId, envelope: Buffer.from(request.joinToken) },
-    leaf: hashedRekordLeaf(envelope, 0, broker.keys.decision),
-    body: Buffer.from(formatEnvelope(envelope)),
+    ...signEntry(statement, broker.keys.decision),
   })
-  broker.nodes.put({ ...row, enrolledEntry: index, bannedAt: null, banReason: null })
+  broker.nodes.put({ ...row, enrolledEntry: index, ban: null })
   broker.logger.info({ node, nodeClass: token.nodeClass, logIndex: index }, 'node enrolled')
   return { node, nodeClass: token.nodeClass, expiresAt, logIndex: index }
 }
@@ -101,7 +103,10 @@ function verifyProof(
   if (aud !== issuer)
     throw new BrokerError('ENROL_PROOF', `expected aud ${quote(issuer)}, saw ${quote(aud)}`)
   if (Math.abs(iat - nowSeconds) > MAX_ENROL_SKEW_SECONDS)
-    throw new BrokerError('ENROL_PROOF', `expected a proof of now, saw it ${iat - nowSeconds} s off`)
+    throw new BrokerError(
+      'ENROL_PROOF',
+      `expected a proof of now, saw it ${iat - nowSeconds} s off`,
+    )
   if (joinToken !== joinTokenSha256)
     throw new BrokerError('ENROL_PROOF', 'expected a proof for this join token')
   return jwk.data

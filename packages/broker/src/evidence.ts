@@ -7,12 +7,7 @@
 // from an enrolled node and becomes a logged denial. Until the signature held, three strings of the
 // payload are looked at: the node's name, the nonce and the purpose.
 import { hash } from 'node:crypto'
-import {
-  evidenceSchema,
-  EVIDENCE_TYP,
-  MAX_EVIDENCE_BYTES,
-  type Evidence,
-} from '@bagcheck/api'
+import { evidenceSchema, EVIDENCE_TYP, MAX_EVIDENCE_BYTES, type Evidence } from '@bagcheck/api'
 import type { Sha256 } from '@bagcheck/nix'
 import { BrokerError, quote } from './error.ts'
 import { checkHeader, jwsSignatureHolds, parseJws, type UnverifiedJws } from './jws.ts'
@@ -28,6 +23,7 @@ export interface IdentifiedEvidence {
   readonly nonce: string
   readonly purpose: 'issue' | 'renew'
   readonly payload: unknown
+  readonly payloadText: string
   /** The compact JWS as received. */
   readonly text: string
   /** sha256 of {@link text}. */
@@ -95,7 +91,8 @@ export async function identifyEvidence(
   if (!jwsSignatureHolds(jws, node.key))
     throw new BrokerError('EVIDENCE_SIGNATURE', 'expected a signature by the key of the node')
   const sha256 = hash('sha256', text, 'hex') as Sha256
-  return { node, nonce, purpose, payload: jws.payload, text, sha256 }
+  const { payload, payloadText } = jws
+  return { node, nonce, purpose, payload, payloadText, text, sha256 }
 }
 
 /** What this broker is, as evidence must name it. */
@@ -118,6 +115,7 @@ export function checkEvidence(
   identified: IdentifiedEvidence,
   expected: EvidenceExpectation,
 ): VerifiedEvidence {
+  checkText(identified)
   const parsed = evidenceSchema.safeParse(identified.payload)
   if (!parsed.success) {
     const issue = parsed.error.issues[0]
@@ -126,12 +124,7 @@ export function checkEvidence(
   }
   const content = parsed.data
   expectEqual('EVIDENCE_ISSUER', 'broker', expected.issuer, content.aud)
-  expectEqual(
-    'EVIDENCE_INSTALLATION',
-    'installation',
-    expected.installation,
-    content.installation,
-  )
+  expectEqual('EVIDENCE_INSTALLATION', 'installation', expected.installation, content.installation)
   expectEqual('EVIDENCE_TRUST_ROOT', 'trust root', expected.trustRoot, content.trustRoot)
   const skew = content.iat - expected.nowSeconds
   if (Math.abs(skew) > MAX_EVIDENCE_SKEW_SECONDS)
@@ -146,6 +139,12 @@ export function checkEvidence(
       'expected a renewal to name the decision it renews, and an issue to name none',
     )
   return create(identified, content)
+}
+
+// Half surrogates and NUL can be written in JSON, but not in canonical JSON or in a database.
+function checkText({ payloadText }: IdentifiedEvidence): void {
+  if (/(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/.test(payloadText))
+    throw new BrokerError('EVIDENCE_SCHEMA', 'expected text without NUL and half surrogates')
 }
 
 function expectEqual(

@@ -34,9 +34,6 @@ import type { InstalledPolicy } from './policy-state.ts'
 import { mintToken, type MintedToken } from './token.ts'
 import { uuidV7 } from './uuid.ts'
 
-/** Points of {@link issue} at which a test can kill the process. */
-export const ISSUE_CRASH_POINTS = ['before-log', 'before-mint', 'after-mint'] as const
-
 /** What the token endpoint was asked for. */
 export interface IssueRequest {
   readonly audience: string
@@ -130,7 +127,8 @@ async function judge(
   frame: DecisionFrame,
 ): Promise<Decision> {
   // An attestation that another replica took in is loaded before, because evaluation cannot wait.
-  await broker.closures.prepare(content.facts.roots.map(({ closureDigest }) => closureDigest))
+  const digests = content.facts.roots.map(({ closureDigest }) => closureDigest)
+  await broker.closures.prepare(digests.filter((digest) => policy.closures.has(digest)))
   return evaluate(policy.verified, content.facts, {
     nodeClass: node.nodeClass,
     tier: 0,
@@ -147,7 +145,9 @@ function allow(
   verified: VerifiedEvidence,
   decision: Extract<Decision, { allow: true }>,
 ): Promise<LoggedDecision> {
-  return timed(broker, logAllow(broker.log, frame, verified, decision.approval.use()))
+  const approval = decision.approval.use()
+  const attestation = broker.closures.envelopeSha256(approval.closureDigest)
+  return timed(broker, logAllow(broker.log, frame, verified, approval, attestation))
 }
 
 function deny(

@@ -10,7 +10,7 @@ import { BrokerError, quote, type BrokerErrorCode } from './error.ts'
 export interface UnverifiedJws {
   readonly header: Readonly<Record<string, unknown>>
   readonly payload: unknown
-  readonly payloadBytes: Uint8Array
+  readonly payloadText: string
   /** The bytes that were signed, as received. */
   readonly signed: Uint8Array
   readonly signature: Uint8Array
@@ -36,7 +36,7 @@ export function parseJws(text: string, code: BrokerErrorCode): UnverifiedJws {
   return {
     header: header as Record<string, unknown>,
     payload: parseJson(payloadBytes, code),
-    payloadBytes,
+    payloadText: payloadBytes.toString(),
     signed: Buffer.from(text.slice(0, last), 'latin1'),
     signature,
   }

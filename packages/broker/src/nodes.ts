@@ -1,9 +1,10 @@
 // Enrolled nodes in memory. A decision looks a node up here and nowhere else; bans are checked once
 // more in the transaction that commits the decision, because another replica may have banned it.
 import { createPublicKey, type KeyObject } from 'node:crypto'
-import type { PublicJwk } from '@bagcheck/api'
+import { publicJwkSchema, type PublicJwk } from '@bagcheck/api'
 import { BrokerError, quote } from './error.ts'
 import { thumbprintOf } from './keys.ts'
+import type { StoredNode } from './store/record-reads.ts'
 
 /** A node as enrolled. Times are seconds since the epoch. */
 export interface Node {
@@ -17,12 +18,14 @@ export interface Node {
   readonly enrolledEntry: number
   readonly enrolledAt: number
   readonly expiresAt: number
-  readonly bannedAt: number | null
-  readonly banReason: string | null
+  readonly ban: { readonly at: number; readonly reason: string } | null
 }
 
 /** A node's row, as the store keeps it. */
-export type NodeRow = Omit<Node, 'key' | 'keyThumbprint'>
+export type NodeRow = Pick<
+  StoredNode,
+  'id' | 'nodeClass' | 'jwk' | 'enrolledEntry' | 'enrolledAt' | 'expiresAt'
+> & { readonly ban: Node['ban'] }
 
 /** All nodes that this process knows; loads one that another replica enrolled. */
 export class NodeBook {
@@ -35,15 +38,19 @@ export class NodeBook {
   }
 
   put(row: NodeRow): Node {
-    const key = createPublicKey({ key: { ...row.jwk }, format: 'jwk' })
-    const node = { ...row, key, keyThumbprint: thumbprintOf(row.jwk) }
+    const jwk = publicJwkSchema.parse(row.jwk)
+    const key = createPublicKey({ key: jwk, format: 'jwk' })
+    const { id, nodeClass, enrolledEntry, enrolledAt, expiresAt, ban } = row
+    const keyThumbprint = thumbprintOf(jwk)
+    const rest = { enrolledEntry, enrolledAt, expiresAt, ban }
+    const node: Node = { id, nodeClass, jwk, key, keyThumbprint, ...rest }
     this.#nodes.set(node.id, node)
     return node
   }
 
   ban(id: string, at: number, reason: string): void {
     const node = this.#nodes.get(id)
-    if (node) this.#nodes.set(id, { ...node, bannedAt: at, banReason: reason })
+    if (node) this.#nodes.set(id, { ...node, ban: { at, reason } })
   }
 
   async find(id: string): Promise<Node | undefined> {
@@ -61,11 +68,15 @@ export class NodeBook {
     const node = await this.find(id)
     if (node === undefined)
       throw new BrokerError('NODE_UNKNOWN', `expected an enrolled node, saw ${quote(id)}`)
-    if (node.bannedAt !== null)
-      throw new BrokerError('NODE_BANNED', `node ${quote(id)} is banned: ${node.banReason}`)
+    if (node.ban !== null)
+      throw new BrokerError('NODE_BANNED', `node ${quote(id)} is banned: ${node.ban.reason}`)
     if (nowSeconds >= node.expiresAt)
       throw new BrokerError('NODE_EXPIRED', `the enrolment of node ${quote(id)} has expired`)
     return node
+  }
+
+  all(): IterableIterator<Node> {
+    return this.#nodes.values()
   }
 
   hasKey(thumbprint: string): boolean {

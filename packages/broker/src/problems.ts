@@ -47,7 +47,6 @@ export const PROBLEM_TABLE: Readonly<Record<BrokerErrorCode, Row>> = {
   SOCKET_IN_USE: start,
 
   REQUEST_NOT_FOUND: row(404, 'not_found'),
-  REQUEST_METHOD: row(405, 'invalid_request'),
   REQUEST_CONTENT_TYPE: row(415, 'invalid_request'),
   REQUEST_TOO_LARGE: row(413, 'invalid_request'),
   REQUEST_INVALID: row(400, 'invalid_request'),
@@ -81,20 +80,24 @@ export const PROBLEM_TABLE: Readonly<Record<BrokerErrorCode, Row>> = {
   POLICY_MISSING: busy('No policy is installed yet.'),
   POLICY_CHANGED: busy('The policy changed while this was decided; try again.'),
   POLICY_VERSION: row(409, 'invalid_request'),
-  ATTESTATION_KEYS_UNKNOWN: row(409, 'invalid_request'),
-  ATTESTATION_CONFLICT: row(409, 'invalid_request'),
+  ATTESTATION_SIGNER_UNKNOWN: row(409, 'invalid_request'),
   ENROL_PROOF: row(400, 'invalid_request'),
   NODE_KEY_KNOWN: row(409, 'invalid_request'),
   JOIN_TOKEN_USED: row(409, 'invalid_grant'),
 
-  CLOCK_STEPPED_BACK: busy("The broker's clock went back; nothing is issued until it has caught up."),
+  CLOCK_STEPPED_BACK: busy(
+    "The broker's clock went back; nothing is issued until it has caught up.",
+  ),
   DECISION_INCOMPLETE: row(500, 'server_error', 'The decision could not be completed.'),
-  EVIDENCE_NOT_KEPT: row(404, 'not_found'),
   INTERNAL: row(500, 'server_error', 'The broker failed; its log says why.'),
 
+  STORE_CONFLICT: row(409, 'invalid_request', 'This is known already, with other content.'),
+  STORE_OVERLOADED: busy('The broker is busy; try again.'),
+  STORE_SCHEMA: start,
   STORE_UNAVAILABLE: busy('The store is not available.'),
   STORE_FULL: busy('The store has no space left.'),
   STORE_TIMEOUT: busy('The store did not answer in time.'),
+  LOG_RANGE: row(404, 'not_found'),
   LOG_CORRUPT: row(500, 'server_error', 'The log does not verify.'),
 }
 
