@@ -1,0 +1,481 @@
+// A whole installation in a temporary directory: trust root, keys, signed policies, an attested closure
+// and enrolled nodes that sign real evidence. Nothing is simulated but the measurement, whose facts are
+// written by hand. Every key is made here and dies with the directory: all are TEST keys.
+import { createHash, generateKeyPairSync, sign, type KeyObject } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Evidence, PublicJwk } from '@bagcheck/api'
+import {
+  createClosureAttestation,
+  formatEnvelope,
+  formatVerifyingKey,
+  generateSigningKey,
+  UNKNOWN_FACTS,
+  type SigningKey,
+} from '@bagcheck/attest'
+import { generateNoteKey } from '@bagcheck/log'
+import {
+  buildManifest,
+  makeFileList,
+  parseNarHash,
+  parseStorePath,
+  type ClosureManifest,
+  type FileList,
+  type Sha256,
+} from '@bagcheck/nix'
+import {
+  compilePolicy,
+  createJoinToken,
+  createPolicyEnvelope,
+  createTrustRoot,
+  trustRootDigest,
+} from '@bagcheck/policy'
+import { EVIDENCE_TYP } from '@bagcheck/api'
+import { createApp } from '../../src/app.ts'
+import { openBroker, type Broker } from '../../src/broker.ts'
+import { parseConfig, type Config } from '../../src/config.ts'
+
+export const AUDIENCE = 'https://api.demo.test'
+export const BEARER_AUDIENCE = 'https://reports.demo.test'
+export const ISSUER = 'https://broker.demo.test'
+export const INSTALLATION = 'demo'
+/** 2026-11-24T08:00:00Z in seconds. */
+export const START = 1_795_507_200
+
+const NODE_PATH = parseStorePath('/nix/store/00000000000000000000000000000000-demo-node-24')
+const ROOT_PATH = parseStorePath('/nix/store/11111111111111111111111111111111-orders-1.0')
+export const EXECUTABLE = `${NODE_PATH}/bin/node`
+export const SCRIPT = `${ROOT_PATH}/lib/service.mjs`
+
+const hex = (text: string): Sha256 => createHash('sha256').update(text).digest('hex') as Sha256
+
+/** An attested closure and what is submitted for it. */
+export interface TestClosure {
+  readonly manifest: ClosureManifest
+  readonly files: FileList
+  readonly request: { bundle: string; manifest: string; files: string }
+}
+
+/** A node: its key, its id and its counter. */
+export interface TestNode {
+  readonly id: string
+  readonly key: KeyObject
+  readonly jwk: PublicJwk
+  readonly thumbprint: string
+  counter: number
+}
+
+/** What may differ in a policy. */
+export interface PolicyWish {
+  readonly version?: number
+  readonly prev?: string | null
+  readonly expires?: string
+  readonly state?: 'active' | 'revoked'
+  readonly keys?: readonly SigningKey[]
+  readonly closure?: string
+}
+
+export interface Installation extends AsyncDisposable {
+  readonly dir: string
+  readonly config: Config
+  readonly configFile: string
+  readonly broker: Broker
+  /** Milliseconds since the epoch; set it to move time. */
+  nowMs: number
+  readonly closure: TestClosure
+  readonly ci: SigningKey
+  readonly policyKeys: readonly SigningKey[]
+  policy(wish?: PolicyWish): { policy: string; envelope: string; sha256: string }
+  joinToken(options?: { key?: SigningKey; tokenId?: string; expires?: string }): string
+  request(method: string, path: string, body?: unknown, admin?: boolean): Promise<Response>
+  publish(wish?: PolicyWish): Promise<Response>
+  /** Publishes version 1 and submits the attestation. */
+  ready(): Promise<void>
+  enrol(key?: KeyObject): Promise<TestNode>
+  challenge(node: string, purpose?: 'issue' | 'renew'): Promise<string>
+  evidence(node: TestNode, change?: EvidenceChange): Promise<string>
+  token(evidence: string, audience?: string): Promise<Response>
+  restart(options?: { keepClock?: boolean }): Promise<void>
+}
+
+/** Changes to evidence before it is signed. */
+export interface EvidenceChange {
+  readonly nonce?: string
+  readonly purpose?: 'issue' | 'renew'
+  readonly header?: Record<string, unknown>
+  readonly key?: KeyObject
+  readonly edit?: (evidence: any) => void // oxlint-disable-line typescript/no-explicit-any
+}
+
+const keyed = (): { key: SigningKey; pem: string } => {
+  const { signing, pem } = generateSigningKey()
+  return { key: signing, pem }
+}
+const iso = (seconds: number): string => new Date(seconds * 1000).toISOString().replace('.000', '')
+
+export interface InstallationOptions {
+  readonly store?: Record<string, string>
+  readonly listen?: Record<string, unknown>
+  readonly issuer?: string
+  /** Starts at the present instead of a fixed time, for tests that run a real process. */
+  readonly startSeconds?: number
+  /** Leaves the broker closed; `broker` then throws. */
+  readonly closed?: boolean
+}
+
+export async function createInstallation(options: InstallationOptions = {}): Promise<Installation> {
+  const dir = mkdtempSync(join(tmpdir(), 'bagcheck-gate-'))
+  const start = options.startSeconds ?? START
+  const issuer = options.issuer ?? ISSUER
+  const rootKey = keyed()
+  const policyKeys = [keyed(), keyed(), keyed()].map(({ key }) => key)
+  const enrolment = keyed()
+  const brokerKey = keyed()
+  const ci = keyed().key
+  const logKey = generateNoteKey('demo-log.test')
+  const named = (name: string, keys: readonly SigningKey[]) =>
+    keys.map((key, i) => ({ name: `${name}-${i + 1}`, key }))
+  const rootEnvelope = createTrustRoot(
+    {
+      installation: INSTALLATION,
+      version: 1,
+      expires: iso(start + 365 * 86_400),
+      prev: null,
+      roles: {
+        root: { threshold: 1, keys: named('root', [rootKey.key]) },
+        policy: { threshold: 2, keys: named('policy', policyKeys) },
+        approvals: { threshold: 1, keys: named('policy', policyKeys) },
+        enrolment: { threshold: 1, keys: named('enrolment', [enrolment.key]) },
+        broker: { threshold: 1, keys: named('broker', [brokerKey.key]) },
+      },
+      log: { origin: 'demo-log.test', keys: [logKey.vkey] },
+    },
+    [rootKey.key],
+  )
+  const rootText = formatEnvelope(rootEnvelope)
+  const pin = trustRootDigest(rootText)
+  const secret = (name: string, text: string): void =>
+    writeFileSync(join(dir, name), text, { mode: 0o600 })
+  secret('broker.pem', brokerKey.pem)
+  secret('log.key', `${logKey.secretKey}\n`)
+  writeFileSync(join(dir, 'root.json'), rootText)
+  const configText = JSON.stringify({
+    installation: INSTALLATION,
+    issuer,
+    stateDir: 'state',
+    listen: options.listen ?? { host: '127.0.0.1', port: 0, tls: null },
+    adminSocket: 'admin.sock',
+    store: options.store ?? { sqlite: 'bagcheck.sqlite' },
+    trustRoot: { pin, chain: ['root.json'] },
+    logKey: 'log.key',
+    decisionKey: 'broker.pem',
+  })
+  const configFile = join(dir, 'broker.json')
+  writeFileSync(configFile, configText)
+  const config = parseConfig(configText, dir)
+  const closure = attestedClosure(ci)
+
+  const silent = { info: () => undefined, warn: () => undefined, error: () => undefined }
+  const open = (): Promise<Broker> => openBroker(config, { wall: () => self.nowMs, logger: silent })
+  let broker: Broker | undefined
+
+  const self: Installation = {
+    dir,
+    config,
+    configFile,
+    nowMs: start * 1000,
+    closure,
+    ci,
+    policyKeys,
+    get broker() {
+      if (broker === undefined) throw new TypeError('this installation runs no broker of its own')
+      return broker
+    },
+    policy: (wish = {}) => {
+      const { version = 1, prev = null, expires = iso(start + 30 * 86_400) } = wish
+      const { state = 'active', keys = policyKeys.slice(0, 2) } = wish
+      const closureDigest = wish.closure ?? closure.manifest.digest
+      const text = policySource({ version, expires, state, closure: closureDigest, start })
+      const { json } = compilePolicy(text, {
+        file: 'policy.yaml',
+        readFile: () => formatVerifyingKey(ci),
+      })
+      const envelope = formatEnvelope(createPolicyEnvelope(json, prev, keys))
+      return { policy: json, envelope, sha256: hex(json) }
+    },
+    joinToken: (wish = {}) => {
+      const tokenId = wish.tokenId ?? hex(`${Math.random()}`).slice(0, 32)
+      const token = {
+        installation: INSTALLATION,
+        tokenId,
+        nodeClass: 'demo',
+        notBefore: iso(start - 60),
+        expires: wish.expires ?? iso(start + 3600),
+        nodeExpiresSeconds: 7 * 86_400,
+      }
+      return formatEnvelope(createJoinToken(token, wish.key ?? enrolment.key))
+    },
+    request: async (method, path, body, admin = false) => {
+      const app = createApp(self.broker, admin ? 'admin' : 'public')
+      if (body === undefined) return app.request(path, { method })
+      const form = typeof body === 'string'
+      const type = form ? 'application/x-www-form-urlencoded' : 'application/json'
+      const text = form ? body : JSON.stringify(body)
+      return app.request(path, { method, body: text, headers: { 'content-type': type } })
+    },
+    publish: (wish) => {
+      const { policy, envelope } = self.policy(wish)
+      return self.request('POST', '/v1/policy', { policy, envelope })
+    },
+    ready: async () => {
+      expectStatus(await self.publish(), 200)
+      expectStatus(await self.request('POST', '/v1/attestations', closure.request), 200)
+    },
+    enrol: async (key) => {
+      const node = newNode(key)
+      const joinToken = self.joinToken()
+      const proof = enrolProof(node, joinToken, issuer, self.nowMs)
+      const response = await self.request('POST', '/v1/nodes', { joinToken, proof })
+      expectStatus(response, 201)
+      const { node: id } = (await response.json()) as { node: string }
+      return { ...node, id }
+    },
+    challenge: async (node, purpose = 'issue') => {
+      const response = await self.request('POST', '/v1/challenge', { node, purpose })
+      expectStatus(response, 200)
+      return ((await response.json()) as { nonce: string }).nonce
+    },
+    evidence: async (node, change = {}) => {
+      const purpose = change.purpose ?? 'issue'
+      const nonce = change.nonce ?? (await self.challenge(node.id, purpose))
+      const statement = evidenceOf(node, nonce, purpose, {
+        closure,
+        pin,
+        issuer,
+        nowMs: self.nowMs,
+      })
+      change.edit?.(statement)
+      const header = { typ: EVIDENCE_TYP, kid: node.thumbprint, ...change.header }
+      return signJws(header, statement, change.key ?? node.key)
+    },
+    token: (evidence, audience = AUDIENCE) =>
+      self.request('POST', '/token', exchangeForm(evidence, audience)),
+    restart: async () => {
+      await self.broker.close()
+      broker = await open()
+    },
+    [Symbol.asyncDispose]: async () => {
+      await broker?.close()
+      rmSync(dir, { recursive: true })
+    },
+  }
+  if (!options.closed) broker = await open()
+  return self
+}
+
+function expectStatus(response: Response, status: number): void {
+  if (response.status !== status)
+    throw new Error(`expected status ${status}, saw ${response.status}`)
+}
+
+export function exchangeForm(evidence: string, audience: string): string {
+  return new URLSearchParams({
+    grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
+    subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
+    audience,
+    subject_token: evidence,
+  }).toString()
+}
+
+export function newNode(key?: KeyObject): TestNode {
+  const privateKey = key ?? generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
+  const { x = '', y = '' } = privateKey.export({ format: 'jwk' })
+  const jwk: PublicJwk = { kty: 'EC', crv: 'P-256', x, y }
+  const canonical = JSON.stringify({ crv: 'P-256', kty: 'EC', x, y })
+  const thumbprint = createHash('sha256').update(canonical).digest('base64url')
+  return { id: 'unknown', key: privateKey, jwk, thumbprint, counter: 0 }
+}
+
+export function enrolProof(
+  node: TestNode,
+  joinToken: string,
+  issuer: string = ISSUER,
+  nowMs: number = START * 1000,
+): string {
+  const payload = { aud: issuer, iat: Math.floor(nowMs / 1000), joinToken: hex(joinToken) }
+  return signJws({ typ: 'bagcheck-enrol+jwt', jwk: node.jwk }, payload, node.key)
+}
+
+export function signJws(header: object, payload: unknown, key: KeyObject): string {
+  const part = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const signed = `${part({ alg: 'ES256', ...header })}.${part(payload)}`
+  const signature = sign('sha256', Buffer.from(signed), { key, dsaEncoding: 'ieee-p1363' })
+  return `${signed}.${signature.toString('base64url')}`
+}
+
+/** A closure of two paths, attested with the build facts that the test policy demands. */
+export function attestedClosure(key: SigningKey, service = 'service'): TestClosure {
+  const narHash = parseNarHash(`sha256-${Buffer.alloc(32, 1).toString('base64')}`)
+  const manifest = buildManifest(ROOT_PATH, [
+    { path: NODE_PATH, narHash, narSize: 1000, references: [] },
+    { path: ROOT_PATH, narHash, narSize: service.length, references: [NODE_PATH] },
+  ])
+  const files = makeFileList([
+    { path: EXECUTABLE, sha256: hex('node'), size: 1000, executable: true },
+    { path: SCRIPT, sha256: hex(service), size: 100, executable: false },
+  ])
+  const fact = (value: boolean) => ({ value, source: 'nix show-config' })
+  const build = {
+    ...UNKNOWN_FACTS.build,
+    sandbox: fact(true),
+    sandboxFallback: fact(false),
+    impure: fact(false),
+  }
+  const { bundle } = createClosureAttestation({
+    manifest,
+    files,
+    facts: { ...UNKNOWN_FACTS, build },
+    key,
+  })
+  return { manifest, files, request: { bundle, manifest: manifest.text, files: files.text } }
+}
+
+function evidenceOf(
+  node: TestNode,
+  nonce: string,
+  purpose: 'issue' | 'renew',
+  context: { closure: TestClosure; pin: string; issuer: string; nowMs: number },
+): Evidence {
+  const now = Math.floor(context.nowMs / 1000)
+  const file = (path: string, sha256: Sha256) => ({
+    path,
+    sha256,
+    device: '8:1',
+    inode: '42',
+    isStoreFile: true,
+    unlinked: false,
+  })
+  const none = '0000000000000000'
+  return {
+    schema: 'bagcheck.evidence/v1',
+    iss: node.id,
+    aud: context.issuer,
+    installation: INSTALLATION,
+    trustRoot: context.pin as Sha256,
+    iat: now,
+    nonce,
+    counter: ++node.counter,
+    profile: null,
+    workloadKey: 'wOrKlOaDkEyThUmBpRiNt0000000000000000000000',
+    instance: { pid: 100, startTicks: 5000, device: '8:1', inode: '42', startCode: 4096 },
+    previousDecision: purpose === 'renew' ? '019ab2f4-0000-7000-8000-000000000000' : null,
+    facts: {
+      audience: AUDIENCE,
+      ttlSeconds: null,
+      purpose,
+      callerPid: 100,
+      unit: {
+        kind: 'bagcheck-exec',
+        name: 'orders',
+        cgroup: '/bagcheck/orders',
+        contract: {
+          source: 'bagcheck-exec',
+          executable: EXECUTABLE,
+          arguments: ['--jitless', SCRIPT],
+          uid: 990,
+          gid: 990,
+          noNewPrivs: true,
+          pid: 100,
+          startTicks: 5000,
+          intact: true,
+        },
+      },
+      processes: [
+        {
+          pid: 100,
+          startTicks: 5000,
+          uids: [990, 990, 990, 990],
+          gids: [990, 990, 990, 990],
+          executable: file(EXECUTABLE, hex('node')),
+          files: [],
+          anonymousExecutable: { regions: 0, bytes: 0 },
+          modifiedTextBytes: 0,
+          capabilities: {
+            inheritable: none,
+            permitted: none,
+            effective: none,
+            bounding: none,
+            ambient: none,
+          },
+          noNewPrivs: true,
+          seccomp: 0,
+          tracerPid: 0,
+          hostUserNamespace: true,
+          hostRoot: true,
+          verifiedStoreMount: true,
+          mountsBelowStore: [],
+          environmentHints: [],
+          argv: ['node', '--jitless', SCRIPT],
+        },
+      ],
+      roots: [
+        {
+          root: ROOT_PATH,
+          closureDigest: context.closure.manifest.digest,
+          strength: 'full',
+          checkedAt: now,
+          lastFullAt: now,
+          mismatch: null,
+        },
+      ],
+    },
+    host: { bootId: 'boot', kernel: '6.1', currentSystem: null, bootedSystem: null },
+    agent: { version: '0.1.0', executable: hex('agent') },
+  }
+}
+
+function policySource(wish: {
+  version: number
+  expires: string
+  state: string
+  closure: string
+  start: number
+}): string {
+  return `schema: bagcheck.policy/v1
+installation: ${INSTALLATION}
+version: ${wish.version}
+expires: ${wish.expires}
+trustDomain: demo.bagcheck.test
+signers:
+  ci-main: { key: ci.pub }
+profiles:
+  api: { type: access_token, binding: dpop }
+  reports: { type: access_token, binding: none }
+roles:
+  orders:
+    nodeClasses: [demo]
+    unit: { launcher: bagcheck-exec, name: orders }
+    uid: 990
+    entry:
+      kind: interpreter
+      executable: 'demo-node-*/bin/node'
+      script: 'orders-*/lib/service.mjs'
+      arguments: ['--jitless', '{script}']
+    audiences:
+      ${AUDIENCE}:
+        profile: api
+        minTier: 0
+        minStrength: incremental
+        maxAgeFullSeconds: 86400
+      ${BEARER_AUDIENCE}:
+        profile: reports
+        minTier: 0
+        minStrength: incremental
+        maxAgeFullSeconds: 86400
+    signers: [ci-main]
+    build: { sandbox: true, sandboxFallback: false, impure: false }
+    roots:
+      - { root: ${ROOT_PATH}, closure: ${wish.closure}, state: ${wish.state} }
+`
+}
