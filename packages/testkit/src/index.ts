@@ -8,3 +8,4 @@ export {
   startNixDaemon,
 } from './nix.ts'
 export type { TestNixDaemon } from './nix.ts'
+export { findPostgres, hasPostgres, startPostgres, type TemporaryPostgres } from './postgres.ts'
