@@ -8,4 +8,9 @@ export {
   startNixDaemon,
 } from './nix.ts'
 export type { TestNixDaemon } from './nix.ts'
-export { findPostgres, hasPostgres, startPostgres, type TemporaryPostgres } from './postgres.ts'
+export {
+  findPostgres,
+  postgresAvailable,
+  startPostgres,
+  type TemporaryPostgres,
+} from './postgres.ts'

@@ -13,8 +13,10 @@ const run = promisify(execFile)
 
 /** A running server. */
 export interface TemporaryPostgres {
-  /** Makes an empty database and returns its URL. */
-  createDatabase(name: string): Promise<string>
+  /** Makes an empty database, where told in a tablespace, and returns its URL. */
+  createDatabase(name: string, tablespace?: string): Promise<string>
+  /** Runs SQL as the superuser in the database `postgres`; resolves to what it printed. */
+  query(sql: string): Promise<string>
   /** Ends the server at once and without a checkpoint, as a crash does; data stays. */
   crash(): Promise<void>
   /** Starts it again. */
@@ -32,12 +34,15 @@ export function findPostgres(): string | undefined {
     .find((directory) => existsSync(join(directory, 'postgres')))
 }
 
-/** Whether suites on PostgreSQL run here: in CI it must be there, elsewhere the reason is printed. */
-export function hasPostgres(): boolean {
+/**
+ * Whether tests can use PostgreSQL here. Where they cannot, prints why; with `CI=true` throws instead,
+ * because there the tests are required.
+ */
+export function postgresAvailable(): boolean {
   if (findPostgres() !== undefined) return true
-  const reason = `no PostgreSQL in ${INSTALLED}: install the package "postgresql"`
-  if (process.env['CI'] === 'true') throw new Error(reason)
-  console.warn(`skipped: ${reason}`)
+  const reason = `there is none in ${INSTALLED}; install the package "postgresql"`
+  if (process.env['CI'] === 'true') throw new Error(`tests with PostgreSQL are required: ${reason}`)
+  console.warn(`tests with PostgreSQL are skipped: ${reason}`)
   return false
 }
 
@@ -77,9 +82,14 @@ export async function startPostgres(): Promise<TemporaryPostgres> {
   }
   await start()
   return {
-    async createDatabase(name) {
-      await run(join(programs, 'createdb'), ['-h', directory, '-U', 'postgres', name])
+    async createDatabase(name, tablespace = 'pg_default') {
+      const options = ['-h', directory, '-U', 'postgres', '-D', tablespace]
+      await run(join(programs, 'createdb'), [...options, name])
       return `postgres://postgres@localhost/${name}?host=${encodeURIComponent(directory)}`
+    },
+    async query(sql) {
+      const options = ['-h', directory, '-U', 'postgres', '-At', '-v', 'ON_ERROR_STOP=1']
+      return (await run(join(programs, 'psql'), [...options, '-c', sql])).stdout
     },
     crash: () => stop('SIGQUIT'),
     start,
