@@ -11,8 +11,11 @@ import {
 } from '@bagcheck/log'
 import { postgresAvailable } from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { EngineConfig } from '../src/store/engine.ts'
+import { sql } from 'kysely'
+import { openEngine, type Engine, type EngineConfig } from '../src/store/engine.ts'
+import { storeError } from '../src/store/failure.ts'
 import type { Store } from '../src/store/store.ts'
+import { verifyLog } from '../src/store/verify-log.ts'
 import {
   attestation,
   ban,
@@ -21,6 +24,7 @@ import {
   denial,
   engines,
   enrolment,
+  logKey,
   NOW,
   open,
   openWithNode,
@@ -466,107 +470,14 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       expect(await again.decisions({ limit: 1_000 })).toHaveLength(51)
     })
 
-    // 12 entries: the complete subtrees are 0/0 … 0/11, 1/0 … 1/5, 2/0 … 2/2, 3/0.
-    const flipped = (hash: Uint8Array) =>
-      Uint8Array.from(hash, (byte, i) => (i === 9 ? ~byte : byte))
-    test.skipIf(!there).each<[string, (config: EngineConfig) => Promise<void>]>([
-      [
-        'a node that was altered',
-        (config) =>
-          tamper(config, async (db) => {
-            const at = { level: 2, idx: 1 }
-            const where = db
-              .selectFrom('node')
-              .select('hash')
-              .where((eb) => eb.and(at))
-            const { hash } = await where.executeTakeFirstOrThrow()
-            await db
-              .updateTable('node')
-              .set({ hash: flipped(hash) })
-              .where((eb) => eb.and(at))
-              .execute()
-          }),
-      ],
-      ['a node that is gone', (config) => tamperSql(config, 'delete from node where level = 3')],
-      [
-        'a node that the log does not have yet',
-        (config) =>
-          tamper(config, (db) =>
-            db
-              .insertInto('node')
-              .values({ level: 0, idx: 12, hash: new Uint8Array(32) })
-              .execute(),
-          ),
-      ],
-      [
-        'a hash of another length',
-        (config) =>
-          tamper(config, (db) =>
-            db
-              .updateTable('node')
-              .set({ hash: new Uint8Array(31) })
-              .where('idx', '=', 7)
-              .execute(),
-          ),
-      ],
-      [
-        'a leaf that was altered',
-        (config) =>
-          tamper(config, (db) =>
-            db
-              .updateTable('entry')
-              .set({ leaf: Buffer.from('another leaf') })
-              .where('idx', '=', 5)
-              .execute(),
-          ),
-      ],
-      ['an entry that is gone', (config) => tamperSql(config, 'delete from entry where idx = 5')],
-      [
-        'a last entry that is gone',
-        (config) => tamperSql(config, 'delete from entry where idx = 11'),
-      ],
-      ['a head that was moved', (config) => tamperSql(config, 'update head set size = 11')],
-      [
-        'a head with another root',
-        (config) =>
-          tamper(config, (db) =>
-            db
-              .updateTable('head')
-              .set({ root: new Uint8Array(32) })
-              .execute(),
-          ),
-      ],
-      ['no head', (config) => tamperSql(config, 'delete from head')],
-      [
-        'a checkpoint of another size',
-        (config) => tamperSql(config, 'update checkpoint set size = 13 where size = 12'),
-      ],
-      [
-        'a checkpoint that was altered',
-        (config) =>
-          tamperSql(
-            config,
-            "update checkpoint set note = replace(note, '12', '11') where size = 12",
-          ),
-      ],
-      [
-        'an older state of the log than the one that was signed',
-        (config) =>
-          tamperSql(
-            config,
-            'delete from entry where idx >= 8',
-            'delete from node where idx >= 8 and level = 0 or idx >= 4 and level = 1',
-            'delete from node where idx >= 2 and level = 2',
-            'update head set size = 8, root = (select hash from node where level = 3)',
-          ),
-      ],
-    ])('%s is refused', async (_, alter) => {
-      const config = await databases.fresh()
-      const store = await openWithNode(config)
-      for (let i = 0; i < 10; i++) await store.commitDecision(decision(i))
-      await store.close()
-      await alter(config)
+    claim('a log that was altered does not open, and opens again when mended', async (config) => {
+      await (await openWithNode(config)).close()
+      await tamperSql(config, "update entry set ref = ref, kind = 'ban'") // no part of the tree
+      await (await open(config)).close()
+      await tamperSql(config, 'update head set size = 1')
       await expect(open(config)).rejects.toEqual(refusedWith('LOG_CORRUPT'))
+      await tamperSql(config, 'update head set size = 2')
+      await (await open(config)).close()
     })
 
     claim('a body that was altered is refused when it is read', async (config) => {
@@ -599,4 +510,86 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       await expect(open(config)).rejects.toEqual(refusedWith('STORE_SCHEMA'))
     })
   })
+
+  // 12 entries: the complete subtrees are 0/0 … 0/11, 1/0 … 1/5, 2/0 … 2/2, 3/0.
+  describe('verification at start refuses', () => {
+    let engine: Engine
+    beforeAll(async () => {
+      if (!there) return
+      const config = await databases.fresh()
+      await using store = await openWithNode(config)
+      for (let i = 0; i < 10; i++) await store.commitDecision(decision(i))
+      engine = openEngine(config, 'write')
+      expect(await engine.db.transaction().execute((tx) => verifyLog(tx, logKey.vkey))).toEqual(
+        await store.head(),
+      )
+    })
+    afterAll(() => engine?.close())
+
+    const statements = (...texts: string[]) => texts
+    test.skipIf(!there).each([
+      [
+        'a node that was altered',
+        statements(`update node set hash = $hash where level = 2 and idx = 1`),
+      ],
+      ['a node that is gone', statements('delete from node where level = 3')],
+      [
+        'a node that the log does not have yet',
+        statements('insert into node (level, idx, hash) values (0, 12, $hash)'),
+      ],
+      [
+        'a node of a level that the log does not have yet',
+        statements('insert into node (level, idx, hash) values (4, 0, $hash)'),
+      ],
+      ['a hash of another length', statements('update node set hash = $short where idx = 7')],
+      ['a leaf that was altered', statements('update entry set leaf = $short where idx = 5')],
+      ['an entry that is gone', statements('delete from entry where idx = 5')],
+      ['a last entry that is gone', statements('delete from entry where idx = 11')],
+      [
+        'an entry too many',
+        statements(
+          "insert into entry (idx, kind, ref, leaf, body_sha256) values (12, 'ban', '', $short, '')",
+        ),
+      ],
+      ['a head that was moved', statements('update head set size = 11')],
+      ['a head with another root', statements('update head set root = $hash')],
+      ['no head', statements('delete from head')],
+      [
+        'a checkpoint of another size',
+        statements('update checkpoint set size = 13 where size = 12'),
+      ],
+      [
+        'a checkpoint that was altered',
+        statements("update checkpoint set note = replace(note, '12', '11') where size = 12"),
+      ],
+      [
+        'an older state of the log than the one that was signed',
+        statements(
+          'delete from entry where idx >= 8',
+          'delete from node where level = 0 and idx >= 8 or level = 1 and idx >= 4',
+          'delete from node where level = 2 and idx >= 2',
+          'update head set size = 8, root = (select hash from node where level = 3)',
+        ),
+      ],
+    ])('%s', async (_, texts) => {
+      const bytes = (hex: string) => (name === 'SQLite' ? `x'${hex}'` : `'\\x${hex}'::bytea`)
+      const undo = new Error('rolled back')
+      const altered = engine.db.transaction().execute(async (tx) => {
+        for (const text of texts) {
+          const whole = text.replace('$hash', bytes('42'.repeat(32))).replace('$short', bytes('42'))
+          await sql.raw(whole).execute(tx)
+        }
+        await expect(verifyLog(tx, logKey.vkey).catch(rethrowCoded)).rejects.toEqual(
+          refusedWith('LOG_CORRUPT'),
+        )
+        throw undo
+      })
+      await expect(altered).rejects.toBe(undo)
+    })
+  })
 })
+
+/** As opening does. */
+function rethrowCoded(cause: unknown): never {
+  throw storeError(cause)
+}

@@ -15,8 +15,8 @@ const run = promisify(execFile)
 export interface TemporaryPostgres {
   /** Makes an empty database, where told in a tablespace, and returns its URL. */
   createDatabase(name: string, tablespace?: string): Promise<string>
-  /** Runs SQL as the superuser in the database `postgres`; resolves to what it printed. */
-  query(sql: string): Promise<string>
+  /** Runs SQL as the superuser, in the database `postgres` unless told; resolves to what it printed. */
+  query(sql: string, database?: string): Promise<string>
   /** Ends the server at once and without a checkpoint, as a crash does; data stays. */
   crash(): Promise<void>
   /** Starts it again. */
@@ -87,9 +87,9 @@ export async function startPostgres(): Promise<TemporaryPostgres> {
       await run(join(programs, 'createdb'), [...options, name])
       return `postgres://postgres@localhost/${name}?host=${encodeURIComponent(directory)}`
     },
-    async query(sql) {
+    async query(sql, database = 'postgres') {
       const options = ['-h', directory, '-U', 'postgres', '-At', '-v', 'ON_ERROR_STOP=1']
-      return (await run(join(programs, 'psql'), [...options, '-c', sql])).stdout
+      return (await run(join(programs, 'psql'), [...options, '-c', sql, database])).stdout
     },
     crash: () => stop('SIGQUIT'),
     start,

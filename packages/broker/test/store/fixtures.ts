@@ -42,9 +42,15 @@ async function sqliteDatabases(): Promise<Databases> {
 
 async function postgresDatabases(): Promise<Databases> {
   const server = await startPostgres()
+  const url = await server.createDatabase('test')
   let count = 0
   return {
-    fresh: async () => ({ postgres: { url: await server.createDatabase(`test${count++}`) } }),
+    // A schema of its own in one database: a tenth of the time of a database.
+    async fresh() {
+      const schema = `test${count++}`
+      await server.query(`create schema ${schema}`, 'test')
+      return { postgres: { url: `${url}&options=-csearch_path%3D${schema}` } }
+    },
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   }
 }
