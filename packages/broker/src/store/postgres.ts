@@ -30,9 +30,10 @@ export function openPostgres(config: { readonly url: string }, mode: 'write' | '
     application_name: 'bagcheck-broker',
     types: { getTypeParser },
   })
-  // A server that restarts breaks idle connections. The pool drops them; without a listener the
-  // process would end.
+  // A server that goes away breaks connections, at rest and at work. The pool drops them and whoever was
+  // at work is told by his query; without these listeners the event would end the thread.
   pool.on('error', () => undefined)
+  pool.on('connect', (client) => client.on('error', () => undefined))
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
   return {
     db,
