@@ -1,6 +1,8 @@
 // Reads the whole log at start and refuses one that does not add up: every leaf hashes into every stored
 // node, the nodes into the head, and the checkpoint signed last is a prefix of it. What an attacker with
 // access to the database alone cannot fake is the signature: a log rewritten throughout still fails there.
+// A whole database put back to an older state, checkpoints included, cannot be seen from inside; whoever
+// kept a later checkpoint sees it.
 import {
   appendLeaves,
   emptyRoot,
