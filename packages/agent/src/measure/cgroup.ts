@@ -24,7 +24,10 @@ export function parseCgroupPath(text: string): string {
     path.startsWith('/') &&
     !path.split('/').some((part) => part === '..' || part === '.')
   if (!wellFormed)
-    throw new AgentError('PROC_FORMAT', `expected a line "0::/…" in a cgroup file, saw ${quote(text)}`)
+    throw new AgentError(
+      'PROC_FORMAT',
+      `expected a line "0::/…" in a cgroup file, saw ${quote(text)}`,
+    )
   // A removed cgroup that still has a process in it.
   return path.endsWith(' (deleted)') ? path.slice(0, -' (deleted)'.length) : path
 }
@@ -55,7 +58,10 @@ export function listProcesses(mountPoint: string, path: string): number[] {
   for (let seen = 0; queue.length > 0; seen += 1) {
     const directory = queue.pop() as string
     if (seen >= MAX_DIRECTORIES)
-      throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${seen} cgroups in ${quote(path)}`)
+      throw new AgentError(
+        'MEASUREMENT_LIMIT',
+        `expected at most ${seen} cgroups in ${quote(path)}`,
+      )
     for (const pid of parseProcs(readProcText(join(directory, 'cgroup.procs'), MAX_FILE_BYTES)))
       pids.add(pid)
     if (pids.size > MAX_PROCESSES)

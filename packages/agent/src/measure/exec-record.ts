@@ -1,7 +1,15 @@
 // The record that `bagcheck exec` leaves of a launch: UNITSDIR/NAME.json, owned by root, mode 0600, in a
 // directory of mode 0700. Who can write there is root; the checks catch a mistake in its permissions.
 // The contract is intact while the process that was launched still runs the program that was launched.
-import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { AgentError, quote } from '../error.ts'
 import { cgroupInode, isWithin } from './cgroup.ts'
@@ -189,5 +197,8 @@ function assertPrivate(path: string, stats: { mode: number; uid: number }, mode:
 }
 
 function unexpected(key: string, value: unknown): AgentError {
-  return new AgentError('UNIT_RECORD', `unexpected ${key || 'value'} in a unit record: ${quote(value)}`)
+  return new AgentError(
+    'UNIT_RECORD',
+    `unexpected ${key || 'value'} in a unit record: ${quote(value)}`,
+  )
 }

@@ -2,12 +2,7 @@
 import { closeSync, constants, openSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { AgentError } from '../error.ts'
 import { formatDevice, readStat } from './instance.ts'
-import {
-  isKernelRegion,
-  parseExecutableMaps,
-  regionBytes,
-  type ExecutableRegion,
-} from './maps.ts'
+import { isKernelRegion, parseExecutableMaps, regionBytes, type ExecutableRegion } from './maps.ts'
 import type { MappedFile, ProcessFacts } from './messages.ts'
 import { mountsBelow, parseMountinfo, type Mount } from './mounts.ts'
 import { fileSystemsOf, readObject, type ObjectContext } from './objects.ts'
@@ -192,7 +187,9 @@ export function factsOf(
     hostUserNamespace: snapshot.userNamespace === host.userNamespace,
     hostRoot: snapshot.root === host.root,
     verifiedStoreMount:
-      store !== null && store.directory === host.store.directory && store.mount === host.store.mount,
+      store !== null &&
+      store.directory === host.store.directory &&
+      store.mount === host.store.mount,
     mountsBelowStore: snapshot.mountsBelowStore.map((path) => path.slice(0, 4096)),
     environmentHints: readEnvironmentHints(snapshot.pid),
     argv: readArguments(snapshot.pid),
