@@ -8,3 +8,9 @@ export {
   startNixDaemon,
 } from './nix.ts'
 export type { TestNixDaemon } from './nix.ts'
+export {
+  findPostgres,
+  postgresAvailable,
+  startPostgres,
+  type TemporaryPostgres,
+} from './postgres.ts'

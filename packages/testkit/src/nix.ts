@@ -30,7 +30,9 @@ export function nixAvailable(): boolean {
 function findObstacle(): string | undefined {
   if (process.env['BAGCHECK_PRIVATE_ROOT'] === undefined)
     return 'not in a private root (npm test makes one when it runs as root)'
-  if (spawnSync('nix-build', ['--version']).status !== 0) return 'nix-build is not installed'
+  const programs = ['nix-build', 'nix-daemon', 'setpriv']
+  const missing = programs.find((program) => spawnSync(program, ['--version']).status !== 0)
+  if (missing !== undefined) return `${missing} is not installed`
   return existsSync('/bin/busybox') ? undefined : '/bin/busybox (busybox-static) is not installed'
 }
 
@@ -98,7 +100,8 @@ export interface TestNixDaemon {
 export async function startNixDaemon(directory: string): Promise<TestNixDaemon> {
   mkdirSync(directory, { recursive: true })
   const socketPath = join(directory, 'daemon.sock')
-  const child = spawn('setpriv', ['--pdeathsig', 'TERM', 'nix-daemon'], {
+  const [program = '', ...args] = ['setpriv', '--pdeathsig', 'TERM', 'nix-daemon']
+  const child = spawn(program, args, {
     stdio: 'ignore',
     env: nixEnvironment({ NIX_DAEMON_SOCKET_PATH: socketPath }),
   })

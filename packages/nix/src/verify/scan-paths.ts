@@ -27,11 +27,12 @@ export type ScanOutcome =
 // Below this a thread takes longer to start than the work does.
 const INLINE_BYTES = 16 << 20
 
-// The same file, before and after the build. Where it was not shipped, all work is done on this thread.
-const workerFile = new URL(
-  import.meta.url.endsWith('.ts') ? './scan-worker.ts' : './scan-worker.js',
-  import.meta.url,
-)
+// The same module before and after the build. Where neither lies beside this one, as in a bundle that
+// left it out, all work is done on this thread.
+const workerFile = [
+  new URL('./scan-worker.ts', import.meta.url),
+  new URL('./scan-worker.js', import.meta.url),
+].find((url) => existsSync(url))
 
 /**
  * Scans `entries` and reports each outcome as it comes, in no fixed order.
@@ -46,7 +47,7 @@ export async function scanPaths(
   const queue = [...entries].sort((a, b) => b.narSize - a.narSize)
   const bytes = queue.reduce((sum, entry) => sum + entry.narSize, 0)
   const workers = Math.min(options.workers ?? availableParallelism(), queue.length)
-  if (workers === 0 || bytes < INLINE_BYTES || !existsSync(workerFile)) {
+  if (workers === 0 || bytes < INLINE_BYTES || workerFile === undefined) {
     for (const entry of queue) {
       options.signal?.throwIfAborted()
       onOutcome(outcomeOf(entry, replyToScan(requestOf(entry, options))))
