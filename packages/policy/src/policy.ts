@@ -356,6 +356,3 @@ export function matchesPattern(pattern: string, file: string): boolean {
     .join('.*')
   return new RegExp(`^${expression}$`).test(storePathName(parseStorePath(match[1] ?? '')))
 }
-
-export type { Place }
-export { pathOf }
