@@ -14,7 +14,6 @@ import {
 import { PolicyError, quote } from './error.ts'
 import { isInterpreter } from './interpreters.ts'
 import {
-  type Place,
   type Read,
   type Reader,
   type Reading,
@@ -25,7 +24,6 @@ import {
   matching,
   nullable,
   optional,
-  pathOf,
   record,
   sha256,
   simpleName,
