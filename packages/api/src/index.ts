@@ -1,2 +1,18 @@
+// One zod for schemas of the wire and of configuration files: two copies would not know each other.
+export { z } from 'zod'
+export { API_ERROR_CODES, ApiError, type ApiErrorCode } from './error.ts'
+export { createClient, type BrokerAddress, type Client, type DecisionsQuery } from './client.ts'
+export { openApiDocument } from './openapi.ts'
+export {
+  EVIDENCE_BUNDLE_TYPE,
+  MAX_WAIT_SECONDS,
+  ROUTES,
+  ROUTE_IDS,
+  decisionsQuerySchema,
+  policyQuerySchema,
+  type Route,
+  type RouteAuth,
+  type RouteId,
+} from './routes.ts'
 export * from './evidence.ts'
 export * from './wire.ts'

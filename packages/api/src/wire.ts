@@ -189,3 +189,59 @@ export const logEntryResponseSchema = z.object({
   checkpoint: z.string(),
 })
 export type LogEntryResponse = z.infer<typeof logEntryResponseSchema>
+
+/** `POST /v1/nodes/{id}/ban` (admin). */
+export const banReceiptSchema = z.object({ node: z.string(), logIndex: z.int() })
+export type BanReceipt = z.infer<typeof banReceiptSchema>
+
+/** `GET /v1/policy/root`. */
+export const rootChainSchema = z.object({
+  /** sha256 of version 1: what is pinned. */
+  pin: hex64,
+  version: z.int(),
+  /** DSSE envelopes of versions 1, 2, …, JSON texts. */
+  rootChain: z.array(z.string()),
+})
+export type RootChain = z.infer<typeof rootChainSchema>
+
+/** Form of `POST /token` (RFC 8693 §2.1): each parameter exactly once, no others. */
+export const tokenRequestSchema = z.strictObject({
+  grant_type: z.literal('urn:ietf:params:oauth:grant-type:token-exchange'),
+  /** Compact JWS, see `evidenceSchema`. */
+  subject_token: z.string(),
+  subject_token_type: z.literal('urn:ietf:params:oauth:token-type:jwt'),
+  /** The audience that the evidence names. */
+  audience: z.string().min(1).max(512),
+  requested_token_type: z.literal('urn:ietf:params:oauth:token-type:access_token').optional(),
+})
+export type TokenRequest = z.infer<typeof tokenRequestSchema>
+
+/** Discovery documents (OpenID Connect Discovery §3, RFC 8414 §2). */
+export const discoverySchema = z.object({
+  issuer: z.string(),
+  jwks_uri: z.string(),
+  token_endpoint: z.string(),
+  challenge_endpoint: z.string(),
+  response_types_supported: z.array(z.string()),
+  subject_types_supported: z.array(z.string()),
+  id_token_signing_alg_values_supported: z.array(z.string()),
+  grant_types_supported: z.array(z.string()),
+  token_endpoint_auth_methods_supported: z.array(z.string()),
+  dpop_signing_alg_values_supported: z.array(z.string()),
+})
+export type Discovery = z.infer<typeof discoverySchema>
+
+/** `GET /jwks` (RFC 7517). */
+export const jwksSchema = z.object({
+  keys: z.array(
+    z.object({ ...publicJwkSchema.shape, kid: z.string(), alg: z.string(), use: z.string() }),
+  ),
+})
+export type Jwks = z.infer<typeof jwksSchema>
+
+/** `GET /readyz`: 200 if all checks hold, 503 otherwise, with the same body. */
+export const readinessSchema = z.object({
+  ready: z.boolean(),
+  checks: z.array(z.object({ name: z.string(), ok: z.boolean(), detail: z.string() })),
+})
+export type Readiness = z.infer<typeof readinessSchema>

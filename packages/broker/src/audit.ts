@@ -1,0 +1,69 @@
+// Decisions as auditors read them: the row says where, the logged envelope says what.
+import type { DecisionRecord } from '@bagcheck/api'
+import { parseEnvelope, parseStatement, VSA_TOKEN_V1 } from '@bagcheck/attest'
+import type { Broker } from './broker.ts'
+import type { DecisionContent } from './decision.ts'
+import { BrokerError } from './error.ts'
+import type { DecisionQuery, StoredDecision } from './store/record-reads.ts'
+
+/** Decisions in the order of the log. @throws {BrokerError} STORE_*, LOG_CORRUPT */
+export async function readDecisions(
+  broker: Broker,
+  query: DecisionQuery,
+): Promise<DecisionRecord[]> {
+  const rows = await broker.store.decisions(query)
+  return Promise.all(rows.map((row) => complete(broker, row)))
+}
+
+/** One decision, or undefined. @throws {BrokerError} STORE_*, LOG_CORRUPT */
+export async function readDecision(
+  broker: Broker,
+  id: string,
+): Promise<DecisionRecord | undefined> {
+  const row = await broker.store.decision(id)
+  return row && complete(broker, row)
+}
+
+/** The text of a log entry's envelope. @throws {BrokerError} LOG_CORRUPT – it was not kept */
+export async function readEnvelopeText({ store }: Broker, index: number): Promise<string> {
+  const entry = await store.entry(index)
+  const body = entry && (await store.body(entry.bodySha256))
+  if (body === undefined)
+    throw new BrokerError('LOG_CORRUPT', `expected the envelope of log entry ${index}, saw none`)
+  return Buffer.from(body).toString()
+}
+
+/** What a decision's envelope says. */
+export function parseDecision(envelopeText: string): {
+  content: DecisionContent
+  inputAttestations: readonly string[]
+} {
+  const { payload } = parseEnvelope(Buffer.from(envelopeText))
+  // Our own envelope, out of the log whose root was checked: its shape is what decision.ts wrote.
+  const predicate = parseStatement(payload).predicate as {
+    inputAttestations: { digest: { sha256: string } }[]
+  }
+  return {
+    content: (predicate as unknown as Record<string, DecisionContent>)[VSA_TOKEN_V1]!,
+    inputAttestations: predicate.inputAttestations.map(({ digest }) => digest.sha256),
+  }
+}
+
+async function complete(broker: Broker, row: StoredDecision): Promise<DecisionRecord> {
+  const { content } = parseDecision(await readEnvelopeText(broker, row.entryIndex))
+  return {
+    id: row.id,
+    logIndex: row.entryIndex,
+    allow: row.allow,
+    at: row.issuedAt,
+    node: row.node,
+    unit: row.unit,
+    role: row.role,
+    audience: row.audience,
+    purpose: content.purpose,
+    closureDigest: content.closureDigest,
+    root: content.root,
+    expiresAt: row.expiresAt,
+    reasons: [...content.reasons],
+  }
+}

@@ -1,0 +1,166 @@
+// What one broker is made of. Opened once from a configuration; every request gets it as an argument.
+import { readFileSync } from 'node:fs'
+import { parseNoteKey } from '@bagcheck/log'
+import { verifyTrustRootChain, type TrustRoot } from '@bagcheck/policy'
+import { verifyingKeyFromSpki, type VerifyingKey } from '@bagcheck/attest'
+import { ClockGuard, type WallClock } from './clock.ts'
+import { Closures, type SignerRules } from './closures.ts'
+import type { Config } from './config.ts'
+import type { DecisionLog } from './decision.ts'
+import { BrokerError, quote } from './error.ts'
+import { ISSUE_CRASH_POINTS, type IssueCrashPoint } from './crash-point.ts'
+import { openKeys, type BrokerKeys } from './keys.ts'
+import type { BrokerLogger } from './logger.ts'
+import { Metrics } from './metrics.ts'
+import { NodeBook } from './nodes.ts'
+import { NonceBook } from './nonce.ts'
+import { PolicyState } from './policy-state.ts'
+import { CRASH_POINTS, type CrashPoint } from './store/crash-point.ts'
+import { openStore, type Store } from './store/store.ts'
+
+/** A running broker. */
+export interface Broker {
+  readonly config: Config
+  readonly root: TrustRoot
+  readonly rootChain: readonly string[]
+  readonly keys: BrokerKeys
+  readonly store: Store
+  readonly clock: ClockGuard
+  readonly logger: BrokerLogger
+  readonly metrics: Metrics
+  readonly nonces: NonceBook
+  readonly nodes: NodeBook
+  readonly closures: Closures
+  readonly policy: PolicyState
+  readonly log: DecisionLog
+  /** Kills the process if the configuration asks for a crash here. */
+  crashAt(point: IssueCrashPoint): void
+  close(): Promise<void>
+}
+
+/** What a broker takes from its process. */
+export interface Surroundings {
+  readonly wall: WallClock
+  readonly logger: BrokerLogger
+}
+
+/** Replicas tell each other nothing; each looks for a newer policy so often. */
+const POLICY_POLL_MS = 2000
+
+/**
+ * Verifies the trust root, opens keys and store, and loads policy, nodes and closures.
+ * @throws {BrokerError | PolicyError | AttestError} whatever is wrong; the broker does not start
+ */
+export async function openBroker(config: Config, { wall, logger }: Surroundings): Promise<Broker> {
+  const rootChain = config.trustRoot.chain.map(readText)
+  const { pin } = config.trustRoot
+  const root = verifyTrustRootChain(rootChain, { pin, now: new Date(wall()) })
+  if (root.installation !== config.installation)
+    throw new BrokerError(
+      'CONFIG_INVALID',
+      `expected the trust root of installation ${quote(config.installation)}, saw that of ${quote(root.installation)}`,
+    )
+  const keys = openKeys(config, root)
+  const crash = parseCrashPoint(config.testingOnlyCrashAt)
+  const store = await openStore({
+    engine:
+      'sqlite' in config.store
+        ? { sqlite: { file: config.store.sqlite } }
+        : { postgres: { url: config.store.postgres } },
+    origin: parseNoteKey(keys.log).name,
+    logKey: keys.log,
+    testingOnlyCrashAt: crash.store,
+  })
+  try {
+    const policy = new PolicyState({ store, root, rootChain })
+    const closures = new Closures(store, signerRules(policy))
+    const nodes = new NodeBook(await store.nodes(), (id) => store.node(id))
+    await policy.reload()
+    await closures.loadAll()
+    const poll = setInterval(() => void followPolicy(policy, logger), POLICY_POLL_MS).unref()
+    return {
+      config,
+      root,
+      rootChain,
+      keys,
+      store,
+      clock: new ClockGuard(wall, await latestDecisionMs(store)),
+      logger,
+      metrics: new Metrics(),
+      nonces: new NonceBook(keys.nonce),
+      nodes,
+      closures,
+      policy,
+      log: {
+        issuer: config.issuer,
+        installation: config.installation,
+        key: keys.decision,
+        store,
+      },
+      crashAt: (point) => {
+        if (point === crash.issue) process.kill(process.pid, 'SIGKILL')
+      },
+      close: async () => {
+        clearInterval(poll)
+        await store.close()
+      },
+    }
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+}
+
+async function followPolicy(policy: PolicyState, logger: BrokerLogger): Promise<void> {
+  try {
+    await policy.reload()
+  } catch (err) {
+    logger.error({ err }, 'the installed policy could not be read')
+  }
+}
+
+/** A clock that was set back while the broker was down is noticed by its last decision. */
+async function latestDecisionMs(store: Store): Promise<number> {
+  const { size } = await store.head()
+  const last = size > 0 ? await store.entry(size - 1) : undefined
+  const decision = last?.kind === 'decision' ? await store.decision(last.ref) : undefined
+  return (decision?.issuedAt ?? 0) * 1000
+}
+
+function parseCrashPoint(name: string | undefined): {
+  store: CrashPoint | undefined
+  issue: IssueCrashPoint | undefined
+} {
+  const store = CRASH_POINTS.find((point) => point === name)
+  const issue = ISSUE_CRASH_POINTS.find((point) => point === name)
+  if (name !== undefined && store === undefined && issue === undefined)
+    throw new BrokerError('CONFIG_INVALID', `testingOnlyCrashAt: no crash point ${quote(name)}`)
+  return { store, issue }
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new BrokerError('CONFIG_FILE', `expected a readable file ${quote(file)}`, { cause })
+  }
+}
+
+/** What the policy of the moment says about signers of attestations. */
+function signerRules(state: PolicyState): SignerRules {
+  return {
+    signerKeys: (): VerifyingKey[] => {
+      const signers = state.current()?.verified.policy.signers ?? new Map()
+      return [...signers.values()].map(({ spki }) => verifyingKeyFromSpki(spki))
+    },
+    accepts: (digest: string, keyId: string): boolean => {
+      const policy = state.current()?.verified.policy
+      if (policy === undefined) return false
+      return [...policy.roles.values()].some(
+        ({ signers, roots }) =>
+          signers.some((name) => policy.signers.get(name)?.keyId === keyId) &&
+          roots.some(({ closure }) => closure === digest),
+      )
+    },
+  }
+}

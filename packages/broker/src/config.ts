@@ -1,0 +1,127 @@
+// The configuration file: strict JSON, every key shown in docs/config. Relative paths are relative to
+// the file. Nothing here has a default that weakens anything.
+import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { dirname, resolve } from 'node:path'
+import { z } from '@bagcheck/api'
+import { BrokerError, quote } from './error.ts'
+
+const path = z.string().min(1).max(4096)
+
+const listenSchema = z.union([
+  z.strictObject({
+    host: z.string().min(1).max(253),
+    port: z.int().min(0).max(65_535),
+    /** PEM files; null is accepted on loopback only. */
+    tls: z.strictObject({ cert: path, key: path }).nullable(),
+  }),
+  z.strictObject({ socket: path }),
+])
+
+const configSchema = z.strictObject({
+  installation: z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}$/),
+  issuer: z.url({ protocol: /^https?$/ }).max(512),
+  stateDir: path,
+  listen: listenSchema,
+  adminSocket: path,
+  store: z.union([
+    z.strictObject({ sqlite: path }),
+    z.strictObject({ postgres: z.string().min(1).max(2048) }),
+  ]),
+  trustRoot: z.strictObject({
+    pin: z.string().regex(/^[0-9a-f]{64}$/),
+    chain: z.array(path).min(1).max(1024),
+  }),
+  logKey: path,
+  decisionKey: path,
+  /** Name of a crash point; the process kills itself there. For tests of crash safety only. */
+  testingOnlyCrashAt: z.string().optional(),
+})
+
+/** A checked configuration; every path is absolute. */
+export type Config = z.infer<typeof configSchema>
+
+/**
+ * Reads and checks a configuration file.
+ * @throws {BrokerError} CONFIG_FILE – unreadable or not JSON; CONFIG_INVALID – a field is missing,
+ * unknown or malformed; CONFIG_TLS_REQUIRED – plain HTTP anywhere but on loopback or a unix socket
+ */
+export function loadConfig(file: string): Config {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw new BrokerError('CONFIG_FILE', `expected a readable file ${quote(file)}`, { cause })
+  }
+  return parseConfig(text, dirname(resolve(file)))
+}
+
+/** As {@link loadConfig}, from text; `base` is where relative paths start. */
+export function parseConfig(text: string, base: string): Config {
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch (cause) {
+    // The cause could quote a database password.
+    const position = cause instanceof SyntaxError ? /position \d+/.exec(cause.message)?.[0] : null
+    throw new BrokerError('CONFIG_FILE', `expected JSON, saw an error at ${position ?? 'its end'}`)
+  }
+  const parsed = configSchema.safeParse(json)
+  if (!parsed.success) {
+    const issues = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)
+    throw new BrokerError('CONFIG_INVALID', `expected a broker configuration: ${issues.join('; ')}`)
+  }
+  const config = absolute(parsed.data, base)
+  checkIssuer(config.issuer)
+  checkTransport(config.listen)
+  return config
+}
+
+function absolute(config: Config, base: string): Config {
+  const at = (file: string): string => resolve(base, file)
+  const { listen, trustRoot } = config
+  const stateDir = at(config.stateDir)
+  return {
+    ...config,
+    stateDir,
+    adminSocket: at(config.adminSocket),
+    logKey: at(config.logKey),
+    decisionKey: at(config.decisionKey),
+    trustRoot: { ...trustRoot, chain: trustRoot.chain.map(at) },
+    // The database belongs to the state, not to the configuration.
+    ...('sqlite' in config.store && {
+      store: { sqlite: resolve(stateDir, config.store.sqlite) },
+    }),
+    listen:
+      'socket' in listen
+        ? { socket: at(listen.socket) }
+        : {
+            ...listen,
+            tls: listen.tls && { cert: at(listen.tls.cert), key: at(listen.tls.key) },
+          },
+  }
+}
+
+// RFC 8414 §2: no query, no fragment. A trailing slash would make two spellings of one issuer.
+function checkIssuer(issuer: string): void {
+  const url = new URL(issuer)
+  const written = url.pathname === '/' ? url.origin : `${url.origin}${url.pathname}`
+  if (written !== issuer || issuer.endsWith('/'))
+    throw new BrokerError(
+      'CONFIG_INVALID',
+      `issuer: expected an origin with at most a path, no slash at its end, saw ${quote(issuer)}`,
+    )
+}
+
+function checkTransport(listen: Config['listen']): void {
+  if ('socket' in listen || listen.tls !== null || isLoopback(listen.host)) return
+  throw new BrokerError(
+    'CONFIG_TLS_REQUIRED',
+    `listen.tls: expected a certificate to listen on ${quote(listen.host)}; plain HTTP is for loopback and unix sockets`,
+  )
+}
+
+// Names are not looked up: "localhost" may be anything in a hosts file.
+function isLoopback(host: string): boolean {
+  return isIP(host) === 4 ? host.startsWith('127.') : host === '::1'
+}

@@ -1,0 +1,173 @@
+// Evidence, from bytes to facts, in two steps with the node's signature between them:
+//
+//   identify   size → header → nonce (ours, unexpired, used up now) → node → signature over these bytes
+//   check      schema → issuer, installation, trust root → time → audience → purpose
+//
+// What fails in the first step came from anybody and is only counted. What fails in the second came
+// from an enrolled node and becomes a logged denial. Until the signature held, three strings of the
+// payload are looked at: the node's name, the nonce and the purpose.
+import { hash } from 'node:crypto'
+import { evidenceSchema, EVIDENCE_TYP, MAX_EVIDENCE_BYTES, type Evidence } from '@bagcheck/api'
+import type { Sha256 } from '@bagcheck/nix'
+import { BrokerError, quote } from './error.ts'
+import { checkHeader, jwsSignatureHolds, parseJws, type UnverifiedJws } from './jws.ts'
+import type { Node, NodeBook } from './nodes.ts'
+import type { NonceBook } from './nonce.ts'
+
+/** Largest difference between the agent's clock and ours. */
+export const MAX_EVIDENCE_SKEW_SECONDS = 30
+
+/** Bytes that an enrolled node signed over a nonce of ours; their content is not checked yet. */
+export interface IdentifiedEvidence {
+  readonly node: Node
+  readonly nonce: string
+  readonly purpose: 'issue' | 'renew'
+  readonly payload: unknown
+  readonly payloadText: string
+  /** The compact JWS as received. */
+  readonly text: string
+  /** sha256 of {@link text}. */
+  readonly sha256: Sha256
+}
+
+let create: (identified: IdentifiedEvidence, content: Evidence) => VerifiedEvidence
+
+/** Evidence that passed every check; only {@link checkEvidence} makes one. */
+export class VerifiedEvidence {
+  readonly #identified: IdentifiedEvidence
+  readonly #content: Evidence
+
+  private constructor(identified: IdentifiedEvidence, content: Evidence) {
+    this.#identified = identified
+    this.#content = content
+  }
+
+  static {
+    create = (identified, content) => new VerifiedEvidence(identified, content)
+  }
+
+  get node(): Node {
+    return this.#identified.node
+  }
+
+  get sha256(): Sha256 {
+    return this.#identified.sha256
+  }
+
+  get text(): string {
+    return this.#identified.text
+  }
+
+  get content(): Evidence {
+    return this.#content
+  }
+}
+
+/**
+ * Finds out which node made the evidence; uses the nonce up whatever comes after.
+ * @throws {BrokerError} EVIDENCE_TOO_LARGE, EVIDENCE_MALFORMED, EVIDENCE_HEADER; NONCE_INVALID,
+ * NONCE_EXPIRED, NONCE_REUSED; NODE_UNKNOWN, NODE_BANNED, NODE_EXPIRED; EVIDENCE_KEY – another key's
+ * name; EVIDENCE_SIGNATURE
+ */
+export async function identifyEvidence(
+  text: string,
+  context: { nonces: NonceBook; nodes: NodeBook; nowSeconds: number },
+): Promise<IdentifiedEvidence> {
+  if (text.length > MAX_EVIDENCE_BYTES)
+    throw new BrokerError(
+      'EVIDENCE_TOO_LARGE',
+      `expected evidence of at most ${MAX_EVIDENCE_BYTES} bytes, saw ${text.length}`,
+    )
+  const jws = parseJws(text, 'EVIDENCE_MALFORMED')
+  checkHeader(jws, EVIDENCE_TYP, 'kid', 'EVIDENCE_HEADER')
+  const { iss, nonce, purpose } = peek(jws)
+  context.nonces.consume(nonce, { node: iss, purpose }, context.nowSeconds)
+  const node = await context.nodes.admitted(iss, context.nowSeconds)
+  if (jws.header['kid'] !== node.keyThumbprint)
+    throw new BrokerError(
+      'EVIDENCE_KEY',
+      `expected the key of node ${quote(node.id)}, saw kid ${quote(jws.header['kid'])}`,
+    )
+  if (!jwsSignatureHolds(jws, node.key))
+    throw new BrokerError('EVIDENCE_SIGNATURE', 'expected a signature by the key of the node')
+  const sha256 = hash('sha256', text, 'hex') as Sha256
+  const { payload, payloadText } = jws
+  return { node, nonce, purpose, payload, payloadText, text, sha256 }
+}
+
+/** What this broker is, as evidence must name it. */
+export interface EvidenceExpectation {
+  readonly issuer: string
+  readonly installation: string
+  /** Pinned digest of the trust root. */
+  readonly trustRoot: string
+  /** The audience that the exchange asks for. */
+  readonly audience: string
+  readonly nowSeconds: number
+}
+
+/**
+ * Checks what the node signed.
+ * @throws {BrokerError} EVIDENCE_SCHEMA, EVIDENCE_ISSUER – made for another broker;
+ * EVIDENCE_INSTALLATION, EVIDENCE_TRUST_ROOT, EVIDENCE_TIME, EVIDENCE_AUDIENCE, EVIDENCE_PURPOSE
+ */
+export function checkEvidence(
+  identified: IdentifiedEvidence,
+  expected: EvidenceExpectation,
+): VerifiedEvidence {
+  checkText(identified)
+  const parsed = evidenceSchema.safeParse(identified.payload)
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]
+    const where = quote(issue?.path.join('.') ?? '')
+    throw new BrokerError('EVIDENCE_SCHEMA', `evidence is malformed at ${where}: ${issue?.message}`)
+  }
+  const content = parsed.data
+  expectEqual('EVIDENCE_ISSUER', 'broker', expected.issuer, content.aud)
+  expectEqual('EVIDENCE_INSTALLATION', 'installation', expected.installation, content.installation)
+  expectEqual('EVIDENCE_TRUST_ROOT', 'trust root', expected.trustRoot, content.trustRoot)
+  const skew = content.iat - expected.nowSeconds
+  if (Math.abs(skew) > MAX_EVIDENCE_SKEW_SECONDS)
+    throw new BrokerError(
+      'EVIDENCE_TIME',
+      `expected evidence of now (± ${MAX_EVIDENCE_SKEW_SECONDS} s), saw it ${skew} s off`,
+    )
+  expectEqual('EVIDENCE_AUDIENCE', 'audience', expected.audience, content.facts.audience)
+  if ((content.facts.purpose === 'renew') !== (content.previousDecision !== null))
+    throw new BrokerError(
+      'EVIDENCE_PURPOSE',
+      'expected a renewal to name the decision it renews, and an issue to name none',
+    )
+  return create(identified, content)
+}
+
+// Half surrogates and NUL can be written in JSON, but not in canonical JSON or in a database.
+function checkText({ payloadText }: IdentifiedEvidence): void {
+  if (/(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/.test(payloadText))
+    throw new BrokerError('EVIDENCE_SCHEMA', 'expected text without NUL and half surrogates')
+}
+
+function expectEqual(
+  code: 'EVIDENCE_ISSUER' | 'EVIDENCE_INSTALLATION' | 'EVIDENCE_TRUST_ROOT' | 'EVIDENCE_AUDIENCE',
+  what: string,
+  expected: string,
+  seen: string,
+): void {
+  if (seen !== expected)
+    throw new BrokerError(
+      code,
+      `expected evidence for ${what} ${quote(expected)}, saw ${quote(seen)}`,
+    )
+}
+
+function peek(jws: UnverifiedJws): { iss: string; nonce: string; purpose: 'issue' | 'renew' } {
+  const payload = jws.payload as { iss?: unknown; nonce?: unknown; facts?: unknown } | null
+  const facts = payload?.facts as { purpose?: unknown } | null | undefined
+  const { iss, nonce } = payload ?? {}
+  const purpose = facts?.purpose
+  if (typeof iss !== 'string' || iss.length > 128 || typeof nonce !== 'string')
+    throw new BrokerError('EVIDENCE_MALFORMED', 'expected evidence to name its node and nonce')
+  if (purpose !== 'issue' && purpose !== 'renew')
+    throw new BrokerError('EVIDENCE_MALFORMED', 'expected evidence to name its purpose')
+  return { iss, nonce, purpose }
+}

@@ -1,0 +1,163 @@
+// The installed policy: one verified version in memory, swapped as a whole. The store decides which
+// version is installed (exactly the previous one + 1); this process follows it, also when another
+// replica published. Every decision carries the version that it was made under, and commits only while
+// that is still the installed one.
+import { EventEmitter, once } from 'node:events'
+import type { PolicyReceipt, PolicyRequest } from '@bagcheck/api'
+import {
+  hashedRekordLeaf,
+  parseEnvelope,
+  verifyEnvelope,
+  type VerifyingKey,
+} from '@bagcheck/attest'
+import type { Sha256 } from '@bagcheck/nix'
+import {
+  verifyPolicy,
+  verifyPolicyDocument,
+  type TrustRoot,
+  type VerifiedPolicy,
+} from '@bagcheck/policy'
+import { BrokerError } from './error.ts'
+import type { Store } from './store/store.ts'
+
+/** A policy in force. */
+export interface InstalledPolicy {
+  readonly version: number
+  readonly sha256: Sha256
+  readonly verified: VerifiedPolicy
+  readonly logIndex: number
+  /** Every closure digest that some role lists. */
+  readonly closures: ReadonlySet<string>
+  /** Body of `GET /v1/policy`, made once. */
+  readonly response: string
+}
+
+/** What policy state needs. */
+export interface PolicyStateOptions {
+  readonly store: Pick<Store, 'installedPolicy' | 'body' | 'commitPolicy'>
+  readonly root: TrustRoot
+  /** Envelopes of the trust root's versions, as texts. */
+  readonly rootChain: readonly string[]
+}
+
+/** Follows the installed policy. */
+export class PolicyState {
+  readonly #options: PolicyStateOptions
+  readonly #changed = new EventEmitter().setMaxListeners(0)
+  #current: InstalledPolicy | null = null
+  // Publishing and reloading, one after the other.
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(options: PolicyStateOptions) {
+    this.#options = options
+  }
+
+  current(): InstalledPolicy | null {
+    return this.#current
+  }
+
+  /** @throws {BrokerError} POLICY_MISSING */
+  installed(): InstalledPolicy {
+    if (this.#current === null)
+      throw new BrokerError('POLICY_MISSING', 'expected an installed policy, saw none')
+    return this.#current
+  }
+
+  /**
+   * Takes over what the store has installed. Expiry is not looked at: an expired policy stays in force
+   * and denies.
+   * @throws {PolicyError} the stored policy does not verify against the trust root; {BrokerError} STORE_*
+   */
+  reload(): Promise<void> {
+    return this.#inTurn(() => this.#reload())
+  }
+
+  /**
+   * Verifies, logs and installs the next version. The installed version again is no error.
+   * @throws {PolicyError} it does not verify; {BrokerError} POLICY_VERSION, STORE_*
+   */
+  publish(request: PolicyRequest, now: Date): Promise<PolicyReceipt> {
+    return this.#inTurn(() => this.#publish(request, now))
+  }
+
+  /** Resolves when another policy than `sha256` is installed, after `ms`, or when `signal` aborts. */
+  async waitForChange(sha256: string, ms: number, signal: AbortSignal): Promise<void> {
+    if (this.#current?.sha256 !== sha256) return
+    const either = AbortSignal.any([signal, AbortSignal.timeout(ms)])
+    try {
+      await once(this.#changed, 'change', { signal: either })
+    } catch (error) {
+      if (!either.aborted) throw error
+    }
+  }
+
+  /** Lets every long poll answer now. */
+  wakeAll(): void {
+    this.#changed.emit('change')
+  }
+
+  async #reload(): Promise<void> {
+    const { store, root } = this.#options
+    const row = await store.installedPolicy()
+    if (row === undefined || row.version === this.#current?.version) return
+    const [json, envelope] = await Promise.all([
+      store.body(row.sha256),
+      store.body(row.envelopeSha256),
+    ])
+    if (json === undefined || envelope === undefined)
+      throw new BrokerError('LOG_CORRUPT', `expected the text of policy ${row.version}, saw none`)
+    const texts = {
+      policy: Buffer.from(json).toString(),
+      envelope: Buffer.from(envelope).toString(),
+    }
+    const document = { json: texts.policy, envelope: texts.envelope }
+    this.#install(verifyPolicyDocument(document, root), texts, row.entryIndex)
+  }
+
+  async #publish(request: PolicyRequest, now: Date): Promise<PolicyReceipt> {
+    const { store, root } = this.#options
+    await this.#reload()
+    const before = this.#current
+    const installed = before && { version: before.version, sha256: before.sha256 }
+    const document = { json: request.policy, envelope: request.envelope }
+    const verified = verifyPolicy(document, root, { installed, now })
+    const { version, sha256 } = verified
+    if (before?.version === version)
+      return { version, sha256, logIndex: before.logIndex, known: true }
+    const { index } = await store.commitPolicy({
+      version,
+      json: Buffer.from(request.policy),
+      installedAt: Math.floor(now.getTime() / 1000),
+      leaf: firstSignatureLeaf(request.envelope, root.roles.policy.keys),
+      body: Buffer.from(request.envelope),
+    })
+    this.#install(verified, request, index)
+    return { version, sha256, logIndex: index, known: false }
+  }
+
+  #install(verified: VerifiedPolicy, texts: PolicyRequest, logIndex: number): void {
+    const { version, sha256 } = verified
+    const { policy, envelope } = texts
+    const { rootChain } = this.#options
+    const roles = [...verified.policy.roles.values()]
+    const closures = new Set(roles.flatMap(({ roots }) => roots.map(({ closure }) => closure)))
+    const response = JSON.stringify({ version, sha256, policy, envelope, rootChain, logIndex })
+    this.#current = { version, sha256, verified, logIndex, closures, response }
+    this.#changed.emit('change')
+  }
+
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work, work)
+    this.#turn = turn.catch(() => undefined) // whoever asked for that turn sees its error
+    return await turn
+  }
+}
+
+/** The log leaf of a policy is that of its first signature, which must be a policy key's. */
+function firstSignatureLeaf(envelopeText: string, keys: readonly VerifyingKey[]): Uint8Array {
+  const envelope = parseEnvelope(Buffer.from(envelopeText))
+  const first = { ...envelope, signatures: envelope.signatures.slice(0, 1) }
+  const [signer] = verifyEnvelope(first, keys, 1).signers
+  if (signer === undefined) throw new TypeError('a verified envelope has a signer')
+  return hashedRekordLeaf(first, 0, signer)
+}

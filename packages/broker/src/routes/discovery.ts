@@ -1,0 +1,21 @@
+import { openApiDocument } from '@bagcheck/api'
+import type { Handler } from '../app.ts'
+import { discoveryDocument, jwksDocument } from '../discovery.ts'
+import { json } from './answer.ts'
+
+// Verifiers read keys again at an unknown kid; five minutes keep them from asking at every token.
+const CACHED = { headers: { 'cache-control': 'public, max-age=300' } }
+
+export const openidConfiguration: Handler = ({ broker }) =>
+  json(discoveryDocument(broker.config.issuer), CACHED)
+
+export const authorizationServer: Handler = openidConfiguration
+
+export const jwks: Handler = ({ broker }) =>
+  json(jwksDocument(broker.keys.token), {
+    headers: { ...CACHED.headers, 'content-type': 'application/jwk-set+json' },
+  })
+
+export const openapi: Handler = () => json(openApiDocument(VERSION))
+
+const VERSION = '0.1.0'

@@ -1,0 +1,36 @@
+// The one place where a route's name meets its handler.
+import type { Handlers } from '../app.ts'
+import { attestation, submitAttestation } from './attestations.ts'
+import { decision, decisions, evidence } from './audit.ts'
+import { authorizationServer, jwks, openapi, openidConfiguration } from './discovery.ts'
+import { checkpoint, logEntry, tile } from './log.ts'
+import { banNode, challenge, enrolNode, nodes } from './nodes.ts'
+import { livez, metrics, readyz } from './operations.ts'
+import { policy, publishPolicy, rootChain } from './policy.ts'
+import { token } from './token.ts'
+
+export const handlers: Handlers = {
+  attestation,
+  authorizationServer,
+  banNode,
+  challenge,
+  checkpoint,
+  decision,
+  decisions,
+  enrolNode,
+  evidence,
+  jwks,
+  livez,
+  logEntry,
+  metrics,
+  nodes,
+  openapi,
+  openidConfiguration,
+  policy,
+  publishPolicy,
+  readyz,
+  rootChain,
+  submitAttestation,
+  tile,
+  token,
+}

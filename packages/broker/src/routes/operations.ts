@@ -1,0 +1,28 @@
+import type { Handler } from '../app.ts'
+import { readiness } from '../health.ts'
+import { content, json } from './answer.ts'
+
+export const livez: Handler = () => content('ok\n', 'text/plain; charset=utf-8')
+
+export const readyz: Handler = async ({ broker }) => {
+  const answer = await readiness(broker)
+  return json(answer, { status: answer.ready ? 200 : 503 })
+}
+
+export const metrics: Handler = async ({ broker }) => {
+  const policy = broker.policy.current()
+  const health = await broker.store.health().catch(() => null) // its absence is the measure
+  const now = Date.now() / 1000
+  const text = broker.metrics.text({
+    policy_version: { help: 'Installed policy version', value: policy?.version ?? 0 },
+    policy_expires_seconds: {
+      help: 'Seconds until the installed policy expires',
+      value: policy && Math.round(Date.parse(policy.verified.policy.expires) / 1000 - now),
+    },
+    log_size: { help: 'Entries in the log', value: health?.size ?? null },
+    store_up: { help: '1 if the store answers', value: health === null ? 0 : 1 },
+    store_waiting: { help: 'Writes that wait for the store', value: health?.waiting ?? null },
+    closures: { help: 'Attested closures in memory', value: broker.closures.size },
+  })
+  return content(text, 'text/plain; version=0.0.4; charset=utf-8')
+}

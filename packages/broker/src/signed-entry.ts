@@ -1,0 +1,21 @@
+// What the broker itself puts into the log: a statement, signed by its decision key.
+import {
+  formatEnvelope,
+  formatStatement,
+  hashedRekordLeaf,
+  signEnvelope,
+  STATEMENT_TYPE,
+  type SigningKey,
+  type Statement,
+} from '@bagcheck/attest'
+import type { Logged } from './store/writes.ts'
+
+/** Signs a statement and returns leaf and body of its log entry. */
+export function signEntry(statement: Omit<Statement, '_type'>, key: SigningKey): Logged {
+  const payload = formatStatement({ _type: STATEMENT_TYPE, ...statement })
+  const envelope = signEnvelope(payload, [key])
+  return {
+    leaf: hashedRekordLeaf(envelope, 0, key),
+    body: Buffer.from(formatEnvelope(envelope)),
+  }
+}
