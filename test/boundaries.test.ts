@@ -6,12 +6,12 @@ import { describe, expect, test } from 'vitest'
 const allowed: Readonly<Record<string, { workspace: string[]; outside: string[] }>> = {
   nix: { workspace: [], outside: [] },
   log: { workspace: [], outside: [] },
-  attest: { workspace: ['nix', 'log'], outside: [] },
+  attest: { workspace: ['nix'], outside: [] },
   policy: { workspace: ['nix', 'attest'], outside: ['yaml'] },
   api: { workspace: ['nix'], outside: ['zod'] },
   broker: {
     workspace: ['nix', 'log', 'attest', 'policy', 'api'],
-    outside: ['hono', '@hono/node-server', 'kysely', 'pg', 'jose', 'pino'],
+    outside: ['hono', '@hono/node-server', 'kysely', 'pg', 'jose', 'pino', 'zod'],
   },
   agent: { workspace: ['nix'], outside: ['koffi'] },
   cli: { workspace: ['nix', 'log', 'attest', 'policy', 'api'], outside: ['oauth4webapi'] },

@@ -1,1 +1,7 @@
-export {}
+export { startAgent, type RunningAgent } from './agent.ts'
+export { loadConfig, parseConfig, type AgentConfig } from './config.ts'
+export { AGENT_ERROR_CODES, AgentError, type AgentErrorCode } from './error.ts'
+export { jsonLog, type Log } from './log.ts'
+export { readInstance } from './measure/instance.ts'
+export type * from './measure/messages.ts'
+export { DEFAULT_POOL_LIMITS, MeasurerPool, type PoolLimits } from './measure/pool.ts'

@@ -1,2 +1,41 @@
 #!/usr/bin/env -S node -C @bagcheck/source
-export {}
+import { parseArgs } from 'node:util'
+import { startAgent } from './agent.ts'
+import { loadConfig } from './config.ts'
+import { AgentError } from './error.ts'
+import { describe, jsonLog } from './log.ts'
+
+const USAGE = 'usage: bagcheck-agent --config FILE\n'
+
+const log = jsonLog((line) => process.stderr.write(line), Date.now)
+
+/** Exit codes: 0 stopped, 2 usage or configuration, 3 could not run. */
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { config: { type: 'string' }, help: { type: 'boolean' } },
+  })
+  if (values.help === true) return void process.stdout.write(USAGE)
+  if (values.config === undefined) throw new AgentError('CONFIG_INVALID', 'expected --config FILE')
+  const stopping = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const)
+    process.once(signal, () => stopping.abort(signal))
+  await using agent = await startAgent(loadConfig(values.config), { log, signal: stopping.signal })
+  process.stdout.write(
+    `${JSON.stringify({ msg: 'ready', node: agent.node, socket: agent.socket })}\n`,
+  )
+  await new Promise((resolve) => {
+    if (stopping.signal.aborted) resolve(undefined)
+    stopping.signal.addEventListener('abort', resolve)
+  })
+}
+
+try {
+  await main()
+  process.exit(0)
+} catch (error) {
+  log('error', 'the agent cannot run', describe(error))
+  const code = (error as { code?: unknown } | null)?.code
+  const usage = typeof code === 'string' && /^(CONFIG_|ERR_PARSE_ARGS)/.test(code)
+  if (usage) process.stderr.write(USAGE)
+  process.exit(usage ? 2 : 3)
+}

@@ -78,7 +78,7 @@ class CanonicalScan {
     const escaped = bytes[start + 1]
     if (SHORT_ESCAPES.has(escaped)) return start + 1
     if (escaped !== 0x75) return -1
-    const digits = bytes.latin1Slice(start + 2, start + 6)
+    const digits = bytes.toString('latin1', start + 2, start + 6)
     return /^00(?:0[0-7be-f]|1[0-9a-f])$/.test(digits) ? start + 5 : -1
   }
 
@@ -87,7 +87,7 @@ class CanonicalScan {
     const bytes = this.#bytes
     let end = start
     while (end + 1 < bytes.length && isNumberByte(bytes[end + 1] as number)) end += 1
-    const token = bytes.latin1Slice(start, end + 1)
+    const token = bytes.toString('latin1', start, end + 1)
     return String(Number(token)) === token ? end : -1
   }
 
@@ -119,7 +119,7 @@ class CanonicalScan {
   // the text is no JSON, and the caller's parser says so.
   #name(start: number, end: number): string {
     try {
-      return JSON.parse(this.#bytes.utf8Slice(start - 1, end + 1)) as string
+      return JSON.parse(this.#bytes.toString('utf8', start - 1, end + 1)) as string
     } catch {
       return ''
     }

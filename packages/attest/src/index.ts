@@ -1,6 +1,27 @@
 export { canonicalize, parseCanonical, MAX_CANONICAL_BYTES } from './canonical-json.ts'
 export { parseStrictJson, type JsonLimits, type JsonObject } from './strict-json.ts'
-export { sha256Hex } from './sha256.ts'
+export { sha256Hex } from '@bagcheck/nix'
+export {
+  bindContent,
+  createClosureAttestation,
+  verifyClosureAttestation,
+  type ClosureAttestation,
+  type ClosureAttestationInput,
+  type VerifiedAttestation,
+} from './closure-attestation.ts'
+export {
+  UNKNOWN,
+  UNKNOWN_FACTS,
+  parseClosurePredicate,
+  type BuildFacts,
+  type ClosureFacts,
+  type ClosurePredicate,
+  type Fact,
+  type FlakeFacts,
+  type FlakeInput,
+  type Rebuild,
+} from './closure-predicate.ts'
+export { closureLabels } from './labels.ts'
 export {
   formatVerifyingKey,
   generateSigningKey,

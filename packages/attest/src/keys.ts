@@ -12,9 +12,9 @@ import {
   verify,
   type KeyObject,
 } from 'node:crypto'
+import { sha256Hex } from '@bagcheck/nix'
 import { decodeBase64, encodeBase64 } from './base64.ts'
 import { AttestError, quote } from './error.ts'
-import { sha256Hex } from './sha256.ts'
 
 /** A public key that may verify signatures. */
 export interface VerifyingKey {

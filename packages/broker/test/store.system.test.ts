@@ -504,6 +504,13 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       expect((await checkpointOf(store)).size).toBe(0)
     })
 
+    claim('a key that is malformed or of another origin is refused', async (config) => {
+      await expect(open(config, { logKey: 'x' })).rejects.toEqual(refusedWith('NOTE_KEY'))
+      await expect(open(config, { origin: 'other.test' })).rejects.toEqual(
+        refusedWith('CHECKPOINT_ORIGIN'),
+      )
+    })
+
     claim('a schema of a newer version is refused', async (config) => {
       await (await open(config)).close()
       await tamperSql(config, 'update schema_version set version = 99')

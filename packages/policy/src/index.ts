@@ -1,1 +1,56 @@
-export {}
+export { Approval, type ApprovalContent } from './approval.ts'
+export type { AttestedClosure, ClosureIndex } from './closures.ts'
+export { DENIAL_CODES, type DenialCode, type DenialReason, type Nearest } from './denial.ts'
+export { POLICY_ERROR_CODES, PolicyError, type PolicyErrorCode } from './error.ts'
+export { evaluate, type Decision, type EvaluationContext } from './evaluate.ts'
+export { explainApproval } from './explain.ts'
+export type {
+  ContentMismatch,
+  Facts,
+  LaunchContract,
+  MappedFile,
+  ProcessFacts,
+  RootFacts,
+  UnitFacts,
+} from './facts.ts'
+export {
+  JOIN_TOKEN_SCHEMA,
+  createJoinToken,
+  verifyJoinToken,
+  verifyJoinTokenDocument,
+  type JoinToken,
+} from './join-token.ts'
+export {
+  MAX_POLICY_BYTES,
+  POLICY_SCHEMA,
+  parsePolicy,
+  type ApprovedRoot,
+  type Audience,
+  type Policy,
+  type Role,
+} from './policy.ts'
+export {
+  VerifiedPolicy,
+  addPolicySignature,
+  createPolicyEnvelope,
+  verifyPolicy,
+  verifyPolicyDocument,
+  type InstalledVersion,
+  type SignedPolicy,
+} from './policy-signature.ts'
+export {
+  PolicySourceError,
+  compilePolicy,
+  type CompiledPolicy,
+  type SourceProblem,
+} from './policy-source.ts'
+export {
+  TRUST_ROLES,
+  createTrustRoot,
+  trustRootDigest,
+  verifyTrustRootChain,
+  type RoleKeys,
+  type TrustRole,
+  type TrustRoot,
+  type TrustRootInput,
+} from './trust-root.ts'

@@ -100,7 +100,7 @@ export interface TestNixDaemon {
 export async function startNixDaemon(directory: string): Promise<TestNixDaemon> {
   mkdirSync(directory, { recursive: true })
   const socketPath = join(directory, 'daemon.sock')
-  const [program = '', ...args] = ['setpriv', '--pdeathsig', 'TERM', 'nix-daemon']
+  const [program, ...args] = ['setpriv', '--pdeathsig', 'TERM', 'nix-daemon']
   const child = spawn(program, args, {
     stdio: 'ignore',
     env: nixEnvironment({ NIX_DAEMON_SOCKET_PATH: socketPath }),

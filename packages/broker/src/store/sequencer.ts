@@ -134,7 +134,10 @@ export class Sequencer {
   }
 }
 
-/** Stores a signed checkpoint. Lost in a power failure it is made again, the same to the last bit. */
+/**
+ * Stores a signed checkpoint. Lost in a power failure it is made again, the same to the last bit: by
+ * opening, and where only a PostgreSQL server was lost, with the next commit.
+ */
 export async function storeCheckpoint(engine: Engine, size: number, note: string): Promise<void> {
   await engine.writeRelaxed(async (tx) => {
     await tx

@@ -1,6 +1,7 @@
 // The broker's memory: one log, and tables that say what its entries mean. Writes go through the worker
 // and commit in groups; reads go straight to the database. Nothing is cached here: with several brokers
 // on one PostgreSQL each sees what the others committed.
+import { LogError, parseNoteKey } from '@bagcheck/log'
 import { openEngine, type Engine, type EngineConfig } from './engine.ts'
 import type { CrashPoint } from './crash-point.ts'
 import { storeError } from './failure.ts'
@@ -39,9 +40,13 @@ export type Store = Awaited<ReturnType<typeof openStore>>
  * Opens the database, makes what is missing, and verifies the whole log before anything else.
  * @throws {BrokerError} LOG_CORRUPT – the log does not add up or another key signed it; STORE_SCHEMA – a
  * newer version wrote it; STORE_UNAVAILABLE, STORE_FULL, STORE_TIMEOUT
+ * @throws {LogError} NOTE_KEY – the key is malformed; CHECKPOINT_ORIGIN – it is another log's
  */
 export async function openStore(options: StoreOptions) {
   const { engine: config, origin, logKey, testingOnlyCrashAt } = options
+  const { name } = parseNoteKey(logKey)
+  if (name !== origin)
+    throw new LogError('CHECKPOINT_ORIGIN', `expected a log key named ${origin}, saw ${name}`)
   const client = await LogClient.start(
     { engine: config, origin, logKey, testingOnlyCrashAt },
     options.timeoutMs ?? WRITE_TIMEOUT_MS,

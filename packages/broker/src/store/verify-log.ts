@@ -1,6 +1,8 @@
 // Reads the whole log at start and refuses one that does not add up: every leaf hashes into every stored
 // node, the nodes into the head, and the checkpoint signed last is a prefix of it. What an attacker with
 // access to the database alone cannot fake is the signature: a log rewritten throughout still fails there.
+// A whole database put back to an older state, checkpoints included, cannot be seen from inside; whoever
+// kept a later checkpoint sees it.
 import {
   appendLeaves,
   emptyRoot,
@@ -66,25 +68,23 @@ async function readLeaves(tx: Kysely<Tables>, from: number): Promise<Uint8Array[
   })
 }
 
+/** Compares the complete subtrees that a run of leaves closed, level by level, with what is stored. */
 async function compareNodes(tx: Kysely<Tables>, nodes: readonly TreeNode[]): Promise<void> {
-  const byLevel = Map.groupBy(nodes, ({ level }) => level)
-  const stored = new Map<string, Uint8Array>()
-  for (const [level, row] of byLevel) {
-    const [first, last] = [row[0]?.index ?? 0, row.at(-1)?.index ?? 0]
-    const found = await tx
+  for (const [level, computed] of Map.groupBy(nodes, (node) => node.level)) {
+    const first = computed[0]?.index ?? 0
+    const stored = await tx
       .selectFrom('node')
       .select(['idx', 'hash'])
       .where('level', '=', level)
       .where('idx', '>=', first)
-      .where('idx', '<=', last)
+      .where('idx', '<', first + computed.length)
+      .orderBy('idx')
       .execute()
-    for (const { idx, hash } of found) stored.set(`${level}/${idx}`, hash)
-  }
-  for (const { level, index, hash } of nodes) {
-    const seen = stored.get(`${level}/${index}`)
-    if (seen === undefined) throw corrupt(`node ${level}/${index}`, 'none')
-    if (!sameHash(seen, hash))
-      throw corrupt(`node ${level}/${index} over its leaves`, 'another hash')
+    for (const [i, { index, hash }] of computed.entries()) {
+      const seen = stored[i]
+      if (seen?.idx !== index || !sameHash(seen.hash, hash))
+        throw corrupt(`the hash of node ${level}/${index}`, seen === undefined ? 'none' : 'another')
+    }
   }
 }
 

@@ -1,0 +1,165 @@
+// Puts the agent together: state, enrolment, measurer, sessions, socket. Clock and chance enter here.
+import { randomBytes } from 'node:crypto'
+import { chmodSync, readFileSync, rmSync } from 'node:fs'
+import type { Server } from 'node:http'
+import { createConnection } from 'node:net'
+import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { openLedger, STORE_DIR } from '@bagcheck/nix'
+import type { AgentConfig } from './config.ts'
+import { AgentError, quote } from './error.ts'
+import { createBrokerClient } from './front/broker-client.ts'
+import { Callers } from './front/callers.ts'
+import { ensureEnrolled } from './front/enrol.ts'
+import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
+import { issueToken } from './front/issue.ts'
+import { loadNodeKey } from './front/jws.ts'
+import { LocalClosures } from './front/local-closures.ts'
+import { NonceBook } from './front/nonce-book.ts'
+import { isTransient } from './front/problem.ts'
+import { Roots } from './front/roots.ts'
+import { createFront } from './front/server.ts'
+import { Sessions } from './front/sessions.ts'
+import { AgentState, makePublicDirectory, type NodeIdentity } from './front/state.ts'
+import { describe, type Log } from './log.ts'
+import { MeasurerPool } from './measure/pool.ts'
+import { assertProcfs } from './measure/proc-file.ts'
+import { sharedMemoryDevice } from './peer.ts'
+import { AGENT_VERSION } from './version.ts'
+
+const MAX_ENROL_BACKOFF_MS = 30_000
+
+/** A running agent. */
+export interface RunningAgent extends AsyncDisposable {
+  readonly node: string
+  readonly socket: string
+}
+
+/**
+ * Starts an agent: resolves once it is enrolled and serves its socket.
+ * @throws {AgentError} PROC_NOT_PROCFS, KEY_FILE_MODE, STATE_INVALID, NOT_ENROLLED, BROKER_REFUSED
+ */
+export async function startAgent(
+  config: AgentConfig,
+  options: { log: Log; signal: AbortSignal },
+): Promise<RunningAgent> {
+  const { log, signal } = options
+  const now = Date.now
+  assertProcfs()
+  await using resources = new AsyncDisposableStack()
+  const state = AgentState.open(config.stateDir)
+  const key = loadNodeKey(state.keyFile)
+  const ca = config.brokerCa === null ? null : readFileSync(config.brokerCa, 'utf8')
+  const broker = createBrokerClient({ url: config.broker, ca })
+  resources.defer(() => broker.close())
+  const { issuer, joinToken } = config
+  const node = await untilReached(
+    () => ensureEnrolled({ state, key, broker, issuer, joinToken, now }),
+    { log, signal },
+  )
+  const ledger = openLedger(state.ledgerFile)
+  resources.defer(() => ledger.close())
+  const { unitsDir } = config
+  const measurer = resources.use(
+    new MeasurerPool({ unitsDir, storeDir: STORE_DIR, sharedMemoryDevice: sharedMemoryDevice() }),
+  )
+  const local = new LocalClosures(config.nix, now)
+  const { trustRootPin, installation } = config
+  const intervalMs = config.storeCheckIntervalSeconds * 1000
+  const roots = new Roots({ state, broker, local, ledger, trustRootPin, intervalMs, now, log })
+  let agentFacts: ReturnType<typeof readAgentFacts> | undefined
+  const sessions = resources.use(
+    new Sessions(
+      (request) =>
+        issueToken(request, {
+          ...{ node, key, state, broker, roots, installation, issuer, trustRootPin, now },
+          measure: (instance) => measurer.measure(instance),
+          host: readHostFacts,
+          agent: () => (agentFacts ??= readAgentFacts()),
+        }),
+      { now, random: Math.random, schedule },
+      log,
+    ),
+  )
+  const server = createFront({
+    callers: new Callers(),
+    sessions,
+    nonces: new NonceBook(now),
+    newNonce: () => randomBytes(32).toString('base64url'),
+    health: () => health(node, roots, sessions),
+    now,
+    log,
+  })
+  await listen(server, config.socket)
+  resources.defer(() => close(server))
+  log('info', 'serving', { node: node.node, nodeClass: node.nodeClass, socket: config.socket })
+  const held = resources.move()
+  return {
+    node: node.node,
+    socket: config.socket,
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
+}
+
+function health(
+  { node, nodeClass, expiresAt }: NodeIdentity,
+  roots: Roots,
+  sessions: Sessions,
+): Record<string, unknown> {
+  const { policyVersion } = roots
+  const instances = sessions.size
+  const version = AGENT_VERSION
+  return { status: 'ok', version, node, nodeClass, expiresAt, policyVersion, instances }
+}
+
+/** Repeats `action` while the broker cannot be reached; a refusal ends it. */
+async function untilReached<T>(
+  action: () => Promise<T>,
+  { log, signal }: { log: Log; signal: AbortSignal },
+): Promise<T> {
+  for (let delayMs = 500; ; delayMs = Math.min(delayMs * 2, MAX_ENROL_BACKOFF_MS)) {
+    try {
+      return await action()
+    } catch (error) {
+      if (!isTransient(error) || signal.aborted) throw error
+      log('warn', 'not enrolled yet', describe(error))
+      await sleep(delayMs * (0.8 + 0.4 * Math.random()), undefined, { signal })
+    }
+  }
+}
+
+/** Everybody may connect: who asks is measured, and that decides. */
+async function listen(server: Server, path: string): Promise<void> {
+  makePublicDirectory(dirname(path))
+  if (await isServed(path))
+    throw new AgentError('STATE_INVALID', `another agent serves ${quote(path)}`)
+  rmSync(path, { force: true })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(path, resolve)
+  })
+  chmodSync(path, 0o666)
+}
+
+function isServed(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection(path)
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', () => resolve(false))
+  })
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve())
+    server.closeAllConnections()
+  })
+}
+
+function schedule(action: () => void, delayMs: number): () => void {
+  const timer = setTimeout(action, Math.max(delayMs, 0))
+  return () => clearTimeout(timer)
+}

@@ -1,0 +1,130 @@
+// One token for one process instance, as a linear story. Renewal is the same story with another purpose.
+//   challenge   a nonce for this node and purpose
+//   measure     the unit, after the challenge, so that the facts are fresher than the nonce
+//   check       every root that fits: content against manifest
+//   state       evidence, signed by the node key
+//   exchange    evidence for a token; a denial is the broker's problem document
+//   re-check    the instance is still what was measured, or the token is thrown away
+import type { Evidence } from '@bagcheck/api'
+import { AgentError } from '../error.ts'
+import { assertInstance } from '../measure/instance.ts'
+import type { Measurement, ProcessInstance } from '../measure/messages.ts'
+import { BrokerProblem, type BrokerClient } from './broker-client.ts'
+import { signJws, type SigningKey } from './jws.ts'
+import type { Roots } from './roots.ts'
+import type { AgentState, NodeIdentity } from './state.ts'
+
+/** A token that was handed out. Times are seconds since the epoch. */
+export interface IssuedToken {
+  readonly accessToken: string
+  readonly tokenType: 'DPoP' | 'Bearer'
+  readonly expiresAt: number
+  readonly audience: string
+  readonly decision: string
+  readonly logIndex: number
+}
+
+/** What is asked for. */
+export interface IssueRequest {
+  readonly instance: ProcessInstance
+  readonly audience: string
+  readonly ttlSeconds: number | null
+  /** Thumbprint of the workload's key; null for a bearer token. */
+  readonly workloadKey: string | null
+  /** Decision that this renews; null for an issue. */
+  readonly previousDecision: string | null
+}
+
+/** What issuing needs. */
+export interface IssueContext {
+  readonly node: NodeIdentity
+  readonly key: SigningKey
+  readonly state: AgentState
+  readonly broker: BrokerClient
+  readonly roots: Roots
+  readonly measure: (instance: ProcessInstance) => Promise<Measurement>
+  readonly installation: string
+  readonly issuer: string
+  readonly trustRootPin: string
+  readonly host: () => Evidence['host']
+  readonly agent: () => Promise<Evidence['agent']>
+  readonly now: () => number
+}
+
+/** A full read of a large closure can outlive a nonce; the next round finds it in the ledger. */
+const ROUNDS = 4
+/** Oldest measurement that is stated: well below the minute that a nonce lives. */
+const MAX_AGE_MS = 15_000
+
+/**
+ * Obtains a token.
+ * @throws {BrokerProblem} a denial; {AgentError} everything that keeps facts from being stated or sent
+ */
+export async function issueToken(
+  request: IssueRequest,
+  context: IssueContext,
+): Promise<IssuedToken> {
+  for (let round = 1; ; round += 1) {
+    try {
+      const token = await issueOnce(request, context)
+      if (token !== undefined) return token
+    } catch (error) {
+      const stale = error instanceof BrokerProblem && error.problem.code === 'NONCE_EXPIRED'
+      if (!stale || round >= ROUNDS) throw error
+    }
+    if (round >= ROUNDS)
+      throw new AgentError('MEASUREMENT_TIMEOUT', 'checking the store took too long each time')
+  }
+}
+
+/** One round; undefined if its facts grew old before they could be stated. */
+async function issueOnce(
+  request: IssueRequest,
+  context: IssueContext,
+): Promise<IssuedToken | undefined> {
+  const { broker, roots, node, key, now } = context
+  const purpose = request.previousDecision === null ? 'issue' : 'renew'
+  const challenge = await broker.challenge(node.node, purpose)
+  await roots.refreshPolicy(challenge.policyVersion)
+  const measurement = await context.measure(request.instance)
+  const fitting = await roots.fitting(measurement)
+  if (now() - measurement.measuredAtMs > MAX_AGE_MS) return undefined
+  const evidence: Evidence = {
+    schema: 'bagcheck.evidence/v1',
+    iss: node.node,
+    aud: context.issuer,
+    installation: context.installation,
+    trustRoot: context.trustRootPin as Evidence['trustRoot'],
+    iat: Math.floor(now() / 1000),
+    nonce: challenge.nonce,
+    counter: context.state.nextCounter(),
+    profile: null,
+    workloadKey: request.workloadKey,
+    instance: request.instance,
+    previousDecision: request.previousDecision,
+    facts: {
+      audience: request.audience,
+      ttlSeconds: request.ttlSeconds,
+      purpose,
+      callerPid: request.instance.pid,
+      unit: measurement.unit,
+      processes: [...measurement.processes],
+      roots: fitting,
+    },
+    host: context.host(),
+    agent: await context.agent(),
+  }
+  const jws = signJws({ typ: 'bagcheck-evidence+jwt', kid: key.thumbprint }, evidence, key)
+  // Reckoned from before the exchange: the token expires at the broker no earlier than we say.
+  const askedAt = Math.floor(now() / 1000)
+  const token = await broker.token(request.audience, jws)
+  assertInstance(request.instance)
+  return {
+    accessToken: token.access_token,
+    tokenType: token.token_type,
+    expiresAt: askedAt + token.expires_in,
+    audience: request.audience,
+    decision: token.decision,
+    logIndex: token.log_index,
+  }
+}

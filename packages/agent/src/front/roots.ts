@@ -1,0 +1,294 @@
+// Which closures fit a unit, and is their content on this host what was attested.
+//
+// A closure fits when it holds every store path that the unit executes, maps or names in its launch
+// contract. Where none holds them all (a library preloaded from elsewhere in the store), those that hold
+// the contract's own paths are told, and the broker finds the foreign file. More roots can only make the
+// broker deny more: each file and each root is judged there.
+//
+// The content of each closure is walked at most once per interval for the whole host, whoever asks.
+import { lstatSync } from 'node:fs'
+import {
+  parseFileList,
+  parseManifest,
+  storePathOf,
+  verifyClosure,
+  type ClosureManifest,
+  type ClosureVerification,
+  type FileList,
+  type Ledger,
+  type StorePath,
+} from '@bagcheck/nix'
+import type { Evidence } from '@bagcheck/api'
+import { AgentError } from '../error.ts'
+import { describe, type Log } from '../log.ts'
+import type { Measurement } from '../measure/messages.ts'
+import type { AttestationTexts, BrokerClient } from './broker-client.ts'
+import type { LocalClosures } from './local-closures.ts'
+import { NO_POLICY, readPolicyView, type Candidate, type PolicyView } from './policy-view.ts'
+import type { AgentState } from './state.ts'
+
+/** Facts about one root, as evidence carries them. */
+export type RootFacts = Evidence['facts']['roots'][number]
+
+const MAX_ROOTS = 63
+const MAX_CLOSURES_IN_MEMORY = 64
+/** Without a word of the policy, everything is read again twice a day. */
+const DEFAULT_MAX_AGE_FULL_SECONDS = 86_400
+
+interface AttestedClosure {
+  readonly manifest: ClosureManifest
+  readonly paths: ReadonlySet<StorePath>
+  /** Undefined if only the local Nix knew the manifest: then mismatches name paths, not files. */
+  readonly files: FileList | undefined
+}
+
+/** What {@link Roots} works with. */
+export interface RootsContext {
+  readonly state: AgentState
+  readonly broker: BrokerClient
+  readonly local: LocalClosures
+  readonly ledger: Ledger
+  readonly trustRootPin: string
+  readonly intervalMs: number
+  readonly now: () => number
+  readonly log: Log
+}
+
+/** Knows the policy's closures and the state of their content. */
+export class Roots {
+  readonly #context: RootsContext
+  // The policy, and the request under way for a newer one.
+  #policy: PolicyView = NO_POLICY
+  #refreshing: Promise<void> | undefined
+  // By closure digest: texts, the last verification, and the one under way.
+  readonly #closures = new Map<string, Promise<AttestedClosure | undefined>>()
+  readonly #verified = new Map<string, ClosureVerification>()
+  readonly #verifying = new Map<string, Promise<ClosureVerification>>()
+
+  constructor(context: RootsContext) {
+    this.#context = context
+  }
+
+  get policyVersion(): number {
+    return this.#policy.version
+  }
+
+  /**
+   * Makes sure that the policy is at least `version`.
+   * @throws {AgentError} what the broker client throws; TRUST_ROOT_MISMATCH, POLICY_ROLLBACK
+   */
+  async refreshPolicy(version: number): Promise<void> {
+    if (version > 0 && version === this.#policy.version) return
+    this.#refreshing ??= this.#loadPolicy().finally(() => (this.#refreshing = undefined))
+    await this.#refreshing
+  }
+
+  /** Facts of every root that fits `measurement`, approved ones first, and the unit's own local root. */
+  async fitting(measurement: Measurement): Promise<RootFacts[]> {
+    const needed = neededPaths(measurement)
+    const candidates = this.#policy
+      .candidates(measurement.unit.name)
+      .filter(({ root }) => lstatSync(root, { throwIfNoEntry: false }) !== undefined)
+    const closures: { candidate: Candidate; closure: AttestedClosure }[] = []
+    for (const candidate of candidates) {
+      const closure = await this.#closure(candidate)
+      if (closure !== undefined) closures.push({ candidate, closure })
+    }
+    const holding = (paths: readonly StorePath[]): typeof closures =>
+      closures.filter(({ closure }) => paths.every((path) => closure.paths.has(path)))
+    const whole = holding(needed.all)
+    const fits = whole.length > 0 ? whole : holding(needed.contract)
+    const facts = await Promise.all(
+      fits.slice(0, MAX_ROOTS).map(({ candidate, closure }) => this.#check(candidate, closure)),
+    )
+    const local = needed.own === undefined ? undefined : await this.#localRoot(needed.own)
+    const told = facts.some(
+      (fact) => fact.root === local?.root && fact.closureDigest === local.closureDigest,
+    )
+    return local === undefined || told ? facts : [...facts, local]
+  }
+
+  async #loadPolicy(): Promise<void> {
+    const { state, broker, trustRootPin, log } = this.#context
+    const response = await broker.policy()
+    const highest = Math.max(this.#policy.version, state.readPolicyVersion())
+    const policy = readPolicyView(response, { pin: trustRootPin, highest })
+    if (policy.version > highest) state.writePolicyVersion(policy.version)
+    this.#policy = policy
+    log('info', 'policy read', { version: policy.version })
+  }
+
+  /** The closure behind a candidate, or undefined: the broker will say what is missing. */
+  #closure(candidate: Candidate): Promise<AttestedClosure | undefined> {
+    const { closureDigest } = candidate
+    const known = this.#closures.get(closureDigest)
+    if (known !== undefined) return known
+    const loading = this.#loadClosure(candidate).catch((error: unknown) => {
+      this.#closures.delete(closureDigest) // try again at the next request
+      this.#context.log('warn', 'closure not known', { closureDigest, ...describe(error) })
+      return undefined
+    })
+    this.#closures.set(closureDigest, loading)
+    const oldest = this.#closures.keys().next().value
+    if (this.#closures.size > MAX_CLOSURES_IN_MEMORY && oldest !== undefined)
+      this.#closures.delete(oldest)
+    return loading
+  }
+
+  async #loadClosure(candidate: Candidate): Promise<AttestedClosure> {
+    const { state, broker, local, log } = this.#context
+    const { closureDigest, root } = candidate
+    const cached = state.readAttestation(closureDigest)
+    if (cached !== undefined) {
+      try {
+        return parseTexts(candidate, JSON.parse(cached) as AttestationTexts)
+      } catch (error) {
+        log('warn', 'cached attestation not usable', { closureDigest, ...describe(error) })
+      }
+    }
+    try {
+      const { manifest, files } = await broker.attestation(closureDigest)
+      const closure = parseTexts(candidate, { manifest, files })
+      state.writeAttestation(closureDigest, JSON.stringify({ manifest, files }))
+      return closure
+    } catch (error) {
+      const manifest = await local.read(root)
+      if (manifest?.digest !== closureDigest) throw error
+      return { manifest, paths: pathsOf(manifest), files: undefined }
+    }
+  }
+
+  async #check(candidate: Candidate, closure: AttestedClosure): Promise<RootFacts> {
+    const verification = await this.#verify(candidate, closure)
+    const [mismatch] = verification.mismatches
+    return {
+      root: closure.manifest.root,
+      closureDigest: closure.manifest.digest,
+      strength: verification.strength,
+      checkedAt: Math.floor(verification.checkedAtMs / 1000),
+      lastFullAt: Math.floor(verification.lastFullAtMs / 1000),
+      mismatch:
+        mismatch === undefined
+          ? null
+          : {
+              path: mismatch.path,
+              file: mismatch.file?.slice(0, 4096) ?? null,
+              kind: mismatch.kind,
+              expected: mismatch.expected.slice(0, 512),
+              seen: mismatch.seen.slice(0, 512),
+            },
+    }
+  }
+
+  async #verify(candidate: Candidate, closure: AttestedClosure): Promise<ClosureVerification> {
+    const { now, intervalMs } = this.#context
+    const { digest } = closure.manifest
+    const last = this.#verified.get(digest)
+    const maxAgeMs = (candidate.maxAgeFullSeconds ?? DEFAULT_MAX_AGE_FULL_SECONDS) * 1000
+    const fullAgeMs = last === undefined ? 0 : now() - last.lastFullAtMs
+    // A mismatch is looked at anew each time, so that a mended store is seen at once.
+    if (last?.ok === true && now() - last.checkedAtMs < intervalMs && fullAgeMs < maxAgeMs)
+      return last
+    const running = this.#verifying.get(digest)
+    if (running !== undefined) return running
+    const result = await this.#start(closure, fullAgeMs >= maxAgeMs)
+    if (now() - result.lastFullAtMs >= maxAgeMs) return this.#start(closure, true)
+    // From half its life on a full pass is renewed beside the requests, which go on with the old one.
+    if (now() - result.lastFullAtMs >= maxAgeMs / 2) void this.#renewFull(closure)
+    return result
+  }
+
+  #start(closure: AttestedClosure, full: boolean): Promise<ClosureVerification> {
+    const { digest } = closure.manifest
+    const verifying = this.#run(closure, full)
+      .then((result) => {
+        this.#verified.set(digest, result)
+        return result
+      })
+      .finally(() => this.#verifying.delete(digest))
+    this.#verifying.set(digest, verifying)
+    return verifying
+  }
+
+  async #renewFull(closure: AttestedClosure): Promise<void> {
+    try {
+      await this.#run(closure, true) // its result is in the ledger
+    } catch (error) {
+      this.#context.log('warn', 'full verification failed', {
+        closureDigest: closure.manifest.digest,
+        ...describe(error),
+      })
+    }
+  }
+
+  #run(closure: AttestedClosure, full: boolean): Promise<ClosureVerification> {
+    const { ledger, now } = this.#context
+    return verifyClosure(closure.manifest, {
+      ...(closure.files === undefined ? {} : { files: closure.files }),
+      ledger,
+      full,
+      maxMismatches: 1,
+      now,
+    })
+  }
+
+  /** What the unit runs, by the word of the local Nix: nothing was read of it. */
+  async #localRoot(path: StorePath): Promise<RootFacts | undefined> {
+    const manifest = await this.#context.local.read(path)
+    if (manifest === undefined) return undefined
+    return {
+      root: manifest.root,
+      closureDigest: manifest.digest,
+      strength: 'path-claim',
+      checkedAt: Math.floor(this.#context.now() / 1000),
+      lastFullAt: 0,
+      mismatch: null,
+    }
+  }
+}
+
+/** The store paths that a unit needs. */
+export interface NeededPaths {
+  /** Executed, mapped, or named in the contract. */
+  readonly all: readonly StorePath[]
+  /** Of the launch contract alone. */
+  readonly contract: readonly StorePath[]
+  /** The one that holds the script, or the program itself. */
+  readonly own: StorePath | undefined
+}
+
+/** Reads off a measurement what a fitting closure must hold. */
+export function neededPaths({ unit, processes }: Measurement): NeededPaths {
+  const named = unit.contract === null ? [] : unit.contract.arguments
+  const executable = unit.contract?.executable ?? processes[0]?.executable.path ?? ''
+  const scripts = storePaths(named)
+  const contract = storePaths([executable, ...named])
+  const mapped = processes.flatMap((process) => [process.executable, ...process.files])
+  const all = [...new Set([...contract, ...storePaths(mapped.map((file) => file.path))])]
+  return { all, contract, own: scripts[0] ?? contract[0] }
+}
+
+function storePaths(files: readonly string[]): StorePath[] {
+  const paths = files.map((file) => storePathOf(file))
+  return [...new Set(paths.filter((path) => path !== undefined))]
+}
+
+function parseTexts(candidate: Candidate, texts: AttestationTexts): AttestedClosure {
+  const manifest = parseManifest(Buffer.from(texts.manifest))
+  if (manifest.digest !== candidate.closureDigest || manifest.root !== candidate.root)
+    throw new AgentError(
+      'MANIFEST_MISMATCH',
+      `expected closure ${candidate.closureDigest} of ${candidate.root}, ` +
+        `saw ${manifest.digest} of ${manifest.root}`,
+    )
+  const paths = pathsOf(manifest)
+  const files = parseFileList(Buffer.from(texts.files))
+  const foreign = files.files.find(({ path }) => !paths.has(storePathOf(path) as StorePath))
+  if (foreign !== undefined)
+    throw new AgentError('MANIFEST_MISMATCH', `${foreign.path} is not in the closure`)
+  return { manifest, paths, files }
+}
+
+function pathsOf(manifest: ClosureManifest): ReadonlySet<StorePath> {
+  return new Set(manifest.entries.map(({ path }) => path))
+}

@@ -1,0 +1,174 @@
+// agent.sock: HTTP/1.1 and JSON on a unix socket that everybody may connect to; the measurement decides.
+//
+//   GET  /healthz                 is the agent serving
+//   GET  /v1/nonce                {nonce}, for a proof of a workload key
+//   POST /v1/token                {audience, ttlSeconds?, dpopProof?} → token, or a problem
+//   GET  /v1/watch?audience=A     server-sent events: token, denied
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { AgentError } from '../error.ts'
+import { describe, type Log } from '../log.ts'
+import { instanceKey } from '../measure/instance.ts'
+import type { Callers } from './callers.ts'
+import { verifyProof } from './dpop.ts'
+import type { NonceBook } from './nonce-book.ts'
+import { isTransient, refusalOf } from './problem.ts'
+import { RateLimit } from './rate-limit.ts'
+import { parseAudience, parseTokenRequest, readJsonBody } from './requests.ts'
+import { tokenBody, type HeldToken, type Session } from './session.ts'
+import type { Sessions } from './sessions.ts'
+import { streamEvents } from './watch.ts'
+
+const MAX_REQUESTS_PER_USER = 64
+/** Per process instance: a burst, then one token request a second. */
+const BURST = 20
+const PER_SECOND = 1
+
+/** What the server works with. */
+export interface FrontContext {
+  readonly callers: Callers
+  readonly sessions: Sessions
+  readonly nonces: NonceBook
+  /** 32 random bytes, base64url. */
+  readonly newNonce: () => string
+  readonly health: () => Readonly<Record<string, unknown>>
+  readonly now: () => number
+  readonly log: Log
+}
+
+/** Makes the server; the caller lets it listen. */
+export function createFront(context: FrontContext): Server {
+  const { callers, log } = context
+  const limit = new RateLimit(BURST, PER_SECOND, context.now)
+  const perUser = new Map<number, number>()
+  const server = createServer({ maxHeaderSize: 8 * 1024 }, (request, response) => {
+    void handle(request, response, context, limit, perUser)
+  })
+  server.headersTimeout = 5000
+  server.requestTimeout = 15_000
+  server.keepAliveTimeout = 60_000
+  server.maxConnections = 4096
+  server.on('connection', (socket: Socket) => {
+    try {
+      callers.admit(socket)
+    } catch (error) {
+      log('warn', 'caller not identified', describe(error))
+      socket.destroy()
+    }
+  })
+  return server
+}
+
+async function handle(
+  request: IncomingMessage,
+  response: ServerResponse,
+  context: FrontContext,
+  limit: RateLimit,
+  perUser: Map<number, number>,
+): Promise<void> {
+  const { callers, log } = context
+  const { socket } = request
+  let uid: number | undefined
+  try {
+    const caller = callers.check(socket)
+    const open = perUser.get(caller.peer.uid) ?? 0
+    if (open >= MAX_REQUESTS_PER_USER)
+      throw new AgentError('REQUEST_LIMIT', `too many requests of user ${caller.peer.uid}`)
+    uid = caller.peer.uid
+    perUser.set(uid, open + 1)
+    const answer = await route(request, response, context, limit)
+    if (answer === undefined) return
+    callers.check(socket)
+    reply(response, 200, answer)
+  } catch (error) {
+    const code = error instanceof AgentError ? error.code : undefined
+    const gone = code === 'PROCESS_MOVED' || code === 'PROCESS_GONE' || code === 'PEER_UNKNOWN'
+    log(gone ? 'warn' : 'info', 'request refused', { path: pathOf(request), ...describe(error) })
+    // Whoever is there now is not the process that connected: it hears nothing.
+    if (gone || response.headersSent) return void socket.destroy()
+    try {
+      callers.check(socket)
+    } catch {
+      return void socket.destroy() // it moved while it was being refused; logged above
+    }
+    const { status, problem } = refusalOf(error)
+    reply(response, status, problem)
+  } finally {
+    if (uid !== undefined) {
+      const left = (perUser.get(uid) ?? 1) - 1
+      if (left > 0) perUser.set(uid, left)
+      else perUser.delete(uid)
+    }
+  }
+}
+
+/** The body of the answer; undefined if a stream took the response over. */
+async function route(
+  request: IncomingMessage,
+  response: ServerResponse,
+  context: FrontContext,
+  limit: RateLimit,
+): Promise<unknown> {
+  const { callers, nonces, sessions } = context
+  const { instance } = callers.check(request.socket)
+  const owner = instanceKey(instance)
+  switch (`${request.method} ${pathOf(request)}`) {
+    case 'GET /healthz':
+      return context.health()
+    case 'GET /v1/nonce':
+      return { nonce: nonces.give(owner, context.newNonce()) }
+    case 'POST /v1/token': {
+      if (!limit.take(owner))
+        throw new AgentError('REQUEST_LIMIT', 'a process asks once and then watches')
+      const asked = parseTokenRequest(await readJsonBody(request))
+      const key =
+        asked.dpopProof === null
+          ? undefined
+          : verifyProof(asked.dpopProof, {
+              nowSeconds: Math.floor(context.now() / 1000),
+              consumeNonce: (nonce) => nonces.consume(owner, nonce),
+            })
+      const session = sessions.open(instance, asked.audience)
+      return tokenBody(await obtain(session, asked.ttlSeconds, key))
+    }
+    case 'GET /v1/watch': {
+      const audience = parseAudience(
+        new URL(request.url ?? '', 'http://agent').searchParams.get('audience'),
+      )
+      streamEvents(request, response, sessions.open(instance, audience), callers)
+      return undefined
+    }
+    default:
+      throw new AgentError('REQUEST_INVALID', 'expected a route of the agent')
+  }
+}
+
+/** A fresh token; the one that is held if only the broker cannot be asked. */
+async function obtain(
+  session: Session,
+  ttlSeconds: number | null,
+  key: string | undefined,
+): Promise<HeldToken> {
+  const workloadKey = key ?? session.workloadKey
+  try {
+    return { ...(await session.request({ ttlSeconds, workloadKey })), renewed: false }
+  } catch (error) {
+    const { token } = session
+    if (token !== undefined && isTransient(error)) return { ...token, renewed: false }
+    throw error
+  }
+}
+
+function pathOf(request: IncomingMessage): string {
+  return (request.url ?? '').split('?', 1)[0] ?? ''
+}
+
+function reply(response: ServerResponse, status: number, body: unknown): void {
+  const text = JSON.stringify(body)
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(text),
+    'cache-control': 'no-store',
+  })
+  response.end(text)
+}

@@ -1,0 +1,213 @@
+// One process instance and one audience: the state machine that keeps a token fresh.
+//
+//            ask                     TTL/2 ± 10 %
+//   idle ──────────► issuing ──► holding ──────────► renewing ──► holding …
+//                       │           │ ▲                 │
+//                       │ denied    │ └── retry until ──┤ transient
+//                       ▼           ▼      expiry       ▼ denied
+//                    refused ◄──────────────────────────┘
+//                       └── back-off 1 s … 60 s, then issuing
+//
+// A denial drops the token at once. A broker that cannot be reached does not: the token lives out its life
+// while the agent retries through its second half. What follows a denial is an issue, never a renewal.
+// Without a watcher, and without ever having held a token, a refused session waits to be asked again.
+import type { IssuedToken } from './issue.ts'
+import { isTransient, refusalOf, type Refusal } from './problem.ts'
+
+/** What a watcher hears. */
+export type SessionEvent =
+  | { readonly kind: 'token'; readonly token: HeldToken }
+  | { readonly kind: 'denied'; readonly refusal: Refusal }
+
+/** A token and how it came about. */
+export interface HeldToken extends IssuedToken {
+  /** True if it continues an earlier one without a break. */
+  readonly renewed: boolean
+}
+
+interface Watcher {
+  readonly hear: (event: SessionEvent) => void
+  readonly end: () => void
+}
+
+/** What a caller asks of its session. */
+export interface Ask {
+  readonly ttlSeconds: number | null
+  readonly workloadKey: string | null
+}
+
+/** What a session works with; time and chance come from outside. */
+export interface SessionContext {
+  /** Measures and exchanges; throws what {@link refusalOf} understands. */
+  readonly issue: (ask: Ask & { previousDecision: string | null }) => Promise<IssuedToken>
+  readonly now: () => number
+  /** In [0, 1). */
+  readonly random: () => number
+  /** Runs `action` later and returns what cancels it. */
+  readonly schedule: (action: () => void, delayMs: number) => () => void
+}
+
+const FIRST_BACKOFF_MS = 1000
+const MAX_BACKOFF_MS = 60_000
+const MIN_RETRY_MS = 250
+const MAX_RETRY_MS = 10_000
+
+/** The members of a token that a caller sees, in this order. */
+export function tokenBody(token: HeldToken): HeldToken {
+  const { accessToken, tokenType, expiresAt, audience, decision, logIndex, renewed } = token
+  return { accessToken, tokenType, expiresAt, audience, decision, logIndex, renewed }
+}
+
+/** Keeps at most one request under way. */
+export class Session {
+  readonly #context: SessionContext
+  readonly #watchers = new Set<Watcher>()
+  // What was asked last, what is held, why nothing is.
+  #ask: Ask = { ttlSeconds: null, workloadKey: null }
+  #token: HeldToken | undefined
+  #refusal: Refusal | undefined
+  #everHeld = false
+  // The request under way, the next one, and refusals in a row.
+  #running: Promise<HeldToken> | undefined
+  #cancelTimer: () => void = () => undefined
+  #refusals = 0
+  #ended = false
+
+  constructor(context: SessionContext) {
+    this.#context = context
+  }
+
+  /** The token, unless it has expired. */
+  get token(): HeldToken | undefined {
+    if (this.#token !== undefined && this.#token.expiresAt * 1000 <= this.#context.now())
+      this.#token = undefined
+    return this.#token
+  }
+
+  /** True if nobody would miss it: no token, no watcher, nothing under way. */
+  get isIdle(): boolean {
+    const busy = this.#running !== undefined || this.#watchers.size > 0
+    return !busy && this.token === undefined && !this.#everHeld
+  }
+
+  /** Thumbprint of the key that tokens are bound to. */
+  get workloadKey(): string | null {
+    return this.#ask.workloadKey
+  }
+
+  /**
+   * A new token for this caller. Requests that ask the same at the same time share one.
+   * @throws what kept the token from being issued
+   */
+  async request(ask: Ask): Promise<HeldToken> {
+    // Another key is another session: a token bound to the old one is not passed on.
+    if (ask.workloadKey !== this.#ask.workloadKey) this.#token = undefined
+    const same =
+      ask.workloadKey === this.#ask.workloadKey && ask.ttlSeconds === this.#ask.ttlSeconds
+    if (this.#running !== undefined) {
+      if (same) return this.#running
+      await this.#running.catch(() => undefined) // its own caller hears of it
+      return this.request(ask)
+    }
+    this.#ask = ask
+    return this.#attempt(null)
+  }
+
+  /**
+   * Tells `hear` what is held or why nothing is, and what follows, and `end` when the instance is gone.
+   * Returns what ends that.
+   */
+  watch(hear: (event: SessionEvent) => void, end: () => void = () => undefined): () => void {
+    const watcher = { hear, end }
+    this.#watchers.add(watcher)
+    const { token } = this
+    if (token !== undefined) hear({ kind: 'token', token })
+    else if (this.#refusal !== undefined) {
+      hear({ kind: 'denied', refusal: this.#refusal })
+      if (this.#running === undefined && !this.#everHeld) this.#scheduleIssue()
+    }
+    return () => this.#watchers.delete(watcher)
+  }
+
+  /** The instance is gone: drops everything. */
+  end(): void {
+    this.#ended = true
+    this.#cancelTimer()
+    this.#token = undefined
+    const watchers = [...this.#watchers]
+    this.#watchers.clear()
+    for (const { end } of watchers) end()
+  }
+
+  #attempt(previous: HeldToken | null): Promise<HeldToken> {
+    this.#cancelTimer()
+    const ask = this.#ask
+    const running = this.#context
+      .issue({ ...ask, previousDecision: previous?.decision ?? null })
+      .then((issued) => {
+        const token = { ...issued, renewed: previous !== null }
+        this.#hold(token)
+        return token
+      })
+      .catch((error: unknown) => {
+        this.#fail(error)
+        throw error
+      })
+      .finally(() => (this.#running = undefined))
+    this.#running = running
+    return running
+  }
+
+  #hold(token: HeldToken): void {
+    if (this.#ended) return
+    this.#token = token
+    this.#refusal = undefined
+    this.#refusals = 0
+    this.#everHeld = true
+    this.#emit({ kind: 'token', token })
+    const lifeMs = token.expiresAt * 1000 - this.#context.now()
+    this.#later(() => this.#renew(), (lifeMs / 2) * (0.9 + 0.2 * this.#context.random()))
+  }
+
+  #renew(): void {
+    void this.#attempt(this.token ?? null).catch(() => undefined) // #fail has seen to it
+  }
+
+  #fail(error: unknown): void {
+    if (this.#ended) return
+    const { token } = this
+    const refusal = refusalOf(error)
+    if (isTransient(error) && token !== undefined) {
+      const leftMs = token.expiresAt * 1000 - this.#context.now()
+      const delayMs = Math.min(Math.max(leftMs / 6, MIN_RETRY_MS), MAX_RETRY_MS)
+      return this.#later(() => this.#renew(), this.#jitter(delayMs))
+    }
+    this.#token = undefined
+    this.#refusal = refusal
+    this.#refusals += 1
+    this.#emit({ kind: 'denied', refusal })
+    if (this.#everHeld || this.#watchers.size > 0) this.#scheduleIssue()
+  }
+
+  #scheduleIssue(): void {
+    const exponent = Math.min(Math.max(this.#refusals - 1, 0), 10)
+    const delayMs = Math.min(FIRST_BACKOFF_MS * 2 ** exponent, MAX_BACKOFF_MS)
+    this.#later(() => void this.#attempt(null).catch(() => undefined), this.#jitter(delayMs))
+  }
+
+  /** ± 20 %, so that what failed together does not come back together. */
+  #jitter(delayMs: number): number {
+    return delayMs * (0.8 + 0.4 * this.#context.random())
+  }
+
+  #later(action: () => void, delayMs: number): void {
+    this.#cancelTimer()
+    this.#cancelTimer = this.#context.schedule(() => {
+      if (!this.#ended && this.#running === undefined) action()
+    }, delayMs)
+  }
+
+  #emit(event: SessionEvent): void {
+    for (const { hear } of this.#watchers) hear(event)
+  }
+}

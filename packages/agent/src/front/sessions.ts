@@ -1,0 +1,126 @@
+// All sessions, and the processes they belong to. A process that ends, or runs another program, takes its
+// sessions with it: its pidfd says the one, its instance the other.
+import { AgentError } from '../error.ts'
+import type { Log } from '../log.ts'
+import { assertInstance, instanceKey } from '../measure/instance.ts'
+import type { ProcessInstance } from '../measure/messages.ts'
+import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
+import type { IssuedToken, IssueRequest } from './issue.ts'
+import { Session, type SessionContext } from './session.ts'
+
+const MAX_INSTANCES = 4096
+const MAX_AUDIENCES = 16
+const EXIT_POLL_MS = 200
+
+interface Resident {
+  readonly instance: ProcessInstance
+  readonly pidfd: number
+  readonly sessions: Map<string, Session>
+}
+
+/** Sessions by process instance and audience. */
+export class Sessions implements Disposable {
+  readonly #residents = new Map<string, Resident>()
+  readonly #issue: (request: IssueRequest) => Promise<IssuedToken>
+  readonly #context: Omit<SessionContext, 'issue'>
+  readonly #log: Log
+  readonly #timer: NodeJS.Timeout
+
+  constructor(
+    issue: (request: IssueRequest) => Promise<IssuedToken>,
+    context: Omit<SessionContext, 'issue'>,
+    log: Log,
+  ) {
+    this.#issue = issue
+    this.#context = context
+    this.#log = log
+    this.#timer = setInterval(() => this.#reap(), EXIT_POLL_MS)
+    this.#timer.unref()
+  }
+
+  /** How many process instances have sessions. */
+  get size(): number {
+    return this.#residents.size
+  }
+
+  /** The session of `instance` for `audience`, if it has one. */
+  find(instance: ProcessInstance, audience: string): Session | undefined {
+    return this.#residents.get(instanceKey(instance))?.sessions.get(audience)
+  }
+
+  /**
+   * The session of `instance` for `audience`, made if there is none.
+   * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_MOVED, PROCESS_GONE
+   */
+  open(instance: ProcessInstance, audience: string): Session {
+    const resident = this.#resident(instance)
+    const known = resident.sessions.get(audience)
+    if (known !== undefined) return known
+    if (resident.sessions.size >= MAX_AUDIENCES)
+      throw new AgentError('REQUEST_LIMIT', `expected at most ${MAX_AUDIENCES} audiences`)
+    const session: Session = new Session({
+      ...this.#context,
+      issue: async (ask) => {
+        try {
+          return await this.#issue({ ...ask, instance, audience })
+        } catch (error) {
+          this.#endIfMoved(resident, error)
+          throw error
+        }
+      },
+    })
+    resident.sessions.set(audience, session)
+    return session
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer)
+    for (const resident of this.#residents.values()) this.#end(resident)
+  }
+
+  #resident(instance: ProcessInstance): Resident {
+    const key = instanceKey(instance)
+    const known = this.#residents.get(key)
+    if (known !== undefined) return known
+    if (this.#residents.size >= MAX_INSTANCES) this.#evictIdle()
+    const pidfd = openPidfd(instance.pid)
+    try {
+      assertInstance(instance) // after pinning: now the pid cannot be another's
+    } catch (error) {
+      closePidfd(pidfd)
+      throw error
+    }
+    const resident = { instance, pidfd, sessions: new Map<string, Session>() }
+    this.#residents.set(key, resident)
+    return resident
+  }
+
+  #evictIdle(): void {
+    const idle = [...this.#residents.values()].find(({ sessions }) =>
+      [...sessions.values()].every((session) => session.isIdle),
+    )
+    if (idle === undefined)
+      throw new AgentError('REQUEST_LIMIT', 'too many processes have sessions')
+    this.#end(idle)
+  }
+
+  #endIfMoved(resident: Resident, error: unknown): void {
+    const moved =
+      error instanceof AgentError &&
+      (error.code === 'PROCESS_MOVED' || error.code === 'PROCESS_GONE')
+    if (moved) this.#end(resident)
+  }
+
+  #reap(): void {
+    const residents = [...this.#residents.values()]
+    const ended = new Set(endedProcesses(residents.map(({ pidfd }) => pidfd)))
+    for (const resident of residents) if (ended.has(resident.pidfd)) this.#end(resident)
+  }
+
+  #end(resident: Resident): void {
+    if (!this.#residents.delete(instanceKey(resident.instance))) return
+    for (const session of resident.sessions.values()) session.end()
+    closePidfd(resident.pidfd)
+    this.#log('info', 'process instance ended', { pid: resident.instance.pid })
+  }
+}

@@ -1,0 +1,204 @@
+// The record that `bagcheck exec` leaves of a launch: UNITSDIR/NAME.json, owned by root, mode 0600, in a
+// directory of mode 0700. Who can write there is root; the checks catch a mistake in its permissions.
+// The contract is intact while the process that was launched still runs the program that was launched.
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { AgentError, quote } from '../error.ts'
+import { cgroupInode, isWithin } from './cgroup.ts'
+import { formatDevice, readInstance, readStat } from './instance.ts'
+import type { LaunchContract } from './messages.ts'
+
+const MAX_RECORD_BYTES = 256 * 1024
+const MAX_RECORDS = 4096
+
+/** What `bagcheck exec` wrote right after it had seen the exec. */
+export interface ExecRecord {
+  readonly schema: 'bagcheck.unit/v1'
+  readonly name: string
+  /** As in `/proc/PID/cgroup`. */
+  readonly cgroup: string
+  readonly cgroupInode: string
+  readonly executable: string
+  readonly arguments: readonly string[]
+  readonly uid: number
+  readonly gid: number
+  readonly noNewPrivs: boolean
+  readonly pid: number
+  readonly startTicks: number
+  readonly startCode: number
+  readonly startStack: number
+  /** `major:minor`. */
+  readonly executableDevice: string
+  readonly executableInode: string
+}
+
+/** @throws {AgentError} UNIT_RECORD */
+export function parseExecRecord(text: string): ExecRecord {
+  let value: Record<string, unknown>
+  try {
+    value = JSON.parse(text) as Record<string, unknown>
+  } catch (cause) {
+    throw new AgentError('UNIT_RECORD', 'expected JSON in a unit record', { cause })
+  }
+  if (typeof value !== 'object' || value === null) throw unexpected('', value)
+  const string = (key: string): string => {
+    const field = value[key]
+    if (typeof field === 'string' && field.length <= 4096) return field
+    throw unexpected(key, field)
+  }
+  const integer = (key: string): number => {
+    const field = value[key]
+    if (Number.isSafeInteger(field) && (field as number) >= 0) return field as number
+    throw unexpected(key, field)
+  }
+  /** Inodes and devices may be written as numbers. */
+  const digits = (key: string): string => {
+    const field = typeof value[key] === 'number' ? String(value[key]) : string(key)
+    if (/^\d+$/.test(field)) return field
+    throw unexpected(key, field)
+  }
+  const device = parseDevice(value['executableDevice'])
+  const args = value['arguments']
+  if (value['schema'] !== 'bagcheck.unit/v1') throw unexpected('schema', value['schema'])
+  if (!Array.isArray(args) || args.length > 256) throw unexpected('arguments', args)
+  if (!args.every((arg) => typeof arg === 'string' && arg.length <= 4096))
+    throw unexpected('arguments', args)
+  if (!/^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$/.test(string('name')))
+    throw unexpected('name', value['name'])
+  if (!string('cgroup').startsWith('/') || string('cgroup') === '/')
+    throw unexpected('cgroup', value['cgroup'])
+  if (!string('executable').startsWith('/')) throw unexpected('executable', value['executable'])
+  if (typeof value['noNewPrivs'] !== 'boolean') throw unexpected('noNewPrivs', value['noNewPrivs'])
+  return {
+    schema: 'bagcheck.unit/v1',
+    name: string('name'),
+    cgroup: string('cgroup'),
+    cgroupInode: digits('cgroupInode'),
+    executable: string('executable'),
+    arguments: args as string[],
+    uid: integer('uid'),
+    gid: integer('gid'),
+    noNewPrivs: value['noNewPrivs'],
+    pid: integer('pid'),
+    startTicks: integer('startTicks'),
+    startCode: integer('startCode'),
+    startStack: integer('startStack'),
+    executableDevice: device,
+    executableInode: digits('executableInode'),
+  }
+}
+
+/** `major:minor`, or `st_dev` as a number or its digits. */
+function parseDevice(value: unknown): string {
+  if (typeof value === 'string' && /^\d+:\d+$/.test(value)) return value
+  if (typeof value === 'string' && /^\d{1,20}$/.test(value)) return formatDevice(BigInt(value))
+  if (Number.isSafeInteger(value)) return formatDevice(BigInt(value as number))
+  throw unexpected('executableDevice', value)
+}
+
+/**
+ * The record of the unit that a process in `cgroup` belongs to, or undefined. A record of a cgroup that
+ * was removed and made anew is not one.
+ * @throws {AgentError} UNIT_RECORD
+ */
+export function findExecRecord(
+  unitsDir: string,
+  mountPoint: string,
+  cgroup: string,
+): ExecRecord | undefined {
+  const directory = statSync(unitsDir, { throwIfNoEntry: false })
+  if (directory === undefined) return undefined
+  assertPrivate(unitsDir, directory, 0o700)
+  const names = readdirSync(unitsDir).filter((name) => /^[^.].*\.json$/.test(name))
+  if (names.length > MAX_RECORDS)
+    throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_RECORDS} unit records`)
+  const found: ExecRecord[] = []
+  for (const name of names) {
+    const record = readRecord(join(unitsDir, name))
+    if (record === undefined || !isWithin(cgroup, record.cgroup)) continue
+    if (`${record.name}.json` !== name) throw unexpected('name', record.name)
+    if (cgroupInode(mountPoint, record.cgroup) === record.cgroupInode) found.push(record)
+  }
+  if (found.length > 1)
+    throw new AgentError(
+      'UNIT_RECORD',
+      `expected one unit for cgroup ${quote(cgroup)}, saw ${quote(found.map(({ name }) => name))}`,
+    )
+  return found[0]
+}
+
+/** The contract of `record` with whether its process still runs what was launched. */
+export function contractOf(record: ExecRecord): LaunchContract {
+  return {
+    source: 'bagcheck-exec',
+    executable: record.executable,
+    arguments: [...record.arguments],
+    uid: record.uid,
+    gid: record.gid,
+    noNewPrivs: record.noNewPrivs,
+    pid: record.pid,
+    startTicks: record.startTicks,
+    intact: isIntact(record),
+  }
+}
+
+function isIntact(record: ExecRecord): boolean {
+  try {
+    const instance = readInstance(record.pid)
+    return (
+      instance.startTicks === record.startTicks &&
+      instance.startCode === record.startCode &&
+      instance.device === record.executableDevice &&
+      instance.inode === record.executableInode &&
+      readStat(record.pid).startStack === record.startStack
+    )
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'PROCESS_GONE') return false
+    throw error
+  }
+}
+
+function readRecord(path: string): ExecRecord | undefined {
+  let fd: number
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  } catch (cause) {
+    // The unit ended between readdir and open.
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new AgentError('UNIT_RECORD', `cannot open ${quote(path)}`, { cause })
+  }
+  try {
+    const stats = fstatSync(fd)
+    assertPrivate(path, stats, 0o600)
+    if (!stats.isFile() || stats.size > MAX_RECORD_BYTES)
+      throw new AgentError('UNIT_RECORD', `expected a file of at most ${MAX_RECORD_BYTES} bytes`)
+    return parseExecRecord(readFileSync(fd, 'utf8'))
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function assertPrivate(path: string, stats: { mode: number; uid: number }, mode: number): void {
+  const owner = process.geteuid?.() ?? 0
+  if ((stats.mode & 0o7777) === mode && stats.uid === owner) return
+  throw new AgentError(
+    'UNIT_RECORD',
+    `expected ${quote(path)} with mode ${mode.toString(8)} of user ${owner}, ` +
+      `saw mode ${(stats.mode & 0o7777).toString(8)} of user ${stats.uid}`,
+  )
+}
+
+function unexpected(key: string, value: unknown): AgentError {
+  return new AgentError(
+    'UNIT_RECORD',
+    `unexpected ${key || 'value'} in a unit record: ${quote(value)}`,
+  )
+}

@@ -1,0 +1,62 @@
+// SHA-256 of files by identity. Only files on the store's own mount are remembered, and only while
+// device, inode, size and change time (nanoseconds) stay: a store file is never written in place, and
+// who can forge a change time is root, which tier 0 does not beat. Everything else is read each time.
+import { createHash } from 'node:crypto'
+import { fstatSync, readSync, type BigIntStats } from 'node:fs'
+import { AgentError } from '../error.ts'
+
+const MAX_ENTRIES = 16_384
+/** Largest single file read: a mapped file larger than this is refused. */
+const MAX_FILE_BYTES = 4n * 1024n ** 3n
+const CHUNK_BYTES = 1024 * 1024
+
+/** Bounded; the oldest entry goes first. */
+export class HashCache {
+  readonly #entries = new Map<string, string>()
+
+  /**
+   * sha256 (hex) of the file open at `fd`. `budget.bytes` is lowered by what had to be read.
+   * @throws {AgentError} MEASUREMENT_LIMIT, FILE_UNREADABLE if the file changes while it is read
+   */
+  hash(fd: number, onStore: boolean, budget: { bytes: bigint }): string {
+    const before = fstatSync(fd, { bigint: true })
+    const key = identity(before)
+    const known = onStore ? this.#entries.get(key) : undefined
+    if (known !== undefined) return known
+    budget.bytes -= before.size
+    if (before.size > MAX_FILE_BYTES || budget.bytes < 0n)
+      throw new AgentError('MEASUREMENT_LIMIT', `too much to hash: a file of ${before.size} bytes`)
+    const sha256 = hashDescriptor(fd, before.size)
+    if (identity(fstatSync(fd, { bigint: true })) !== key)
+      throw new AgentError('FILE_UNREADABLE', 'a mapped file changed while it was read')
+    if (onStore) this.#remember(key, sha256)
+    return sha256
+  }
+
+  #remember(key: string, sha256: string): void {
+    if (this.#entries.size >= MAX_ENTRIES) {
+      const oldest = this.#entries.keys().next().value
+      if (oldest !== undefined) this.#entries.delete(oldest)
+    }
+    this.#entries.set(key, sha256)
+  }
+}
+
+function identity(stats: BigIntStats): string {
+  return `${stats.dev}/${stats.ino}/${stats.size}/${stats.mtimeNs}/${stats.ctimeNs}`
+}
+
+function hashDescriptor(fd: number, size: bigint): string {
+  const hash = createHash('sha256')
+  const chunk = Buffer.allocUnsafe(CHUNK_BYTES)
+  let position = 0
+  for (;;) {
+    const read = readSync(fd, chunk, 0, CHUNK_BYTES, position)
+    if (read === 0) break
+    position += read
+    if (BigInt(position) > size)
+      throw new AgentError('FILE_UNREADABLE', 'a mapped file grew while it was read')
+    hash.update(chunk.subarray(0, read))
+  }
+  return hash.digest('hex')
+}

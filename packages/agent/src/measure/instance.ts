@@ -1,0 +1,68 @@
+// The process instance: which program runs in which process. A pidfd pins the process but says nothing
+// of exec, after which pid, start time and ids are the same; exe and the address of its text are not.
+import { statSync } from 'node:fs'
+import { AgentError, quote } from '../error.ts'
+import type { ProcessInstance } from './messages.ts'
+import { asProcError, readProcText } from './proc-file.ts'
+import { parseStat, type ProcessStat } from './stat.ts'
+
+const MAX_STAT_BYTES = 4096
+
+/** @throws {AgentError} PROCESS_GONE, PROC_FORMAT, PROC_UNREADABLE */
+export function readStat(pid: number): ProcessStat {
+  const stat = parseStat(readProcText(`/proc/${pid}/stat`, MAX_STAT_BYTES))
+  if (stat.pid !== pid)
+    throw new AgentError('PROC_FORMAT', `expected process ${pid}, saw ${stat.pid}`)
+  return stat
+}
+
+/** @throws {AgentError} PROCESS_GONE (a zombie too), PROC_FORMAT, PROC_UNREADABLE */
+export function readInstance(pid: number): ProcessInstance {
+  const stat = readStat(pid)
+  const link = `/proc/${pid}/exe`
+  const { dev, ino } = asProcError(link, () => statSync(link, { bigint: true }))
+  return {
+    pid,
+    startTicks: stat.startTicks,
+    device: formatDevice(dev),
+    inode: String(ino),
+    startCode: stat.startCode,
+  }
+}
+
+/** True if both are the same program in the same process. */
+export function sameInstance(a: ProcessInstance, b: ProcessInstance): boolean {
+  return (
+    a.pid === b.pid &&
+    a.startTicks === b.startTicks &&
+    a.device === b.device &&
+    a.inode === b.inode &&
+    a.startCode === b.startCode
+  )
+}
+
+/**
+ * Checks that `instance` is what its process still runs.
+ * @throws {AgentError} PROCESS_MOVED, PROCESS_GONE, PROC_UNREADABLE
+ */
+export function assertInstance(instance: ProcessInstance): void {
+  const seen = readInstance(instance.pid)
+  if (sameInstance(instance, seen)) return
+  throw new AgentError(
+    'PROCESS_MOVED',
+    `expected process ${instance.pid} to run what it ran when it connected, saw ${quote(seen, 200)}`,
+  )
+}
+
+/** One string per instance, for a map's key. */
+export function instanceKey(instance: ProcessInstance): string {
+  const { pid, startTicks, device, inode, startCode } = instance
+  return `${pid}/${startTicks}/${device}/${inode}/${startCode}`
+}
+
+/** `st_dev` as `major:minor`, the form of maps and mountinfo; <sys/sysmacros.h>. */
+export function formatDevice(dev: bigint): string {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn)
+  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn)
+  return `${major}:${minor}`
+}

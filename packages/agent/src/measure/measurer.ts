@@ -1,0 +1,155 @@
+// The measurement, as a protocol (one linear story):
+//   1. which unit does the caller belong to, and which processes are in it;
+//   2. snapshot S1 of each: program, credentials, namespaces, store, executable mappings;
+//   3. hash every file they execute or map, through the mapped object;
+//   4. snapshot S2 of the unit; S1 = S2, or all of it again, three times, then MEASUREMENT_UNSTABLE.
+// All reads are synchronous: this runs in a thread of its own, and a read that hangs costs that thread.
+import { isDeepStrictEqual } from 'node:util'
+import { AgentError } from '../error.ts'
+import { listProcesses } from './cgroup.ts'
+import { HashCache } from './hash-cache.ts'
+import { assertInstance } from './instance.ts'
+import type {
+  Measurement,
+  MeasureReply,
+  MeasureRequest,
+  MeasurerOptions,
+  ProcessInstance,
+  UnitFacts,
+} from './messages.ts'
+import { findCgroup2, type Mount } from './mounts.ts'
+import {
+  factsOf,
+  readFiles,
+  readHost,
+  takeSnapshot,
+  type Host,
+  type ProcessSnapshot,
+  type ProcessWeather,
+} from './process.ts'
+import type { FirstSeen } from './systemd.ts'
+import { unitOf } from './unit-of.ts'
+
+const ATTEMPTS = 4
+const PAUSE_MS = [5, 20, 80]
+/** Most bytes hashed for one measurement, beyond what is remembered. */
+const BUDGET_BYTES = 4n * 1024n ** 3n
+
+interface UnitSnapshot {
+  readonly unit: UnitFacts
+  readonly processes: readonly ProcessSnapshot[]
+}
+
+interface UnitReading extends UnitSnapshot {
+  readonly weather: readonly ProcessWeather[]
+  readonly mounts: readonly (readonly Mount[])[]
+}
+
+/** Holds what is remembered between measurements: hashes of store files, first sights of programs. */
+export class Measurer {
+  readonly #options: MeasurerOptions
+  readonly #cache = new HashCache()
+  readonly #firstSeen: FirstSeen = new Map()
+
+  constructor(options: MeasurerOptions) {
+    this.#options = options
+  }
+
+  /** Answers a request; every failure is a coded answer. */
+  answer(request: MeasureRequest): MeasureReply {
+    try {
+      return { id: request.id, ok: true, measurement: this.measure(request.instance) }
+    } catch (error) {
+      const code = error instanceof AgentError ? error.code : 'PROC_UNREADABLE'
+      const message = error instanceof Error ? error.message : String(error)
+      return { id: request.id, ok: false, code, message }
+    }
+  }
+
+  /**
+   * Facts about the unit of `instance`.
+   * @throws {AgentError} PROCESS_MOVED if that process runs another program now; MEASUREMENT_UNSTABLE if
+   *   the unit did not hold still; PROCESS_HIDDEN, THREADS_DIFFER, FILE_UNREADABLE, UNIT_RECORD,
+   *   MEASUREMENT_LIMIT, PROC_FORMAT, PROC_UNREADABLE
+   */
+  measure(instance: ProcessInstance): Measurement {
+    for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
+      if (attempt > 0) pause(PAUSE_MS[attempt - 1] ?? 0)
+      assertInstance(instance)
+      const measurement = this.#attempt(instance)
+      assertInstance(instance)
+      if (measurement !== undefined) return measurement
+    }
+    throw new AgentError('MEASUREMENT_UNSTABLE', `the unit did not hold still ${ATTEMPTS} times`)
+  }
+
+  /** One round of the protocol; undefined if something moved. */
+  #attempt(instance: ProcessInstance): Measurement | undefined {
+    try {
+      const host = readHost(this.#options.storeDir)
+      const first = this.#read(instance, host)
+      const budget = { bytes: BUDGET_BYTES }
+      const files = first.processes.map((snapshot, index) =>
+        readFiles(snapshot, first.mounts[index] ?? [], host, {
+          storeDir: this.#options.storeDir,
+          sharedMemoryDevice: this.#options.sharedMemoryDevice,
+          cache: this.#cache,
+          budget,
+        }),
+      )
+      const second = this.#read(instance, host)
+      if (!isDeepStrictEqual(stable(first), stable(second))) return undefined
+      const processes = second.processes.map((snapshot, index) =>
+        factsOf(
+          snapshot,
+          worse(first.weather[index], second.weather[index]),
+          files[index] as (typeof files)[number], // as many as there are snapshots
+          host,
+        ),
+      )
+      return { unit: second.unit, processes, measuredAtMs: Date.now() }
+    } catch (error) {
+      // A process or a mapping went away between two reads; if it was the caller, the next check says so.
+      if (error instanceof AgentError && error.code === 'PROCESS_GONE') return undefined
+      throw error
+    }
+  }
+
+  #read(instance: ProcessInstance, host: Host): UnitReading {
+    const { unitsDir, storeDir } = this.#options
+    const cgroupMount = findCgroup2(host.mounts)?.mountPoint
+    const unit = unitOf(instance.pid, { unitsDir, cgroupMount, firstSeen: this.#firstSeen })
+    const pids =
+      unit.kind === 'none' || cgroupMount === undefined
+        ? [instance.pid]
+        : listProcesses(cgroupMount, unit.cgroup)
+    if (!pids.includes(instance.pid))
+      throw new AgentError('PROCESS_GONE', `process ${instance.pid} left its unit`)
+    const readings = pids
+      .map((pid) => takeSnapshot(pid, host, storeDir))
+      .filter((reading) => reading !== undefined)
+    return {
+      unit,
+      processes: readings.map((reading) => reading.snapshot),
+      weather: readings.map((reading) => reading.weather),
+      mounts: readings.map((reading) => reading.mounts),
+    }
+  }
+}
+
+const stable = ({ unit, processes }: UnitReading): UnitSnapshot => ({ unit, processes })
+
+/** The larger of two readings: what an engine freed meanwhile was there. */
+function worse(...readings: readonly (ProcessWeather | undefined)[]): ProcessWeather {
+  const seen = readings.map((reading) => reading?.anonymousExecutable ?? { regions: 0, bytes: 0 })
+  return {
+    anonymousExecutable: {
+      regions: Math.max(...seen.map(({ regions }) => regions)),
+      bytes: Math.max(...seen.map(({ bytes }) => bytes)),
+    },
+  }
+}
+
+function pause(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
+}

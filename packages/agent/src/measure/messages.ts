@@ -1,0 +1,50 @@
+// What crosses between the front and the measurer: plain bounded data. The measurer has no network and
+// reads no foreign protocol, so it runs as a thread now and can become a root process of its own later.
+import type { Evidence } from '@bagcheck/api'
+import type { AgentErrorCode } from '../error.ts'
+
+/** Facts of one process, as evidence carries them. */
+export type ProcessFacts = Evidence['facts']['processes'][number]
+/** A file that a process executes or maps executable. */
+export type MappedFile = ProcessFacts['executable']
+/** The smallest group that the caller belongs to. */
+export type UnitFacts = Evidence['facts']['unit']
+/** How the unit was started. */
+export type LaunchContract = NonNullable<UnitFacts['contract']>
+/** One program in one process: the pid alone is reused, and the start time survives exec. */
+export type ProcessInstance = Evidence['instance']
+
+/** Where the measurer looks. */
+export interface MeasurerOptions {
+  /** Records of `bagcheck exec`. */
+  readonly unitsDir: string
+  /** `/nix/store`. */
+  readonly storeDir: string
+  /** `major:minor` of the kernel's own shared memory, where memfds live. */
+  readonly sharedMemoryDevice: string
+}
+
+/** Asks for the unit of one process. */
+export interface MeasureRequest {
+  readonly id: number
+  /** As identified when it connected: another program in that process is an error. */
+  readonly instance: ProcessInstance
+}
+
+/** All facts about a unit, taken between two equal snapshots. */
+export interface Measurement {
+  readonly unit: UnitFacts
+  readonly processes: readonly ProcessFacts[]
+  /** Wall clock when the second snapshot was taken. */
+  readonly measuredAtMs: number
+}
+
+/** Answer to the request with the same id. */
+export type MeasureReply =
+  | { readonly id: number; readonly ok: true; readonly measurement: Measurement }
+  | {
+      readonly id: number
+      readonly ok: false
+      readonly code: AgentErrorCode
+      readonly message: string
+    }

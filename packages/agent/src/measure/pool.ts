@@ -1,0 +1,143 @@
+// Threads that measure. A thread takes one request at a time; one that does not answer in time (a read
+// that hangs) is given up, answers nothing more, and another takes its place, until too many are lost:
+// then the agent measures nothing, because a kernel that hangs on reads is no host to vouch for.
+import { Worker } from 'node:worker_threads'
+import { AgentError } from '../error.ts'
+import type { Measurement, MeasureReply, MeasurerOptions, ProcessInstance } from './messages.ts'
+
+/** Limits of a {@link MeasurerPool}. */
+export interface PoolLimits {
+  readonly threads: number
+  readonly timeoutMs: number
+  /** Requests that wait for a thread. */
+  readonly maxWaiting: number
+  /** Threads given up before nothing is measured any more. */
+  readonly maxLost: number
+}
+
+/** Bounds that suit a host with some hundred units. */
+export const DEFAULT_POOL_LIMITS: PoolLimits = {
+  threads: 2,
+  timeoutMs: 15_000,
+  maxWaiting: 256,
+  maxLost: 8,
+}
+
+interface Job {
+  readonly id: number
+  readonly instance: ProcessInstance
+  readonly resolve: (measurement: Measurement) => void
+  readonly reject: (error: AgentError) => void
+}
+
+/** A thread and what it works on. */
+interface Thread {
+  readonly worker: Worker
+  job: Job | undefined
+  timer: NodeJS.Timeout | undefined
+}
+
+/** Measures units in threads of its own. */
+export class MeasurerPool implements AsyncDisposable {
+  readonly #options: MeasurerOptions
+  readonly #limits: PoolLimits
+  readonly #threads = new Set<Thread>()
+  readonly #waiting: Job[] = []
+  #lost = 0
+  #nextId = 1
+  #closed = false
+
+  constructor(options: MeasurerOptions, limits: PoolLimits = DEFAULT_POOL_LIMITS) {
+    this.#options = options
+    this.#limits = limits
+  }
+
+  /**
+   * Facts about the unit of `instance`.
+   * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, and what the measurer answers
+   */
+  measure(instance: ProcessInstance): Promise<Measurement> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed || this.#waiting.length >= this.#limits.maxWaiting)
+        return reject(new AgentError('MEASURER_BUSY', 'too many measurements are waiting'))
+      if (this.#lost >= this.#limits.maxLost)
+        return reject(new AgentError('MEASURER_BUSY', `${this.#lost} measurements hang`))
+      this.#waiting.push({ id: this.#nextId++, instance, resolve, reject })
+      this.#next()
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true
+    for (const job of this.#waiting.splice(0)) job.reject(stopping())
+    await Promise.all(
+      [...this.#threads].map(async (thread) => {
+        this.#drop(thread, stopping())
+        await thread.worker.terminate()
+      }),
+    )
+  }
+
+  /** Gives the next request to a thread, if there is one of each. */
+  #next(): void {
+    if (this.#closed || this.#waiting.length === 0) return
+    const free = [...this.#threads].find((thread) => thread.job === undefined)
+    if (free === undefined && this.#threads.size >= this.#limits.threads) return
+    const thread = free ?? this.#start()
+    const job = this.#waiting.shift() as Job
+    thread.job = job
+    thread.timer = setTimeout(() => this.#giveUp(thread), this.#limits.timeoutMs)
+    thread.worker.ref()
+    thread.worker.postMessage({ id: job.id, instance: job.instance })
+  }
+
+  #start(): Thread {
+    const worker = new Worker(new URL('./measure-worker.ts', import.meta.url), {
+      workerData: this.#options,
+      name: 'measurer',
+    })
+    const thread: Thread = { worker, job: undefined, timer: undefined }
+    this.#threads.add(thread)
+    worker.on('message', (reply: MeasureReply) => this.#finish(thread, reply))
+    const failed = (cause: unknown): void => {
+      this.#drop(thread, new AgentError('PROC_UNREADABLE', `the measurer ended: ${cause}`))
+      this.#next()
+    }
+    worker.on('error', failed)
+    worker.on('exit', failed)
+    return thread
+  }
+
+  #finish(thread: Thread, reply: MeasureReply): void {
+    const { job } = thread
+    if (job?.id !== reply.id) return
+    clearTimeout(thread.timer)
+    thread.job = undefined
+    thread.worker.unref()
+    if (reply.ok) job.resolve(reply.measurement)
+    else job.reject(new AgentError(reply.code, reply.message))
+    this.#next()
+  }
+
+  #giveUp(thread: Thread): void {
+    const { timeoutMs } = this.#limits
+    this.#lost += 1
+    // It ends, at the latest, with the read that it hangs in.
+    thread.worker.once('exit', () => (this.#lost -= 1))
+    this.#drop(thread, new AgentError('MEASUREMENT_TIMEOUT', `no answer within ${timeoutMs} ms`))
+    thread.worker.unref()
+    void thread.worker.terminate() // its exit is awaited above
+    this.#next()
+  }
+
+  /** Takes a thread out of service and fails its job. */
+  #drop(thread: Thread, error: AgentError): void {
+    clearTimeout(thread.timer)
+    this.#threads.delete(thread)
+    const { job } = thread
+    thread.job = undefined
+    job?.reject(error)
+  }
+}
+
+const stopping = (): AgentError => new AgentError('MEASURER_BUSY', 'the agent is stopping')

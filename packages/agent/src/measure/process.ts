@@ -1,0 +1,267 @@
+// One process: what is read at each snapshot (cheap), and the facts made from it (with hashing).
+import { closeSync, constants, openSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { AgentError } from '../error.ts'
+import { formatDevice, readStat } from './instance.ts'
+import { isKernelRegion, parseExecutableMaps, regionBytes, type ExecutableRegion } from './maps.ts'
+import type { MappedFile, ProcessFacts } from './messages.ts'
+import { mountsBelow, parseMountinfo, type Mount } from './mounts.ts'
+import { fileSystemsOf, readObject, type ObjectContext } from './objects.ts'
+import { asProcError, readProcFile, readProcLink, readProcText } from './proc-file.ts'
+import type { ProcessStat } from './stat.ts'
+import { combineThreads, parseStatus, type Credentials } from './status.ts'
+import { modifiedTextBytes } from './text-pages.ts'
+
+const O_PATH = 0o10000000
+const MAX_MAPS_BYTES = 16 * 1024 * 1024
+const MAX_MOUNTINFO_BYTES = 16 * 1024 * 1024
+const MAX_STATUS_BYTES = 64 * 1024
+const MAX_THREADS = 4096
+const MAX_FILES = 4096
+const MAX_MOUNTS_TOLD = 64
+
+/** The agent's own surroundings, read once for each measurement. */
+export interface Host {
+  readonly userNamespace: string
+  readonly mountNamespace: string
+  readonly mounts: readonly Mount[]
+  readonly root: string
+  readonly store: StoreMount
+}
+
+/** The directory and the mount that /nix/store is. */
+export interface StoreMount {
+  /** Device and inode of the directory. */
+  readonly directory: string
+  readonly device: string
+  /** Device and root of the mount that holds it. */
+  readonly mount: string
+}
+
+/** What must stay the same while a unit is measured; plain data, compared as JSON. */
+export interface ProcessSnapshot {
+  readonly pid: number
+  readonly stat: Pick<ProcessStat, 'startTicks' | 'startCode' | 'startStack'>
+  readonly executable: string
+  readonly credentials: Credentials
+  readonly userNamespace: string
+  readonly mountNamespace: string
+  readonly root: string
+  /** Null where it cannot be reached. */
+  readonly store: StoreMount | null
+  readonly mountsBelowStore: readonly string[]
+  readonly regions: readonly ExecutableRegion[]
+}
+
+/** What may change between two snapshots of a live process: engines make code as they run. */
+export interface ProcessWeather {
+  readonly anonymousExecutable: { readonly regions: number; readonly bytes: number }
+}
+
+/** Reads the agent's own surroundings. @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT */
+export function readHost(storeDir: string): Host {
+  const mounts = parseMountinfo(readProcText('/proc/self/mountinfo', MAX_MOUNTINFO_BYTES))
+  const store = readStoreMount('self', storeDir, mounts)
+  if (store === null)
+    throw new AgentError('PROC_UNREADABLE', `expected a store at ${storeDir}, saw none`)
+  return {
+    userNamespace: namespaceOf('self', 'user'),
+    mountNamespace: namespaceOf('self', 'mnt'),
+    mounts,
+    root: objectOf('/proc/self/root'),
+    store,
+  }
+}
+
+/**
+ * Snapshot of a process, or undefined for what runs no user-space program: kernel threads, and zombies
+ * without a living thread.
+ * @throws {AgentError} PROCESS_HIDDEN if the leader is dead and other threads live: their program cannot
+ *   be read through it; THREADS_DIFFER, PROCESS_GONE, PROC_FORMAT, PROC_UNREADABLE, MEASUREMENT_LIMIT
+ */
+export function takeSnapshot(
+  pid: number,
+  host: Host,
+  storeDir: string,
+): { snapshot: ProcessSnapshot; weather: ProcessWeather; mounts: readonly Mount[] } | undefined {
+  const stat = readStat(pid)
+  if (stat.kernelThread) return undefined
+  const threads = asProcError(`/proc/${pid}/task`, () => readdirSync(`/proc/${pid}/task`))
+  if (stat.state === 'Z' || stat.state === 'X') {
+    if (threads.length <= 1) return undefined
+    throw new AgentError('PROCESS_HIDDEN', `process ${pid} runs on without its first thread`)
+  }
+  if (threads.length > MAX_THREADS)
+    throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_THREADS} threads`)
+  const mountNamespace = namespaceOf(pid, 'mnt')
+  const root = objectOf(`/proc/${pid}/root`)
+  // The same mount namespace and root show the same mounts: one parse for the whole host.
+  const mounts =
+    mountNamespace === host.mountNamespace && root === host.root
+      ? host.mounts
+      : parseMountinfo(readProcText(`/proc/${pid}/mountinfo`, MAX_MOUNTINFO_BYTES))
+  const all = parseExecutableMaps(readProcText(`/proc/${pid}/maps`, MAX_MAPS_BYTES))
+  const regions = all.filter((region) => region.inode !== '0' || isKernelRegion(region))
+  const anonymous = all.filter((region) => region.inode === '0' && !isKernelRegion(region))
+  const { startTicks, startCode, startStack } = stat
+  return {
+    snapshot: {
+      pid,
+      stat: { startTicks, startCode, startStack },
+      executable: objectOf(`/proc/${pid}/exe`),
+      credentials: readCredentials(pid, threads),
+      userNamespace: namespaceOf(pid, 'user'),
+      mountNamespace,
+      root,
+      store: readStoreMount(pid, storeDir, mounts),
+      mountsBelowStore: mountsBelow(mounts, storeDir).slice(0, MAX_MOUNTS_TOLD),
+      regions,
+    },
+    weather: {
+      anonymousExecutable: {
+        regions: anonymous.length,
+        bytes: anonymous.reduce((sum, region) => sum + regionBytes(region), 0),
+      },
+    },
+    mounts,
+  }
+}
+
+/**
+ * The files that a process executes and maps, hashed.
+ * @throws {AgentError} FILE_UNREADABLE, MEASUREMENT_LIMIT, PROCESS_GONE, PROC_UNREADABLE
+ */
+export function readFiles(
+  snapshot: ProcessSnapshot,
+  mounts: readonly Mount[],
+  host: Host,
+  measurer: Pick<ObjectContext, 'storeDir' | 'sharedMemoryDevice' | 'cache' | 'budget'>,
+): { executable: MappedFile; files: MappedFile[] } {
+  const context: ObjectContext = {
+    ...measurer,
+    storeDevice: host.store.device,
+    ...fileSystemsOf(host.mounts, mounts),
+  }
+  const { pid } = snapshot
+  const exe = `/proc/${pid}/exe`
+  const name = readProcLink(exe)
+  const ownRegion = snapshot.regions.find((region) => region.path === name)
+  const executable = readObject(exe, ownRegion?.device, context)
+  const files = new Map<string, MappedFile>()
+  const read = new Set<string>()
+  for (const region of snapshot.regions) {
+    if (isKernelRegion(region)) continue
+    const mapped = `${region.device}/${region.inode}/${region.path}`
+    if (read.has(mapped)) continue
+    read.add(mapped)
+    const link = `/proc/${pid}/map_files/${region.start}-${region.end}`
+    const file = readObject(link, region.device, context)
+    files.set(`${file.device}/${file.inode}/${file.path}`, file)
+    if (files.size > MAX_FILES)
+      throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_FILES} mapped files`)
+  }
+  files.delete(`${executable.device}/${executable.inode}/${executable.path}`)
+  return { executable, files: [...files.values()] }
+}
+
+/** The facts of a process, from equal snapshots before and after its files were read. */
+export function factsOf(
+  snapshot: ProcessSnapshot,
+  weather: ProcessWeather,
+  files: { executable: MappedFile; files: MappedFile[] },
+  host: Host,
+): ProcessFacts {
+  const { credentials, store } = snapshot
+  const readable = snapshot.regions.filter((region) => region.path !== '[vsyscall]')
+  return {
+    pid: snapshot.pid,
+    startTicks: snapshot.stat.startTicks,
+    uids: [...credentials.uids],
+    gids: [...credentials.gids],
+    ...files,
+    anonymousExecutable: { ...weather.anonymousExecutable },
+    modifiedTextBytes: modifiedTextBytes(snapshot.pid, readable),
+    capabilities: credentials.capabilities,
+    noNewPrivs: credentials.noNewPrivs,
+    seccomp: credentials.seccomp,
+    tracerPid: credentials.tracerPid,
+    hostUserNamespace: snapshot.userNamespace === host.userNamespace,
+    hostRoot: snapshot.root === host.root,
+    verifiedStoreMount:
+      store !== null &&
+      store.directory === host.store.directory &&
+      store.mount === host.store.mount,
+    mountsBelowStore: snapshot.mountsBelowStore.map((path) => path.slice(0, 4096)),
+    environmentHints: readEnvironmentHints(snapshot.pid),
+    argv: readArguments(snapshot.pid),
+  }
+}
+
+function readCredentials(pid: number, threads: readonly string[]): Credentials {
+  return combineThreads(
+    pid,
+    threads.map((tid) =>
+      parseStatus(readProcText(`/proc/${pid}/task/${tid}/status`, MAX_STATUS_BYTES)),
+    ),
+  )
+}
+
+function namespaceOf(pid: number | 'self', kind: 'user' | 'mnt'): string {
+  return readProcLink(`/proc/${pid}/ns/${kind}`)
+}
+
+function objectOf(link: string): string {
+  const { dev, ino } = asProcError(link, () => statSync(link, { bigint: true }))
+  return `${formatDevice(dev)}/${ino}`
+}
+
+/** The store as the process sees it: which directory, on which mount. The mount id of an open file decides. */
+function readStoreMount(
+  pid: number | 'self',
+  storeDir: string,
+  mounts: readonly Mount[],
+): StoreMount | null {
+  let fd: number
+  try {
+    fd = openSync(
+      `/proc/${pid}/root${storeDir}`,
+      O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+    )
+  } catch {
+    return null // A process without a store has no verified one; the fact says so.
+  }
+  try {
+    const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+    const id = Number(/^mnt_id:\t(\d+)$/m.exec(info)?.[1] ?? Number.NaN)
+    const mount = mounts.find((candidate) => candidate.id === id)
+    if (mount === undefined) return null
+    const { dev, ino } = statSync(`/proc/self/fd/${fd}`, { bigint: true })
+    const device = formatDevice(dev)
+    return { directory: `${device}/${ino}`, device, mount: `${mount.device} ${mount.root}` }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+const MAX_ENVIRONMENT_BYTES = 4 * 1024 * 1024
+const HINTS =
+  /^(LD_[A-Z_]+|GCONV_PATH|GLIBC_TUNABLES|NODE_OPTIONS|NODE_PATH|PYTHON[A-Z]+|BASH_ENV|ENV|PERL5(OPT|LIB|DB)|PERLLIB|RUBY(OPT|LIB)|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|LUA_(PATH|CPATH|INIT)[A-Z0-9_]*)$/
+
+/** Names of loader and interpreter variables. A process can wipe its environment: a hint only. */
+function readEnvironmentHints(pid: number): string[] {
+  const text = readProcText(`/proc/${pid}/environ`, MAX_ENVIRONMENT_BYTES)
+  const names = new Set<string>()
+  for (const variable of text.split('\0')) {
+    const name = variable.slice(0, Math.max(variable.indexOf('='), 0))
+    if (HINTS.test(name) && name.length <= 256) names.add(name)
+  }
+  return [...names].slice(0, 64)
+}
+
+/** The process's own word, cut to what evidence can carry. */
+function readArguments(pid: number): string[] {
+  const bytes = readProcFile(`/proc/${pid}/cmdline`, MAX_ENVIRONMENT_BYTES)
+  if (bytes.length === 0) return []
+  const args = bytes.toString('utf8').split('\0')
+  if (args.at(-1) === '') args.pop()
+  return args.slice(0, 256).map((argument) => argument.slice(0, 4096))
+}

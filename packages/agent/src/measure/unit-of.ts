@@ -1,0 +1,28 @@
+// Which unit a process belongs to: a launch by `bagcheck exec`, a unit of systemd, or none.
+import { readCgroupPath } from './cgroup.ts'
+import { contractOf, findExecRecord } from './exec-record.ts'
+import type { UnitFacts } from './messages.ts'
+import { readSystemdUnit, systemdRuns, type FirstSeen } from './systemd.ts'
+
+/**
+ * The unit of process `pid`. `none` for the root cgroup, which the world shares, and for a cgroup that no
+ * launcher answers for.
+ * @throws {AgentError} UNIT_RECORD, PROCESS_GONE, PROC_FORMAT, PROC_UNREADABLE
+ */
+export function unitOf(
+  pid: number,
+  options: { unitsDir: string; cgroupMount: string | undefined; firstSeen: FirstSeen },
+): UnitFacts {
+  const cgroup = readCgroupPath(pid)
+  const none: UnitFacts = { kind: 'none', name: '', cgroup: cgroup.slice(0, 4096), contract: null }
+  if (cgroup === '/' || options.cgroupMount === undefined) return none
+  const record = findExecRecord(options.unitsDir, options.cgroupMount, cgroup)
+  if (record !== undefined)
+    return {
+      kind: 'bagcheck-exec',
+      name: record.name,
+      cgroup: record.cgroup,
+      contract: contractOf(record),
+    }
+  return (systemdRuns() ? readSystemdUnit(cgroup, options.firstSeen) : undefined) ?? none
+}

@@ -1,0 +1,228 @@
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { signingKey, signJws } from '../src/front/jws.ts'
+import { startAgent, parseConfig, type RunningAgent } from '../src/index.ts'
+import { FakeBroker, PIN } from './fixture/fake-broker.ts'
+import { call, watch } from './fixture/client.ts'
+import { inPrivateRoot } from './fixture/private-root.ts'
+
+const workload = signingKey(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+const AUDIENCE = 'https://api.demo.test'
+
+let directory: string
+let broker: FakeBroker
+let agent: RunningAgent
+const lines: string[] = []
+
+async function start(): Promise<void> {
+  const url = await broker.listen()
+  writeFileSync(join(directory, 'join.json'), '{"join":"token"}')
+  const config = parseConfig(
+    JSON.stringify({
+      installation: 'demo',
+      broker: url,
+      trustRootPin: PIN,
+      stateDir: 'state',
+      socket: 'run/agent.sock',
+      unitsDir: 'run/units',
+      joinToken: 'join.json',
+      storeCheckIntervalSeconds: 0,
+    }),
+    directory,
+  )
+  agent = await startAgent(config, {
+    log: (_level, msg, fields) => lines.push(JSON.stringify({ msg, ...fields })),
+    signal: AbortSignal.timeout(60_000),
+  })
+}
+
+async function proof(overrides: Record<string, unknown> = {}): Promise<string> {
+  const { body } = await call(agent.socket, 'GET', '/v1/nonce')
+  return signJws(
+    { typ: 'dpop+jwt', jwk: workload.jwk },
+    {
+      jti: randomBytes(8).toString('hex'),
+      htm: 'POST',
+      htu: 'http://agent/v1/token',
+      iat: Math.floor(Date.now() / 1000),
+      nonce: body['nonce'],
+      ...overrides,
+    },
+    workload,
+  )
+}
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'bagcheck-agent-'))
+  broker = new FakeBroker()
+  lines.length = 0
+})
+
+afterEach(async () => {
+  await agent[Symbol.asyncDispose]()
+  await broker.close()
+  rmSync(directory, { recursive: true })
+})
+
+describe.runIf(inPrivateRoot())('an agent before a broker', () => {
+  test('enrols once, proves its key, and keeps its state to itself', async () => {
+    await start()
+    expect(agent.node).toBe('demo-1')
+    expect(broker.enrolments).toEqual([
+      {
+        joinToken: '{"join":"token"}',
+        holds: true,
+        payload: {
+          aud: expect.stringMatching(/^http:/),
+          iat: expect.any(Number),
+          joinToken: createHash('sha256').update('{"join":"token"}').digest('hex'),
+        },
+      },
+    ])
+    expect(statSync(join(directory, 'state')).mode & 0o777).toBe(0o700)
+    for (const file of ['node.key', 'node.json', 'ledger.sqlite'])
+      expect(statSync(join(directory, 'state', file)).mode & 0o777).toBe(0o600)
+    expect(statSync(agent.socket).mode & 0o777).toBe(0o666)
+    expect(statSync(join(directory, 'run')).mode & 0o777).toBe(0o755)
+  })
+
+  test('states evidence about the caller, bound to the key that the caller proved', async () => {
+    await start()
+    const { status, body } = await call(agent.socket, 'POST', '/v1/token', {
+      audience: AUDIENCE,
+      ttlSeconds: 60,
+      dpopProof: await proof(),
+    })
+    expect(status).toBe(200)
+    expect(body).toEqual({
+      accessToken: 'token-1',
+      tokenType: 'DPoP',
+      expiresAt: expect.any(Number),
+      audience: AUDIENCE,
+      decision: 'decision-1',
+      logIndex: 1,
+      renewed: false,
+    })
+    const [evidence] = broker.evidence
+    expect(evidence).toMatchObject({
+      iss: 'demo-1',
+      installation: 'demo',
+      trustRoot: PIN,
+      counter: 1,
+      workloadKey: workload.thumbprint,
+      previousDecision: null,
+      instance: { pid: process.pid },
+      facts: {
+        audience: AUDIENCE,
+        ttlSeconds: 60,
+        purpose: 'issue',
+        callerPid: process.pid,
+        unit: { kind: 'none', contract: null },
+        processes: [{ pid: process.pid, hostRoot: true, hostUserNamespace: true }],
+      },
+      agent: {
+        executable: createHash('sha256').update(readFileSync(process.execPath)).digest('hex'),
+      },
+    })
+  })
+
+  test('a proof over no nonce, a used nonce or another address is refused', async () => {
+    await start()
+    const used = await proof()
+    const ask = (dpopProof: string) =>
+      call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE, dpopProof })
+    expect((await ask(used)).status).toBe(200)
+    for (const bad of [
+      used,
+      await proof({ nonce: randomBytes(32).toString('base64url') }),
+      await proof({ htu: 'http://other/v1/token' }),
+      await proof({ iat: 1 }),
+    ]) {
+      const { status, body } = await ask(bad)
+      expect([status, body['code']]).toEqual([400, 'DPOP_INVALID'])
+    }
+  })
+
+  test('renews at half the life with the decision before, and keeps the key', async () => {
+    broker.ttlSeconds = 2
+    await start()
+    const dpopProof = await proof()
+    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE, dpopProof })
+    await using events = await watch(agent.socket, AUDIENCE)
+    expect(await events.next()).toMatchObject({ event: 'token', data: { accessToken: 'token-1' } })
+    expect(await events.next()).toMatchObject({
+      event: 'token',
+      data: { accessToken: 'token-2', renewed: true },
+    })
+    expect(broker.evidence[1]).toMatchObject({
+      previousDecision: 'decision-1',
+      workloadKey: workload.thumbprint,
+      facts: { purpose: 'renew' },
+    })
+    const [first, second] = broker.evidence
+    expect(second?.counter).toBeGreaterThan(first?.counter ?? 0)
+    expect(second?.nonce).not.toBe(first?.nonce)
+  })
+
+  test('a denial drops the token and is told; what follows is an issue', async () => {
+    broker.ttlSeconds = 2
+    await start()
+    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(agent.socket, AUDIENCE)
+    await events.next()
+    broker.verdict = 'deny'
+    expect(await events.next()).toEqual({
+      event: 'denied',
+      data: {
+        error: 'access_denied',
+        error_description: 'denied',
+        code: 'CLOSURE_NOT_APPROVED',
+        reasons: [{ code: 'CLOSURE_NOT_APPROVED', message: 'no such bag' }],
+        decision: 'd',
+        log_index: 9,
+      },
+    })
+    const refused = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    expect([refused.status, refused.body['code']]).toEqual([403, 'CLOSURE_NOT_APPROVED'])
+    expect(await events.next()).toMatchObject({ event: 'denied' })
+    broker.verdict = 'allow'
+    expect(await events.next()).toMatchObject({ event: 'token', data: { renewed: false } })
+    expect(broker.evidence.at(-1)).toMatchObject({
+      previousDecision: null,
+      facts: { purpose: 'issue' },
+    })
+  })
+
+  test('a broker that is down is 503 to who holds nothing, and no reason to drop a token', async () => {
+    await start()
+    broker.verdict = 'down'
+    const none = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    expect([none.status, none.body['code']]).toEqual([503, 'BROKER_UNREACHABLE'])
+    broker.verdict = 'allow'
+    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    broker.verdict = 'down'
+    const held = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    expect([held.status, held.body['accessToken']]).toEqual([200, 'token-1'])
+  })
+
+  test('malformed requests are refused, and nothing secret is in the log', async () => {
+    await start()
+    const cases: [unknown, string][] = [
+      [{ audience: '' }, 'REQUEST_INVALID'],
+      [{ audience: AUDIENCE, ttlSeconds: 0 }, 'REQUEST_INVALID'],
+      [{ audience: AUDIENCE, tier: 3 }, 'REQUEST_INVALID'],
+      [{ audience: AUDIENCE, dpopProof: 'a.b.c' }, 'DPOP_INVALID'],
+      [[], 'REQUEST_INVALID'],
+      [{ audience: 'x'.repeat(20_000) }, 'REQUEST_LIMIT'],
+    ]
+    for (const [body, code] of cases)
+      expect((await call(agent.socket, 'POST', '/v1/token', body)).body['code']).toBe(code)
+    expect((await call(agent.socket, 'GET', '/nowhere')).status).toBe(400)
+    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE, dpopProof: await proof() })
+    const log = lines.join('\n')
+    expect(log).not.toMatch(/token-1|PRIVATE KEY|eyJ/)
+  })
+})

@@ -1,0 +1,60 @@
+// The agent's socket: HTTP/1.1 and JSON, as any workload speaks to it.
+import { request } from 'node:http'
+import { CliError } from './error.ts'
+
+export const AGENT_OPTIONS = {
+  agent: {
+    type: 'string',
+    value: 'SOCKET',
+    default: '/run/bagcheck/agent.sock',
+    environment: 'BAGCHECK_AGENT_SOCKET',
+    help: "the agent's socket",
+  },
+} as const
+
+const MAX_ANSWER_BYTES = 1024 * 1024
+const TIMEOUT_MS = 30_000
+
+/** One exchange with the agent. @throws {CliError} AGENT_UNREACHABLE */
+export function askAgent(
+  socket: string,
+  method: 'GET' | 'POST',
+  path: string,
+  body?: unknown,
+): Promise<{ status: number; body: unknown }> {
+  return new Promise((resolve, reject) => {
+    const fail = (error: Error): void =>
+      reject(
+        new CliError('AGENT_UNREACHABLE', `agent at ${socket}: ${error.message}`, { cause: error }),
+      )
+    const call = request(
+      {
+        socketPath: socket,
+        method,
+        path,
+        headers: { 'content-type': 'application/json' },
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      },
+      (response) => {
+        const chunks: Buffer[] = []
+        let size = 0
+        response.on('data', (chunk: Buffer) => {
+          size += chunk.length
+          if (size > MAX_ANSWER_BYTES) call.destroy(new Error('its answer is too long'))
+          chunks.push(chunk)
+        })
+        response.on('error', fail)
+        response.on('end', () => {
+          try {
+            const value: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'))
+            resolve({ status: response.statusCode ?? 0, body: value })
+          } catch {
+            fail(new Error('its answer is not JSON'))
+          }
+        })
+      },
+    )
+    call.on('error', fail)
+    call.end(body === undefined ? undefined : JSON.stringify(body))
+  })
+}

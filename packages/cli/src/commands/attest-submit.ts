@@ -1,0 +1,50 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { FILE_LIST_MAX_BYTES, MANIFEST_MAX_BYTES } from '@bagcheck/nix'
+import { BROKER_OPTIONS, openBroker } from '../broker-access.ts'
+import { command } from '../command.ts'
+import { CliError } from '../error.ts'
+import { readInput, readSmallText } from '../files.ts'
+
+const SUFFIX = '.manifest'
+
+export const attestSubmit = command({
+  summary: 'Bring the attestations in a directory to the broker.',
+  positionals: 'DIR',
+  description: [
+    'The broker keeps one only if it is signed by a signer that policy names and if manifest and file ' +
+      'list are those that were signed.',
+  ],
+  options: BROKER_OPTIONS,
+  examples: ['bagcheck attest submit out/ --broker https://broker.example.org'],
+  run: async ({ result, progress }, values, [folder = '']) => {
+    const client = await openBroker(values)
+    const names = (await readdir(folder).catch(() => []))
+      .filter((name) => name.endsWith(SUFFIX))
+      .map((name) => name.slice(0, -SUFFIX.length))
+      .toSorted()
+    if (names.length === 0)
+      throw new CliError('NOT_FOUND', `no attestation in ${folder}; "bagcheck attest" writes them`)
+    const receipts = []
+    for (const name of names) {
+      progress(`submitting ${name}`)
+      const base = join(folder, name)
+      const manifest = await readInput(`${base}.manifest`, MANIFEST_MAX_BYTES)
+      const files = await readInput(`${base}.files`, FILE_LIST_MAX_BYTES)
+      receipts.push(
+        await client.submitAttestation({
+          bundle: await readSmallText(`${base}.sigstore.json`),
+          manifest: manifest.toString('utf8'),
+          files: files.toString('utf8'),
+        }),
+      )
+    }
+    result(
+      { attestations: receipts },
+      receipts.map(
+        ({ root, closureDigest, logIndex, known }) =>
+          `${root}\n  closure ${closureDigest}, entry ${logIndex} in the log${known ? ' (known)' : ''}`,
+      ),
+    )
+  },
+})

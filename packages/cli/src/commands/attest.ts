@@ -1,0 +1,84 @@
+import { join } from 'node:path'
+import {
+  collectBuildFacts,
+  createClosureAttestation,
+  createProvenance,
+  parseSigningKey,
+} from '@bagcheck/attest'
+import { buildFileList, parseStorePath, storePathName } from '@bagcheck/nix'
+import { readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { command } from '../command.ts'
+import { CliError } from '../error.ts'
+import { readSmallText, writeOutput } from '../files.ts'
+
+export const attestRoot = command({
+  summary: 'Attest a closure: sign what it is and how it was built (CI).',
+  positionals: 'ROOT',
+  description: [
+    'Hashes every file of the closure from the store and writes NAME.manifest, NAME.files, ' +
+      'NAME.sigstore.json, NAME.intoto.jsonl and NAME.labels.json. What is not known about the build is ' +
+      'said to be unknown; policy may demand to know.',
+  ],
+  options: {
+    key: { type: 'string', value: 'FILE', required: true, help: "CI's signing key, PEM" },
+    output: { type: 'string', value: 'DIR', required: true, help: 'where to write' },
+    'builder-id': { type: 'string', value: 'URI', help: 'who built it, for the SLSA provenance' },
+    'flake-lock': { type: 'string', value: 'FILE', help: 'the flake.lock that pinned its inputs' },
+    pure: { type: 'boolean', help: 'state that evaluation was pure' },
+    impure: { type: 'boolean', help: 'state that evaluation was impure' },
+    ...SOURCE_OPTIONS,
+  },
+  examples: ['bagcheck attest $(nix build --print-out-paths) --key ci.pem -o out/'],
+  run: async ({ signal, now, result, progress }, values, [argument = '']) => {
+    if (values.pure && values.impure) throw new CliError('USAGE', 'either --pure or --impure')
+    const root = parseStorePath(argument)
+    const key = parseSigningKey(await readSmallText(values.key))
+    const manifest = await readClosureFrom(root, values, signal)
+    const files = await buildFileList(manifest, {
+      signal,
+      onProgress: ({ paths, totalPaths }) => progress(`hashed ${paths} of ${totalPaths} paths`),
+    })
+    const impure = values.impure ? true : values.pure ? false : undefined
+    const facts = await collectBuildFacts(root, manifest, {
+      ...(impure === undefined ? {} : { impure }),
+      ...(values['flake-lock'] && { flakeLock: await readSmallText(values['flake-lock']) }),
+      ...(values.database && { database: values.database }),
+      signal,
+    })
+    const { bundle, intotoJsonl, labels } = createClosureAttestation({
+      manifest,
+      files,
+      facts,
+      key,
+    })
+    const base = join(values.output, storePathName(root))
+    await writeOutput(`${base}.manifest`, manifest.text)
+    await writeOutput(`${base}.files`, files.text)
+    await writeOutput(`${base}.sigstore.json`, bundle)
+    await writeOutput(`${base}.intoto.jsonl`, intotoJsonl)
+    await writeOutput(`${base}.labels.json`, `${JSON.stringify(labels, null, 2)}\n`)
+    const builderId = values['builder-id']
+    if (builderId !== undefined) {
+      const provenance = createProvenance({ manifest, facts, key, builderId, finishedOn: now() })
+      await writeOutput(`${base}.provenance.sigstore.json`, provenance.bundle)
+    }
+    result(
+      {
+        root,
+        closureDigest: manifest.digest,
+        filesDigest: files.digest,
+        paths: manifest.entries.length,
+        files: files.files.length,
+        keyId: key.keyId,
+        bundle: `${base}.sigstore.json`,
+      },
+      [
+        `root            ${root}`,
+        `closure digest  ${manifest.digest}`,
+        `content         ${manifest.entries.length} paths, ${files.files.length} files`,
+        `signed by       ${key.keyId}`,
+        `written         ${base}.{manifest,files,sigstore.json,intoto.jsonl,labels.json}`,
+      ],
+    )
+  },
+})

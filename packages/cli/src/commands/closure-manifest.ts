@@ -1,0 +1,54 @@
+import { buildFileList, parseStorePath } from '@bagcheck/nix'
+import { readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { command } from '../command.ts'
+import { writeOutput } from '../files.ts'
+
+export const closureManifest = command({
+  summary: "Print a closure's manifest, or its facts with --json.",
+  positionals: 'ROOT',
+  description: [
+    'One line per store path in byte order: path, NAR hash, NAR size, references. The sha256 of this ' +
+      'text is the closure digest, by which policy knows a bag.',
+  ],
+  options: {
+    output: { type: 'string', value: 'FILE', help: 'write the manifest there and print the facts' },
+    files: {
+      type: 'string',
+      value: 'FILE',
+      help: 'also write the file list: every regular file with its sha256, hashed from the store',
+    },
+    ...SOURCE_OPTIONS,
+  },
+  examples: ['bagcheck closure manifest /nix/store/…-orders-1.0 | sha256sum'],
+  run: async ({ signal, json, print, result, progress }, values, [root = '']) => {
+    const manifest = await readClosureFrom(parseStorePath(root), values, signal)
+    const files =
+      values.files === undefined
+        ? undefined
+        : await buildFileList(manifest, {
+            signal,
+            onProgress: ({ paths, totalPaths }) =>
+              progress(`hashed ${paths} of ${totalPaths} paths`),
+          })
+    if (files !== undefined) await writeOutput(values.files ?? '', files.text)
+    if (values.output !== undefined) await writeOutput(values.output, manifest.text)
+    if (values.output === undefined && !json) {
+      print(manifest.text.trimEnd())
+      return
+    }
+    const narBytes = manifest.entries.reduce((sum, entry) => sum + entry.narSize, 0)
+    const facts = {
+      root: manifest.root,
+      closureDigest: manifest.digest,
+      paths: manifest.entries.length,
+      narBytes,
+      ...(files && { filesDigest: files.digest, files: files.files.length }),
+    }
+    result(facts, [
+      `root            ${facts.root}`,
+      `closure digest  ${facts.closureDigest}`,
+      `paths           ${facts.paths}, ${narBytes} bytes as NAR`,
+      ...(files ? [`file list       ${files.files.length} files, digest ${files.digest}`] : []),
+    ])
+  },
+})

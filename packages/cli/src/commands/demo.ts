@@ -1,0 +1,39 @@
+import { command } from '../command.ts'
+import { enterPrivateRoot, PRIVATE_ROOT_VARIABLE } from '../demo/private-root.ts'
+import { programCommand } from '../demo/programs.ts'
+import { playDemo } from '../demo/story.ts'
+import { CliError, EXIT, type ExitCode } from '../error.ts'
+
+export const demo = command({
+  summary: 'Play the whole story on this machine, with real Nix builds and real processes.',
+  description: [
+    'Builds two services with Nix in a /nix of its own (the machine is not touched), attests and approves ' +
+      'them, runs them, and then attacks them one way after the other. Each step says what was seen; the ' +
+      'exit code is 1 if one did not go as told. Needs root, nix-bin, patchelf and busybox-static.',
+  ],
+  examples: ['bagcheck demo', 'bagcheck demo --json | jq .title'],
+  run: async (context) => {
+    if (process.getuid?.() !== 0)
+      throw new CliError(
+        'NOT_ROOT',
+        'the demo makes a /nix of its own, which needs root: run it with sudo',
+      )
+    if (context.env[PRIVATE_ROOT_VARIABLE] === undefined) {
+      const again = [...programCommand('bagcheck'), 'demo', ...(context.json ? ['--json'] : [])]
+      return (await enterPrivateRoot(again)) as ExitCode
+    }
+    const start = performance.now()
+    const results = await playDemo(context)
+    const failures = results.filter(({ ok }) => !ok)
+    const seconds = ((performance.now() - start) / 1000).toFixed(0)
+    if (!context.json) {
+      context.print('')
+      context.print(
+        failures.length === 0
+          ? `All ${results.length} steps went as told, in ${seconds} s.`
+          : `${failures.length} of ${results.length} steps did not go as told: ${failures.map(({ id }) => id).join(', ')}.`,
+      )
+    }
+    return failures.length === 0 ? EXIT.ok : EXIT.refused
+  },
+})

@@ -1,0 +1,17 @@
+import { ADMIN_OPTIONS, openAdmin } from '../broker-access.ts'
+import { command } from '../command.ts'
+
+export const nodeList = command({
+  summary: 'List enrolled nodes.',
+  options: ADMIN_OPTIONS,
+  run: async ({ result }, values) => {
+    const { nodes } = await openAdmin(values).nodes()
+    const lines = nodes.map(({ node, nodeClass, expiresAt, banned, banReason }) => {
+      const state = banned
+        ? `banned: ${banReason ?? ''}`
+        : `until ${new Date(expiresAt * 1000).toISOString()}`
+      return `${node}  ${nodeClass}  ${state}`
+    })
+    result({ nodes }, lines.length === 0 ? 'no node is enrolled' : lines)
+  },
+})

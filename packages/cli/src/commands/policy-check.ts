@@ -1,0 +1,19 @@
+import { command } from '../command.ts'
+import { compileFile } from '../policy/source.ts'
+
+export const policyCheck = command({
+  summary: 'Check a policy file; errors name file, line and what was expected.',
+  positionals: 'FILE',
+  examples: ['bagcheck policy check policy.yaml'],
+  run: async ({ result, warn }, _values, [file = '']) => {
+    const { policy, warnings } = await compileFile(file)
+    for (const warning of warnings) warn(warning)
+    const roles = Object.values(policy.roles)
+    const roots = roles.reduce((sum, role) => sum + role.roots.length, 0)
+    result(
+      { ok: true, installation: policy.installation, version: policy.version, roots, warnings },
+      `${file}: version ${policy.version} for ${policy.installation}: ${roles.length} roles, ` +
+        `${roots} approved roots, until ${policy.expires}`,
+    )
+  },
+})

@@ -1,0 +1,41 @@
+import { problemSchema } from '@bagcheck/api'
+import { AGENT_OPTIONS, askAgent } from '../agent-access.ts'
+import { command } from '../command.ts'
+import { CliError, EXIT } from '../error.ts'
+
+export const token = command({
+  summary: 'Ask the agent for a token and print it.',
+  description: [
+    'What the agent measures is the process that asks: this one. So it works from a unit whose approved ' +
+      'closure holds this program, for an audience that takes bearer tokens; a service asks from its own ' +
+      'code, with a key of its own.',
+  ],
+  options: {
+    audience: { type: 'string', value: 'URL', required: true, help: 'who the token is for' },
+    ttl: { type: 'string', value: 'SECONDS', help: 'wanted lifetime; policy has the last word' },
+    ...AGENT_OPTIONS,
+  },
+  examples: ['bagcheck token --audience https://api.example.org'],
+  run: async ({ result }, { audience, ttl, agent }) => {
+    if (ttl !== undefined && !/^[1-9][0-9]{0,5}$/.test(ttl))
+      throw new CliError('USAGE', `--ttl takes seconds, not ${JSON.stringify(ttl)}`)
+    const answer = await askAgent(agent, 'POST', '/v1/token', {
+      audience,
+      ...(ttl === undefined ? {} : { ttlSeconds: Number(ttl) }),
+    })
+    if (answer.status === 200) {
+      const { accessToken } = answer.body as { accessToken: string }
+      result(answer.body, accessToken)
+      return EXIT.ok
+    }
+    const problem = problemSchema.safeParse(answer.body)
+    if (!problem.success)
+      throw new CliError('AGENT_UNREACHABLE', `the agent answered with status ${answer.status}`)
+    const { code, error_description: description, reasons } = problem.data
+    const said = (reasons ?? []).map((reason) => `${reason.code}: ${reason.message}`)
+    throw new CliError('REFUSED', [`${code}: ${description}`, ...said].join('\n  '), {
+      exit: answer.status === 503 ? EXIT.failed : EXIT.refused,
+      detail: problem.data,
+    })
+  },
+})

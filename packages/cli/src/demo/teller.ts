@@ -1,0 +1,84 @@
+// Tells the story: one step after the other, what happens and what was seen. A step that does not go as
+// told is said so, and the demo fails; where later steps stand on it, it ends there.
+import type { Context } from '../command.ts'
+
+/** What became of a step. */
+export interface StepResult {
+  readonly id: string
+  readonly title: string
+  readonly ok: boolean
+  readonly seen: readonly string[]
+  readonly milliseconds: number
+  readonly facts?: unknown
+}
+
+/** What a step has to say when it went as told; `facts` are for --json. */
+export interface Told {
+  readonly seen: readonly string[]
+  readonly facts?: unknown
+}
+
+/** Thrown when a step failed on which all others stand. */
+export class StoryEnded extends Error {
+  override readonly name = 'StoryEnded'
+}
+
+export class Teller {
+  readonly results: StepResult[] = []
+  readonly #context: Context
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  /** A heading between steps. */
+  chapter(title: string): void {
+    if (!this.#context.json) this.#context.print(`\n${this.#style('1', title)}`)
+  }
+
+  /** Plays one step. With `essential`, its failure ends the story. */
+  async step(
+    id: string,
+    title: string,
+    play: () => Promise<Told>,
+    options: { essential?: boolean } = {},
+  ): Promise<void> {
+    const { signal, progress } = this.#context
+    signal.throwIfAborted()
+    progress(`  … ${title}`)
+    const start = performance.now()
+    const finish = (ok: boolean, seen: readonly string[], facts?: unknown): void => {
+      const milliseconds = Math.round(performance.now() - start)
+      this.#tell({ id, title, ok, seen, milliseconds, ...(facts === undefined ? {} : { facts }) })
+    }
+    try {
+      const { seen, facts } = await play()
+      finish(true, seen, facts)
+    } catch (error) {
+      const { code, message, detail } = error as {
+        code?: string
+        message: string
+        detail?: unknown
+      }
+      finish(false, [
+        `${code === undefined ? '' : `${code}: `}${message}`,
+        JSON.stringify(detail ?? {}),
+      ])
+      if (options.essential) throw new StoryEnded(title)
+    }
+  }
+
+  #tell(result: StepResult): void {
+    this.results.push(result)
+    const { json, print } = this.#context
+    if (json) return print(JSON.stringify(result))
+    const mark = result.ok ? this.#style('32', '✓') : this.#style('31', '✗')
+    const seconds = (result.milliseconds / 1000).toFixed(1)
+    print(`${mark} ${result.title} ${this.#style('2', `(${seconds} s)`)}`)
+    for (const line of result.seen) print(`    ${line}`)
+  }
+
+  #style(code: string, text: string): string {
+    return this.#context.color ? `\u001b[${code}m${text}\u001b[0m` : text
+  }
+}

@@ -1,0 +1,155 @@
+// What a host needs to attest, to run units and to run the demo.
+import { readFile, stat } from 'node:fs/promises'
+import { connectDaemon, NIX_DAEMON_SOCKET } from '@bagcheck/nix'
+import { askAgent } from './agent-access.ts'
+import { openBroker } from './broker-access.ts'
+import { findCommand, NEEDED_COMMANDS } from './demo/build.ts'
+import { findCgroupMount } from './unit/cgroup.ts'
+
+/** One thing that was looked at. */
+export interface Finding {
+  /** `note`: missing, and needed for some purposes only. */
+  readonly state: 'ok' | 'note' | 'missing'
+  readonly what: string
+  readonly seen: string
+  readonly remedy?: string
+}
+
+const NODE_MINIMUM: readonly [number, number] = [24, 15]
+
+/** Debian's package of each command that the demo needs. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  'nix-build': 'nix-bin',
+  'nix-daemon': 'nix-bin',
+  patchelf: 'patchelf',
+  busybox: 'busybox-static',
+  perl: 'perl-base',
+}
+
+/** Looks at everything, in the order in which one would set it up. */
+export async function examineHost(values: {
+  readonly agent: string
+  readonly broker: string | undefined
+  readonly 'broker-ca': string | undefined
+  readonly admin: string | undefined
+}): Promise<Finding[]> {
+  return [
+    examineNode(),
+    await examineProc(),
+    await examineCgroup(),
+    examineUser(),
+    await examineDaemon(),
+    ...(await Promise.all(NEEDED_COMMANDS.map(examineCommand))),
+    await examineAgent(values.agent),
+    await examineBroker(values),
+  ]
+}
+
+function examineNode(): Finding {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+  const enough = major > NODE_MINIMUM[0] || (major === NODE_MINIMUM[0] && minor >= NODE_MINIMUM[1])
+  return enough
+    ? { state: 'ok', what: 'Node', seen: process.version }
+    : {
+        state: 'missing',
+        what: 'Node',
+        seen: process.version,
+        remedy: `Node ${NODE_MINIMUM.join('.')} or later is needed`,
+      }
+}
+
+async function examineProc(): Promise<Finding> {
+  const release = await readFile('/proc/sys/kernel/osrelease', 'utf8').catch(() => undefined)
+  return release === undefined
+    ? { state: 'missing', what: '/proc', seen: 'not readable', remedy: 'mount -t proc proc /proc' }
+    : { state: 'ok', what: 'kernel', seen: release.trim() }
+}
+
+async function examineCgroup(): Promise<Finding> {
+  const mount = await findCgroupMount()
+  return mount === undefined
+    ? {
+        state: 'missing',
+        what: 'unified cgroup hierarchy',
+        seen: 'not mounted',
+        remedy: 'mount -t cgroup2 none /sys/fs/cgroup',
+      }
+    : { state: 'ok', what: 'unified cgroup hierarchy', seen: mount }
+}
+
+function examineUser(): Finding {
+  return process.getuid?.() === 0
+    ? { state: 'ok', what: 'privileges', seen: 'root' }
+    : {
+        state: 'note',
+        what: 'privileges',
+        seen: `uid ${process.getuid?.()}`,
+        remedy: 'bagcheck exec, the agent and the demo need root',
+      }
+}
+
+async function examineDaemon(): Promise<Finding> {
+  const what = 'Nix daemon'
+  try {
+    const daemon = await connectDaemon({ timeoutMs: 2000 })
+    await daemon.close()
+    return { state: 'ok', what, seen: `version ${daemon.nixVersion} at ${NIX_DAEMON_SOCKET}` }
+  } catch (error) {
+    return {
+      state: 'note',
+      what,
+      seen: (error as Error).message,
+      remedy: 'start nix-daemon, or use --source database (the demo starts its own)',
+    }
+  }
+}
+
+async function examineCommand(name: string): Promise<Finding> {
+  const file = await findCommand(name)
+  return file === undefined
+    ? {
+        state: 'note',
+        what: name,
+        seen: 'not installed',
+        remedy: `apt-get install ${PACKAGES[name] ?? name} (the demo needs it)`,
+      }
+    : { state: 'ok', what: name, seen: file }
+}
+
+async function examineAgent(socket: string): Promise<Finding> {
+  const what = 'agent'
+  if ((await stat(socket).catch(() => undefined)) === undefined)
+    return { state: 'note', what, seen: `no socket ${socket}`, remedy: 'start bagcheck-agent' }
+  try {
+    const { status } = await askAgent(socket, 'GET', '/healthz')
+    return status === 200
+      ? { state: 'ok', what, seen: socket }
+      : { state: 'missing', what, seen: `status ${status}`, remedy: "see the agent's log" }
+  } catch (error) {
+    return {
+      state: 'missing',
+      what,
+      seen: (error as Error).message,
+      remedy: 'start bagcheck-agent',
+    }
+  }
+}
+
+async function examineBroker(values: Parameters<typeof examineHost>[0]): Promise<Finding> {
+  const what = 'broker'
+  if (values.broker === undefined && values.admin === undefined)
+    return { state: 'note', what, seen: 'not named', remedy: 'give --broker URL or --admin SOCKET' }
+  try {
+    const { ready } = await (await openBroker(values)).readiness()
+    return ready
+      ? { state: 'ok', what, seen: 'ready' }
+      : { state: 'missing', what, seen: 'not ready', remedy: "see the broker's log" }
+  } catch (error) {
+    return {
+      state: 'missing',
+      what,
+      seen: (error as Error).message,
+      remedy: 'start bagcheck-broker',
+    }
+  }
+}

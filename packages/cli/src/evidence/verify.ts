@@ -1,0 +1,371 @@
+// Verifies an evidence bundle offline: every signature, every digest, every inclusion in the log, and then
+// the decision itself, made again from the same facts under the same policy. In the order in which one
+// thing vouches for the next, so that a failure names the first link that does not hold:
+//
+//   trust root  ← pinned digest            policy      ← policy keys of the root
+//   checkpoint  ← log keys of the root     log entries ← checkpoint
+//   decision    ← broker key               enrolment   ← broker key, join token ← enrolment key
+//   evidence    ← node key                 attestation ← a signer that policy names; manifest, files ← it
+//   evaluation  of policy on the evidence at the time of issue → the same role, root and lifetime
+//   token       ← decision
+//
+// Threat: whoever made the file. Nothing in it is believed before the check that vouches for it; without
+// a pinned trust root the best that can be said is that the file agrees with itself.
+import { createPublicKey, verify } from 'node:crypto'
+import { evidenceSchema, EVIDENCE_TYP, type Evidence, type PublicJwk } from '@bagcheck/api'
+import {
+  ENROLMENT_V1,
+  SLSA_VSA_V1,
+  VSA_TOKEN_V1,
+  bindContent,
+  hashedRekordLeaf,
+  pae,
+  parseBundle,
+  parseCanonical,
+  parseEnvelope,
+  parseStrictJson,
+  sha256Hex,
+  verifyClosureAttestation,
+  verifySignature,
+  verifyStatement,
+  type Envelope,
+  type VerifyingKey,
+} from '@bagcheck/attest'
+import { leafHash, openCheckpoint, verifyInclusion, type Checkpoint } from '@bagcheck/log'
+import { parseFileList, parseManifest, type Sha256 } from '@bagcheck/nix'
+import {
+  evaluate,
+  verifyJoinToken,
+  verifyPolicyAt,
+  verifyTrustRootChain,
+  trustRootDigest,
+  type ApprovedClosure,
+  type TrustRoot,
+  type VerifiedPolicy,
+} from '@bagcheck/policy'
+import { CliError, EXIT } from '../error.ts'
+import {
+  MAX_EVIDENCE_BUNDLE_BYTES,
+  allowedDecisionSchema,
+  enrolmentSchema,
+  evidenceBundleSchema,
+  summarySchema,
+  type AllowedDecision,
+  type Enrolment,
+  type EvidenceBundle,
+} from './schema.ts'
+
+/** What a verified bundle says. */
+export interface VerifiedBundle {
+  /** False where no trust root was pinned: the file agrees with itself, and that is all. */
+  readonly authenticated: boolean
+  readonly token: EvidenceBundle['token']
+  readonly decision: AllowedDecision
+  readonly enrolment: Enrolment
+  readonly evidence: Evidence
+  readonly installation: string
+  readonly pin: Sha256
+  readonly checkpoint: Checkpoint
+  readonly leafIndex: number
+  readonly policySigners: readonly string[]
+  readonly attestationSigner: string
+  readonly paths: number
+  readonly files: number
+}
+
+/** The links, in the order of checking; `detail.check` of an error is one of them. */
+export const EVIDENCE_CHECKS = [
+  'format',
+  'trust root',
+  'policy',
+  'checkpoint',
+  'decision',
+  'enrolment',
+  'evidence',
+  'attestation',
+  'log',
+  'evaluation',
+  'token',
+] as const
+export type EvidenceCheck = (typeof EVIDENCE_CHECKS)[number]
+
+/**
+ * Verifies a bundle against the pinned digest of a trust root, or, with null, against itself.
+ * @throws {CliError} EVIDENCE_BUNDLE – some link does not hold; `detail.check` names it
+ */
+export function verifyEvidenceBundle(
+  bytes: Uint8Array,
+  { trust }: { trust: Sha256 | null },
+): VerifiedBundle {
+  const bundle = link('format', () => readBundle(bytes))
+  const issuedAt = new Date(bundle.token.iat * 1000)
+
+  const pin = link('trust root', () => trust ?? trustRootDigest(bundle.rootChain[0] ?? ''))
+  // Valid at the time of issue: a bundle outlives the documents in it.
+  const root = link('trust root', () =>
+    verifyTrustRootChain(bundle.rootChain, { pin, now: issuedAt }),
+  )
+  const policy = link('policy', () => readPolicy(bundle, root, issuedAt))
+  const checkpoint = link('checkpoint', () => openCheckpoint(bundle.checkpoint, root.log.keys))
+  const decision = link('decision', () => readDecision(bundle, root, policy))
+  const enrolment = link('enrolment', () => readEnrolment(bundle, root, decision))
+  const evidence = link('evidence', () => readEvidence(bundle, enrolment, decision, pin))
+  const closure = link('attestation', () => readClosure(bundle, policy, decision))
+  link('log', () => checkLogged(bundle, checkpoint, root, closure))
+  link('evaluation', () => evaluateAgain(policy, evidence, enrolment, closure, decision))
+  link('token', () => checkToken(bundle, decision))
+
+  return {
+    authenticated: trust !== null,
+    token: bundle.token,
+    decision,
+    enrolment,
+    evidence,
+    installation: root.installation,
+    pin,
+    checkpoint,
+    leafIndex: bundle.decision.leafIndex,
+    policySigners: policy.signers.map((key) => nameOf(root, key)),
+    attestationSigner: closure.attestation.signer.keyId,
+    paths: closure.manifest.entries.length,
+    files: closure.files.files.length,
+  }
+}
+
+function readBundle(bytes: Uint8Array): EvidenceBundle {
+  const value = parseCanonical(bytes, { maxBytes: MAX_EVIDENCE_BUNDLE_BYTES, maxDepth: 8 })
+  const parsed = evidenceBundleSchema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  throw mismatch(`${issue?.path.join('.')}: ${issue?.message}`)
+}
+
+function readPolicy(bundle: EvidenceBundle, root: TrustRoot, now: Date): VerifiedPolicy {
+  const { json, envelope } = bundle.policy
+  return verifyPolicyAt({ json, envelope: envelopeOf(envelope) }, root, now)
+}
+
+function readDecision(
+  bundle: EvidenceBundle,
+  root: TrustRoot,
+  policy: VerifiedPolicy,
+): AllowedDecision {
+  const envelope = envelopeOf(bundle.decision.envelope)
+  const { keys, threshold } = root.roles.broker
+  const { statement } = verifyStatement(envelope, keys, threshold, SLSA_VSA_V1)
+  const summary = summarySchema.parse(statement.predicate)
+  const decision = allowedDecisionSchema.parse(
+    (statement.predicate as Record<string, unknown>)[VSA_TOKEN_V1],
+  )
+  equal('the policy of the decision', summary.policy.digest.sha256, policy.sha256)
+  equal('the policy version of the decision', decision.policyVersion, policy.policy.version)
+  equal('the installation of the decision', decision.installation, root.installation)
+  equal('the issuer of the decision', summary.verifier.id, bundle.token.iss)
+  equal(
+    'the evidence of the decision',
+    statement.subject[0]?.digest['sha256'],
+    decision.evidenceSha256,
+  )
+  equal('the number of attestations', summary.inputAttestations.length, 1)
+  return decision
+}
+
+function readEnrolment(
+  bundle: EvidenceBundle,
+  root: TrustRoot,
+  decision: AllowedDecision,
+): Enrolment {
+  const envelope = envelopeOf(bundle.enrolment.envelope)
+  const { keys, threshold } = root.roles.broker
+  const { statement } = verifyStatement(envelope, keys, threshold, ENROLMENT_V1)
+  const enrolment = enrolmentSchema.parse(statement.predicate)
+  equal('the node', enrolment.node, decision.node)
+  equal('the installation of the enrolment', enrolment.installation, root.installation)
+  equal('the thumbprint of the node key', thumbprint(enrolment.nodeKey), enrolment.keyThumbprint)
+  if (decision.issuedAt < enrolment.enrolledAt || decision.issuedAt >= enrolment.expiresAt)
+    throw mismatch('the node was not enrolled when the token was issued')
+  const join = bundle.joinToken.envelope
+  equal('the join token', sha256Hex(join), enrolment.joinTokenSha256)
+  const token = verifyJoinToken(join, root, new Date(enrolment.enrolledAt * 1000))
+  equal('the id of the join token', token.tokenId, enrolment.tokenId)
+  equal('the class of the node', token.nodeClass, enrolment.nodeClass)
+  return enrolment
+}
+
+function readEvidence(
+  bundle: EvidenceBundle,
+  enrolment: Enrolment,
+  decision: AllowedDecision,
+  pin: Sha256,
+): Evidence {
+  const text = bundle.evidence
+  equal('the digest of the evidence', sha256Hex(text), decision.evidenceSha256)
+  const [header = '', payload = '', signature = ''] = text.split('.')
+  const key = createPublicKey({ key: { ...enrolment.nodeKey }, format: 'jwk' })
+  const signed = Buffer.from(`${header}.${payload}`)
+  const bytes = Buffer.from(signature, 'base64url')
+  if (!verify('sha256', signed, { key, dsaEncoding: 'ieee-p1363' }, bytes))
+    throw mismatch('its signature is not by the key of the node')
+  const { alg, typ, kid } = decodePart(header) as Record<string, unknown>
+  equal('the algorithm of the evidence', alg, 'ES256')
+  equal('the type of the evidence', typ, EVIDENCE_TYP)
+  equal('the key of the evidence', kid, enrolment.keyThumbprint)
+  const evidence = evidenceSchema.parse(decodePart(payload))
+  equal('the node of the evidence', evidence.iss, enrolment.node)
+  equal('the broker of the evidence', evidence.aud, bundle.token.iss)
+  equal('the installation of the evidence', evidence.installation, decision.installation)
+  equal('the trust root of the evidence', evidence.trustRoot, pin)
+  equal('the nonce', evidence.nonce, decision.nonce)
+  equal('the counter', evidence.counter, decision.counter)
+  equal('the workload key', evidence.workloadKey, decision.keyThumbprint)
+  return evidence
+}
+
+function readClosure(
+  bundle: EvidenceBundle,
+  policy: VerifiedPolicy,
+  decision: AllowedDecision,
+): ApprovedClosure {
+  const { manifest: manifestText, files: filesText } = bundle.attestation
+  const signers = [...policy.signerKeys]
+  const attestation = verifyClosureAttestation(attestationEnvelope(bundle), signers)
+  const manifest = parseManifest(Buffer.from(manifestText))
+  const files = parseFileList(Buffer.from(filesText))
+  bindContent(attestation, manifest, files)
+  equal('the closure', attestation.closureDigest, decision.closureDigest)
+  equal('the root of the closure', attestation.root, decision.root)
+  return { attestation, manifest, files }
+}
+
+/** Each of the four entries is in the log that the checkpoint is of. */
+function checkLogged(
+  bundle: EvidenceBundle,
+  checkpoint: Checkpoint,
+  root: TrustRoot,
+  closure: ApprovedClosure,
+): void {
+  const brokerKeys = root.roles.broker.keys
+  const entries = [
+    ['decision', bundle.decision, envelopeOf(bundle.decision.envelope), brokerKeys],
+    ['enrolment', bundle.enrolment, envelopeOf(bundle.enrolment.envelope), brokerKeys],
+    ['policy', bundle.policy, envelopeOf(bundle.policy.envelope), root.roles.policy.keys],
+    ['attestation', bundle.attestation, attestationEnvelope(bundle), [closure.attestation.signer]],
+  ] as const
+  for (const [what, { leafIndex, proof }, envelope, keys] of entries) {
+    const signer = firstSigner(envelope, keys)
+    if (signer === undefined) throw mismatch(`the ${what} has no first signature by a known key`)
+    try {
+      verifyInclusion({
+        leafHash: leafHash(hashedRekordLeaf(envelope, 0, signer)),
+        index: leafIndex,
+        size: checkpoint.size,
+        root: checkpoint.root,
+        proof: proof.map((hash) => Buffer.from(hash, 'base64')),
+      })
+    } catch (error) {
+      throw mismatch(`the ${what} is not in the log: ${(error as Error).message}`)
+    }
+  }
+}
+
+/** Policy is asked again, with the facts of then at the time of then. */
+function evaluateAgain(
+  policy: VerifiedPolicy,
+  evidence: Evidence,
+  enrolment: Enrolment,
+  closure: ApprovedClosure,
+  decision: AllowedDecision,
+): void {
+  const verdict = evaluate(policy, evidence.facts, {
+    nodeClass: enrolment.nodeClass,
+    tier: 0,
+    now: new Date(decision.issuedAt * 1000),
+    workloadKey: evidence.workloadKey,
+    profile: evidence.profile,
+    closures: { get: (digest) => (digest === decision.closureDigest ? closure : undefined) },
+  })
+  if (!verdict.allow) {
+    const said = verdict.reasons.map(({ code, message }) => `${code}: ${message}`)
+    throw mismatch(`policy denies these facts: ${said.join('; ')}`)
+  }
+  const approval = verdict.approval.use()
+  equal('the role', approval.role, decision.role)
+  equal('the subject', approval.sub, decision.sub)
+  equal('the audience', approval.audience, decision.audience)
+  equal('the root', approval.root, decision.root)
+  equal('the closure', approval.closureDigest, decision.closureDigest)
+  equal('the successor', approval.successorOf, decision.successorOf)
+  equal('the tier', approval.tier, decision.tier)
+  equal('the strength', approval.strength, decision.strength)
+  equal('the lifetime', approval.ttlSeconds, decision.ttlSeconds)
+}
+
+function checkToken({ token }: EvidenceBundle, decision: AllowedDecision): void {
+  equal('jti', token.jti, decision.id)
+  equal('sub', token.sub, decision.sub)
+  equal('aud', token.aud, decision.audience)
+  equal('iat', token.iat, decision.issuedAt)
+  equal('exp', token.exp, decision.expiresAt)
+  equal('exp − iat', token.exp - token.iat, decision.ttlSeconds)
+  if (token.cnf !== null) equal('cnf.jkt', token.cnf.jkt, decision.keyThumbprint)
+}
+
+/** Kept as it was submitted: a Sigstore bundle or a bare envelope. */
+function attestationEnvelope(bundle: EvidenceBundle): Envelope {
+  const bytes = Buffer.from(bundle.attestation.envelope)
+  const value = parseStrictJson(bytes, { maxBytes: 4 * 1024 * 1024, maxDepth: 16 })
+  return typeof value === 'object' && value !== null && 'mediaType' in value
+    ? parseBundle(bytes)
+    : parseEnvelope(bytes)
+}
+
+function envelopeOf(text: string): Envelope {
+  return parseEnvelope(Buffer.from(text))
+}
+
+function firstSigner(envelope: Envelope, keys: readonly VerifyingKey[]): VerifyingKey | undefined {
+  const signed = pae(envelope.payloadType, envelope.payload)
+  const sig = envelope.signatures[0]?.sig
+  return sig && keys.find((key) => verifySignature(key, signed, sig))
+}
+
+function nameOf(root: TrustRoot, key: VerifyingKey): string {
+  return root.keys.get(key.keyId)?.name ?? key.keyId
+}
+
+function decodePart(part: string): unknown {
+  return parseStrictJson(Buffer.from(part, 'base64url'), {
+    maxBytes: 2 * 1024 * 1024,
+    maxDepth: 16,
+  })
+}
+
+/** RFC 7638: the members of the key in lexical order. */
+function thumbprint({ crv, kty, x, y }: PublicJwk): string {
+  const digest = sha256Hex(JSON.stringify({ crv, kty, x, y }))
+  return Buffer.from(digest, 'hex').toString('base64url')
+}
+
+function equal(what: string, seen: unknown, expected: unknown): void {
+  if (seen !== expected)
+    throw mismatch(`${what} is ${JSON.stringify(seen)}, expected ${JSON.stringify(expected)}`)
+}
+
+function mismatch(why: string): Error {
+  return new Error(why)
+}
+
+/** Runs one check; whatever it throws says that this link does not hold. */
+function link<T>(check: EvidenceCheck, run: () => T): T {
+  try {
+    return run()
+  } catch (error) {
+    const { code, message } = error as { code?: unknown; message: string }
+    const why = typeof code === 'string' ? `${code}: ${message}` : message
+    throw new CliError('EVIDENCE_BUNDLE', `${check}: ${why}`, {
+      cause: error,
+      exit: EXIT.refused,
+      detail: { check, ...(typeof code === 'string' && { code }) },
+    })
+  }
+}

@@ -1,0 +1,87 @@
+// Files that commands read and write. Writing is atomic (temporary file, fsync, rename, fsync of the
+// directory), so that a reader never sees half a file and a crash leaves the old one or the new one.
+import { constants } from 'node:fs'
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { CliError } from './error.ts'
+
+/** Reads a whole file of at most `maxBytes`. @throws {CliError} FILE_UNREADABLE */
+export async function readInput(file: string, maxBytes: number): Promise<Buffer> {
+  try {
+    const { size } = await stat(file)
+    if (size > maxBytes)
+      throw new Error(`it has ${size} bytes, more than the ${maxBytes} that are read`)
+    return await readFile(file)
+  } catch (error) {
+    throw new CliError('FILE_UNREADABLE', `${file} cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    })
+  }
+}
+
+/** Largest key, envelope or other small document that is read. */
+export const MAX_SMALL_BYTES: number = 1024 * 1024
+
+export async function readSmallText(file: string): Promise<string> {
+  return (await readInput(file, MAX_SMALL_BYTES)).toString('utf8')
+}
+
+/** Writes a file atomically. @throws {CliError} FILE_UNWRITABLE */
+export async function writeOutput(
+  file: string,
+  content: string | Uint8Array,
+  mode = 0o644,
+): Promise<void> {
+  const temporary = `${file}.${process.pid}.tmp`
+  try {
+    await mkdir(dirname(file), { recursive: true })
+    const handle = await open(temporary, 'w', mode)
+    try {
+      await handle.writeFile(content)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(temporary, file)
+    await syncDirectory(dirname(file))
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw new CliError(
+      'FILE_UNWRITABLE',
+      `${file} cannot be written: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
+/** Writes a secret: mode 0600, and never over a file that is there. @throws {CliError} FILE_EXISTS */
+export async function writeSecret(file: string, content: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
+  const handle = await open(
+    file,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600,
+  ).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EEXIST')
+      throw new CliError('FILE_EXISTS', `${file} is there already; keys are never overwritten`)
+    throw new CliError('FILE_UNWRITABLE', `${file} cannot be written: ${error.message}`)
+  })
+  try {
+    await handle.writeFile(content)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+  await syncDirectory(dirname(file))
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}

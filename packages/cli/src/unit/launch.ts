@@ -1,0 +1,181 @@
+// Starts a unit with a recorded launch contract. What the record is for: an interpreter is only as good
+// as the script that it was told to run, and a process can rewrite its own argv; so the one who starts it
+// writes down what it started, where only root can write, and enough of the process (start time, start of
+// code and stack) to notice that it has since executed something else.
+//
+//   sh (root) joins the cgroup → setpriv becomes the user → env clears the environment → CMD
+//
+// all in one process id. Once /proc/PID/exe is CMD the cgroup is frozen, so that the record is complete
+// before CMD asks for anything, and thawed when the record is on disk.
+// `--env` may hold LD_PRELOAD and the like; it is set only after root's privileges are gone.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { statSync, type BigIntStats } from 'node:fs'
+import { chmod, mkdir, open, readFile, realpath, rm } from 'node:fs/promises'
+import { constants } from 'node:os'
+import { join } from 'node:path'
+import { setImmediate as yieldTurn } from 'node:timers/promises'
+import { CliError } from '../error.ts'
+import { writeOutput } from '../files.ts'
+import { freeze, makeCgroup, removeCgroup, thaw, type UnitCgroup } from './cgroup.ts'
+import type { Account } from './account.ts'
+
+/** What is started. */
+export interface Launch {
+  readonly name: string
+  /** Tells units of one name apart; empty for the only one. */
+  readonly instance: string
+  readonly account: Account
+  /** Absolute path of the program. */
+  readonly program: string
+  readonly arguments: readonly string[]
+  readonly environment: Readonly<Record<string, string>>
+  readonly unitsDirectory: string
+  readonly cgroupParent: string | undefined
+}
+
+/** Most time between the start and the program's own execution. */
+const START_TIMEOUT_MS = 10_000
+
+/** What the shell says when it cannot execute a program. */
+const NOT_EXECUTABLE = 126
+const NOT_FOUND = 127
+
+const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const
+
+/**
+ * Starts the unit, waits for its main process to end, ends what is left of the unit, and resolves to the
+ * exit code of that process (128 + N where signal N ended it).
+ * @throws {CliError} COMMAND_NOT_STARTED, CGROUP_UNAVAILABLE, UNIT_RUNNING
+ */
+export async function launchUnit(launch: Launch): Promise<number> {
+  const program = await resolveProgram(launch.program)
+  const unit = launch.instance === '' ? launch.name : `${launch.name}@${launch.instance}`
+  const cgroup = await makeCgroup(launch.cgroupParent, unit)
+  const recordFile = join(launch.unitsDirectory, `${unit}.json`)
+  try {
+    const child = start(launch, program, cgroup)
+    const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
+    for (const signal of FORWARDED) process.on(signal, forward)
+    try {
+      const ended = new Promise<number>((resolve, reject) => {
+        child.once('error', reject)
+        child.once('exit', (code, signal) =>
+          resolve(signal === null ? (code ?? 0) : 128 + constants.signals[signal]),
+        )
+      })
+      const recorded = await record(launch, program, cgroup, child, recordFile)
+      const code = await ended
+      if (!recorded && (code === NOT_EXECUTABLE || code === NOT_FOUND))
+        throw new CliError('COMMAND_NOT_STARTED', `${program} could not be executed`)
+      return code
+    } finally {
+      for (const signal of FORWARDED) process.off(signal, forward)
+    }
+  } finally {
+    await rm(recordFile, { force: true })
+    await removeCgroup(cgroup)
+  }
+}
+
+/** The file itself, links resolved: the kernel reports that one as the process's executable. */
+async function resolveProgram(file: string): Promise<string> {
+  const fail = (why: string): CliError => new CliError('COMMAND_NOT_STARTED', `${file} ${why}`)
+  const program = await realpath(file).catch(() => undefined)
+  if (program === undefined) throw fail('is not there')
+  const handle = await open(program, 'r').catch(() => undefined)
+  if (handle === undefined) throw fail('cannot be read')
+  try {
+    const stat = await handle.stat()
+    if (!stat.isFile() || (stat.mode & 0o111) === 0) throw fail('is not an executable file')
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(2), 0, 2, 0)
+    if (bytesRead === 2 && buffer.toString('latin1') === '#!') {
+      throw fail('is a script; start its interpreter, with the script as an argument')
+    }
+  } finally {
+    await handle.close()
+  }
+  return program
+}
+
+function start(launch: Launch, program: string, cgroup: UnitCgroup): ChildProcess {
+  const { uid, gid } = launch.account
+  const join_ = 'echo 0 > "$1/cgroup.procs" && shift && exec setpriv "$@"'
+  const privileges = [
+    ...[`--reuid=${uid}`, `--regid=${gid}`, '--clear-groups', '--no-new-privs'],
+    ...['--inh-caps=-all', '--pdeathsig', 'KILL'],
+    ...(uid === 0 ? [] : ['--bounding-set=-all']),
+  ]
+  const environment = Object.entries(launch.environment).map(([name, value]) => `${name}=${value}`)
+  const command = ['/bin/sh', '-c', 'exec "$@"', 'sh', program, ...launch.arguments]
+  const args = ['-c', join_, 'sh', cgroup.directory, ...privileges, 'env', '-i', ...environment]
+  return spawn('/bin/sh', [...args, ...command], {
+    cwd: '/',
+    detached: true, // its own session: the terminal's signals reach it through us, once
+    stdio: 'inherit',
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+  })
+}
+
+/** Waits until the program runs, writes the record, and lets the program go on; false if it has ended by then. */
+async function record(
+  launch: Launch,
+  program: string,
+  cgroup: UnitCgroup,
+  child: ChildProcess,
+  recordFile: string,
+): Promise<boolean> {
+  const wanted = statSync(program, { bigint: true })
+  const { pid } = child
+  const deadline = Date.now() + START_TIMEOUT_MS
+  for (;;) {
+    // Over already: nobody is left whom a record could help.
+    if (pid === undefined || child.exitCode !== null || child.signalCode !== null) return false
+    if (runs(pid, wanted)) break
+    if (Date.now() > deadline) {
+      throw new CliError('COMMAND_NOT_STARTED', `${program} did not start within 10 s`)
+    }
+    await yieldTurn() // no timer: the program must not get far before it is frozen
+  }
+  await freeze(cgroup)
+  const stat = await readStat(pid)
+  if (!runs(pid, wanted)) {
+    throw new CliError('COMMAND_NOT_STARTED', `${program} executed another program at once`)
+  }
+  const { uid, gid } = launch.account
+  await mkdir(launch.unitsDirectory, { recursive: true, mode: 0o700 })
+  await chmod(launch.unitsDirectory, 0o700)
+  const contract = {
+    schema: 'bagcheck.unit/v1',
+    name: launch.name,
+    cgroup: cgroup.path,
+    cgroupInode: cgroup.inode,
+    executable: program,
+    arguments: launch.arguments,
+    uid,
+    gid,
+    noNewPrivs: true,
+    pid,
+    ...stat,
+    executableDevice: wanted.dev.toString(),
+    executableInode: wanted.ino.toString(),
+    recordedAt: Math.floor(Date.now() / 1000),
+  }
+  await writeOutput(recordFile, `${JSON.stringify(contract)}\n`, 0o600)
+  await thaw(cgroup)
+  return true
+}
+
+function runs(pid: number, wanted: BigIntStats): boolean {
+  const seen = statSync(`/proc/${pid}/exe`, { bigint: true, throwIfNoEntry: false })
+  return seen !== undefined && seen.dev === wanted.dev && seen.ino === wanted.ino
+}
+
+/** Fields 22, 26 and 28 of `/proc/PID/stat`, counted after the command's name, which may hold anything. */
+async function readStat(
+  pid: number,
+): Promise<{ startTicks: number; startCode: number; startStack: number }> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8')
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  const field = (number: number): number => Number(fields[number - 3])
+  return { startTicks: field(22), startCode: field(26), startStack: field(28) }
+}

@@ -1,0 +1,169 @@
+// Real processes in real cgroups. Needs root and a writable unified hierarchy, as `npm test` has them.
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { PRIVATE_ROOT_VARIABLE } from '../src/demo/private-root.ts'
+import { findCgroupMount } from '../src/unit/cgroup.ts'
+
+const main = join(import.meta.dirname, '../src/main.ts')
+const uid = '61050'
+
+const ready = process.getuid?.() === 0 && process.env[PRIVATE_ROOT_VARIABLE] !== undefined
+if (!ready) {
+  const reason = 'not in a private root (npm test makes one when it runs as root)'
+  if (process.env['CI'] === 'true') throw new Error(`tests of bagcheck exec are required: ${reason}`)
+  console.warn(`tests of bagcheck exec are skipped: ${reason}`)
+}
+
+describe.runIf(ready)('bagcheck exec', () => {
+  let folder: string
+  let units: string
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'bagcheck-exec-'))
+    units = join(folder, 'units')
+  })
+  afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+  const argv = (name: string, ...more: string[]): string[] => [
+    ...['-C', '@bagcheck/source', main, 'exec', '--units-dir', units, '--name', name],
+    ...['--user', uid, ...more],
+  ]
+  const runUnit = (name: string, ...more: string[]): ReturnType<typeof spawnSync> =>
+    spawnSync(process.execPath, argv(name, ...more), { encoding: 'utf8' })
+
+  /** Starts a unit and waits for its record. */
+  async function startUnit(
+    name: string,
+    ...more: string[]
+  ): Promise<{ child: ChildProcess; record: Record<string, unknown> }> {
+    const child = spawn(process.execPath, argv(name, ...more), { stdio: 'ignore' })
+    for (let attempt = 0; attempt < 400; attempt++) {
+      const file = existsSync(units) && readdirSync(units).find((entry) => entry.endsWith('.json'))
+      if (file) return { child, record: JSON.parse(readFileSync(join(units, file), 'utf8')) }
+      await sleep(25)
+    }
+    throw new Error('the unit was not recorded')
+  }
+
+  const ended = (child: ChildProcess): Promise<unknown> =>
+    new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal ?? code)))
+
+  async function cgroupOf(record: Record<string, unknown>): Promise<string> {
+    return join((await findCgroupMount()) ?? '', String(record['cgroup']))
+  }
+
+  test('the unit runs as the user, alone in its groups, with no new privileges and no capabilities', () => {
+    const script = 'id -u; id -G; grep -E "^(NoNewPrivs|Cap(Inh|Prm|Eff|Bnd|Amb))" /proc/self/status'
+    const { stdout } = runUnit('who', '--', '/bin/sh', '-c', script)
+    const none = '\t0000000000000000'
+    expect(String(stdout)).toBe(
+      `${uid}\n${uid}\nCapInh:${none}\nCapPrm:${none}\nCapEff:${none}\nCapBnd:${none}\nCapAmb:${none}\nNoNewPrivs:\t1\n`,
+    )
+  })
+
+  test('the environment is PATH and what was given, nothing of ours', () => {
+    const { stdout } = runUnit('env', '--env', 'A=b c', '--', '/usr/bin/env')
+    const lines = String(stdout).trim().split('\n').toSorted()
+    expect(lines.filter((line) => !line.startsWith('PWD='))).toEqual(['A=b c', 'PATH=/usr/bin:/bin'])
+  })
+
+  test('the exit code is that of the program; a signal that ends it gives 128 + N', async () => {
+    expect(runUnit('code', '--', '/bin/sh', '-c', 'exit 7').status).toBe(7)
+    const { child } = await startUnit('signal', '--', '/bin/sleep', '100')
+    child.kill('SIGTERM')
+    expect(await ended(child)).toBe(143)
+  })
+
+  test('the record names the program, its arguments and its process, for root alone', async () => {
+    const { child, record } = await startUnit('record', '--', '/bin/sleep', '100')
+    expect(record).toMatchObject({
+      schema: 'bagcheck.unit/v1',
+      name: 'record',
+      arguments: ['100'],
+      uid: Number(uid),
+      noNewPrivs: true,
+    })
+    expect(statSync(units).mode & 0o777).toBe(0o700)
+    expect(statSync(join(units, 'record.json')).mode & 0o777).toBe(0o600)
+    const pid = String(record['pid'])
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+    expect([record['startTicks'], record['startCode'], record['startStack']]).toEqual(
+      [stat[19], stat[23], stat[25]].map(Number),
+    )
+    expect(readFileSync(`/proc/${pid}/cgroup`, 'utf8')).toContain(`0::${String(record['cgroup'])}`)
+    expect(String(statSync(await cgroupOf(record)).ino)).toBe(record['cgroupInode'])
+    child.kill('SIGTERM')
+    await ended(child)
+  })
+
+  test('record and cgroup go with the unit, and so do its children', async () => {
+    const pidFile = join(folder, 'child')
+    writeFileSync(pidFile, '', { mode: 0o666 })
+    const script = `setsid sleep 100 & echo $! > ${pidFile}; sleep 0.3`
+    rmSync(pidFile)
+    writeFileSync(pidFile, '')
+    spawnSync('chmod', ['777', folder, pidFile])
+    const { child, record } = await startUnit('family', '--', '/bin/sh', '-c', script)
+    await ended(child)
+    const pid = readFileSync(pidFile, 'utf8').trim()
+    expect(pid).not.toBe('')
+    expect(existsSync(`/proc/${pid}`)).toBe(false)
+    expect(existsSync(await cgroupOf(record))).toBe(false)
+    expect(readdirSync(units)).toEqual([])
+  })
+
+  test('when bagcheck exec is killed, its unit ends too, and the name can be used again', async () => {
+    const { child, record } = await startUnit('orphan', '--', '/bin/sleep', '100')
+    child.kill('SIGKILL')
+    await ended(child)
+    for (let attempt = 0; attempt < 100 && existsSync(`/proc/${String(record['pid'])}`); attempt++)
+      await sleep(20)
+    expect(existsSync(`/proc/${String(record['pid'])}`)).toBe(false)
+    expect(runUnit('orphan', '--', '/bin/sh', '-c', 'exit 3').status).toBe(3)
+  })
+
+  test('a second unit of the same name is refused unless it is another instance', async () => {
+    const { child } = await startUnit('twice', '--', '/bin/sleep', '100')
+    const second = runUnit('twice', '--', '/bin/true')
+    expect(second.status).toBe(3)
+    expect(String(second.stderr)).toMatch(/^bagcheck: UNIT_RUNNING: /)
+    expect(runUnit('twice', '--instance', 'b', '--', '/bin/true').status).toBe(0)
+    child.kill('SIGTERM')
+    await ended(child)
+  })
+
+  test.each([
+    ['is not there', '/no/such/program', /is not there/],
+    ['is no program', '/etc/passwd', /is not an executable file/],
+    ['is a directory', '/tmp', /is not an executable file/],
+  ])('a file that %s is not started', (_what, file, message) => {
+    const { status, stderr } = runUnit('none', '--', file)
+    expect(status).toBe(3)
+    expect(String(stderr)).toMatch(/^bagcheck: COMMAND_NOT_STARTED: /)
+    expect(String(stderr)).toMatch(message)
+  })
+
+  test('a script is refused: what is started is its interpreter', () => {
+    const script = join(folder, 'script')
+    writeFileSync(script, '#!/bin/sh\n', { mode: 0o755 })
+    const { status, stderr } = runUnit('script', '--', script)
+    expect(status).toBe(3)
+    expect(String(stderr)).toMatch(/start its interpreter/)
+  })
+
+  test('a program that executes another is not recorded as what it has become', async () => {
+    const { child, record } = await startUnit('becomes', '--', '/bin/sh', '-c', 'exec sleep 100')
+    expect(String(record['executable'])).toMatch(/\/(da)?sh$/)
+    child.kill('SIGTERM')
+    await ended(child)
+  })
+
+  test('without a place for cgroups it says what to do', () => {
+    const { status, stderr } = runUnit('nowhere', '--cgroup-parent', '/proc/none', '--', '/bin/true')
+    expect(status).toBe(3)
+    expect(String(stderr)).toMatch(/^bagcheck: CGROUP_UNAVAILABLE: .*--cgroup-parent/)
+  })
+})

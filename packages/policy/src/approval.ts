@@ -1,0 +1,47 @@
+// An approval: that every check of the policy passed for one request. It can be made in this file only
+// and is handed to nobody but `evaluate`; what it allows can be taken out of it once.
+import type { Sha256, StorePath, Strength } from '@bagcheck/nix'
+
+/** What was approved. */
+export interface ApprovalContent {
+  readonly role: string
+  /** `spiffe://TRUST-DOMAIN/role/NAME`, the same for every closure of the role. */
+  readonly sub: string
+  readonly audience: string
+  readonly profile: {
+    readonly name: string
+    readonly type: 'access_token'
+    readonly binding: 'dpop' | 'none'
+  }
+  readonly root: StorePath
+  readonly closureDigest: Sha256
+  /** The closure that this one succeeds; null if it stands for itself. */
+  readonly successorOf: Sha256 | null
+  readonly tier: number
+  readonly strength: Strength
+  readonly ttlSeconds: number
+  readonly policyVersion: number
+  readonly policySha256: Sha256
+  /** sha256 of the attestation's signed statement. */
+  readonly attestationDigest: Sha256
+  /** Files outside the closure that the role allows by digest and that were in use. */
+  readonly hostObjects: readonly Sha256[]
+  /** True if executable memory without a file was in use, by an allowance. */
+  readonly jit: boolean
+}
+
+export class Approval {
+  #content: ApprovalContent | null
+
+  constructor(content: ApprovalContent) {
+    this.#content = content
+  }
+
+  /** Its content, once. @throws {TypeError} it was used before */
+  use(): ApprovalContent {
+    const content = this.#content
+    if (content === null) throw new TypeError('an approval can be used once')
+    this.#content = null
+    return content
+  }
+}

@@ -1,0 +1,72 @@
+/** Every reason for which a policy denies. Codes are API: they are never renamed. */
+export const DENIAL_CODES = [
+  'POLICY_NOT_IN_FORCE',
+  'UNIT_NONE',
+  'ROLE_UNKNOWN',
+  'ROLE_AMBIGUOUS',
+  'AUDIENCE_NOT_ALLOWED',
+  'PROFILE_MISMATCH',
+  'KEY_REQUIRED',
+  'NODE_CLASS_NOT_ALLOWED',
+  'TIER_TOO_LOW',
+  'CLOSURE_NOT_APPROVED',
+  'CLOSURE_AMBIGUOUS',
+  'CLOSURE_REVOKED',
+  'CLOSURE_EXPIRED',
+  'SUCCESSOR_EXPIRED',
+  'ROOT_MISMATCH',
+  'ATTESTATION_MISSING',
+  'SIGNER_NOT_ALLOWED',
+  'BUILD_FACT',
+  'BUILD_FACT_UNKNOWN',
+  'CONTENT_MISMATCH',
+  'STRENGTH_TOO_LOW',
+  'FULL_CHECK_TOO_OLD',
+  'CALLER_NOT_IN_UNIT',
+  'UID_NOT_ALLOWED',
+  'NEW_PRIVILEGES_POSSIBLE',
+  'CAPABILITY_NOT_ALLOWED',
+  'TRACED',
+  'USER_NAMESPACE',
+  'ROOT_DIRECTORY',
+  'STORE_MOUNT',
+  'MOUNT_BELOW_STORE',
+  'FILE_NOT_IN_CLOSURE',
+  'FILE_NOT_STORE_FILE',
+  'FILE_UNLINKED',
+  'TEXT_MODIFIED',
+  'JIT_NOT_ALLOWED',
+  'JIT_LIMIT',
+  'CONTRACT_MISSING',
+  'CONTRACT_BROKEN',
+  'ENTRY_MISMATCH',
+  'ARGUMENTS_MISMATCH',
+  'INTERPRETER_WITHOUT_CONTRACT',
+  'SCRIPT_NOT_IN_CLOSURE',
+  'EVALUATION_FAILED',
+] as const
+
+export type DenialCode = (typeof DENIAL_CODES)[number]
+
+/** The approved closure that comes nearest to what runs, and one sentence on where they part. */
+export interface Nearest {
+  readonly root: string
+  readonly closureDigest: string
+  readonly firstDifference: string
+}
+
+/** One reason: a stable code and one sentence that names the thing. */
+export interface DenialReason {
+  readonly code: DenialCode
+  readonly message: string
+  readonly nearest?: Nearest
+}
+
+/** Reasons in the order of the checks. */
+export class Denials {
+  readonly reasons: DenialReason[] = []
+
+  add(code: DenialCode, message: string, nearest?: Nearest): void {
+    this.reasons.push({ code, message, ...(nearest && { nearest }) })
+  }
+}

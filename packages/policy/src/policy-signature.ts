@@ -1,0 +1,241 @@
+// A policy version and its signatures: one DSSE envelope over a statement about sha256(policy.json),
+// signed by a threshold of different `policy` keys of the trust root. Order of the checks: signatures
+// first, then everything that the signed bytes say.
+import {
+  type Envelope,
+  type SigningKey,
+  POLICY_V1,
+  STATEMENT_TYPE,
+  addSignature,
+  formatStatement,
+  parseEnvelope,
+  sha256Hex,
+  signEnvelope,
+  verifyStatement,
+} from '@bagcheck/attest'
+import type { Sha256 } from '@bagcheck/nix'
+import { PolicyError, messageOf } from './error.ts'
+import { RoleIndex } from './role-index.ts'
+import { type Policy, formatPath, parsePolicy } from './policy.ts'
+import {
+  type Read,
+  integer,
+  literal,
+  nullable,
+  record,
+  sha256,
+  simpleName,
+  time,
+} from './reader.ts'
+import type { TrustRoot } from './trust-root.ts'
+
+export const POLICY_STATEMENT_SCHEMA = 'bagcheck.policy-statement/v1'
+const SUBJECT_NAME = 'policy.json'
+
+const statementReader = record({
+  schema: literal(POLICY_STATEMENT_SCHEMA),
+  installation: simpleName,
+  version: integer(1, 2 ** 31),
+  prev: nullable(record({ sha256 })),
+  notBefore: nullable(time),
+  expires: time,
+})
+type PolicyStatement = Read<typeof statementReader>
+
+/** The version that is in force: what a new one must follow. */
+export interface InstalledVersion {
+  readonly version: number
+  readonly sha256: string
+}
+
+let create: (
+  policy: Policy,
+  digest: Sha256,
+  statement: PolicyStatement,
+  signers: readonly string[],
+) => VerifiedPolicy
+
+/** A policy whose signatures and statement were checked. Only this module makes one. */
+export class VerifiedPolicy {
+  readonly #policy: Policy
+  /** Of its canonical JSON. */
+  readonly sha256: Sha256
+  /** Of the version before; null for the first. */
+  readonly previous: string | null
+  /** Key ids of those who signed. */
+  readonly signers: readonly string[]
+  /** Roles by unit, roots by digest. */
+  readonly index: RoleIndex
+
+  private constructor(
+    policy: Policy,
+    digest: Sha256,
+    statement: PolicyStatement,
+    signers: readonly string[],
+  ) {
+    this.#policy = policy
+    this.sha256 = digest
+    this.previous = statement.prev?.sha256 ?? null
+    this.signers = signers
+    this.index = new RoleIndex(policy)
+  }
+
+  static {
+    create = (policy, digest, statement, signers) =>
+      new VerifiedPolicy(policy, digest, statement, signers)
+  }
+
+  get policy(): Policy {
+    return this.#policy
+  }
+
+  get version(): number {
+    return this.#policy.version
+  }
+}
+
+/** The statement about a compiled policy, with its first signatures. @throws {PolicyError} POLICY_FORMAT */
+export function createPolicyEnvelope(
+  json: string,
+  prev: string | null,
+  keys: readonly SigningKey[],
+): Envelope {
+  return signEnvelope(policyStatement(json, prev), keys)
+}
+
+/**
+ * Adds a signature after checking that the envelope is about this very policy.
+ * @throws {PolicyError} POLICY_STATEMENT; {AttestError} DSSE_SIGNED_TWICE
+ */
+export function addPolicySignature(
+  json: string,
+  prev: string | null,
+  envelope: Envelope,
+  key: SigningKey,
+): Envelope {
+  if (!Buffer.from(envelope.payload).equals(policyStatement(json, prev)))
+    throw new PolicyError(
+      'POLICY_STATEMENT',
+      'expected an envelope about this policy and its predecessor, saw another; nothing was signed',
+    )
+  return addSignature(envelope, key)
+}
+
+function policyStatement(json: string, prev: string | null): Uint8Array {
+  const { installation, version, notBefore, expires } = parsePolicy(json)
+  return formatStatement({
+    _type: STATEMENT_TYPE,
+    subject: [{ name: SUBJECT_NAME, digest: { sha256: sha256Hex(json) } }],
+    predicateType: POLICY_V1,
+    predicate: {
+      schema: POLICY_STATEMENT_SCHEMA,
+      installation,
+      version,
+      prev: prev === null ? null : { sha256: prev },
+      notBefore,
+      expires,
+    },
+  })
+}
+
+/** A policy as it travels: canonical JSON and its envelope, both texts. */
+export interface SignedPolicy {
+  readonly json: string
+  readonly envelope: string
+}
+
+/**
+ * Verifies who signed a policy and what for, whatever its age and place in the sequence: what an auditor
+ * needs. To install one, use {@link verifyPolicy}.
+ * @throws {PolicyError} POLICY_SIGNATURES, POLICY_STATEMENT, POLICY_INSTALLATION, POLICY_FORMAT
+ */
+export function verifyPolicyDocument(signed: SignedPolicy, root: TrustRoot): VerifiedPolicy {
+  const { statement, signers } = openSigned(signed, root)
+  const digest = sha256Hex(signed.json) as Sha256
+  const [subject] = statement.subject
+  if (
+    statement.subject.length !== 1 ||
+    subject?.name !== SUBJECT_NAME ||
+    subject.digest['sha256'] !== digest
+  )
+    throw new PolicyError(
+      'POLICY_STATEMENT',
+      `expected signatures over ${SUBJECT_NAME} ${digest}, saw them over ${subject?.digest['sha256'] ?? 'nothing'}`,
+    )
+  const said = statementReader(statement.predicate, null, {
+    complete: true,
+    report: (path, message) => {
+      throw new PolicyError('POLICY_STATEMENT', `policy statement, ${formatPath(path)}: ${message}`)
+    },
+  })
+  const policy = parsePolicy(signed.json)
+  for (const name of ['installation', 'version', 'notBefore', 'expires'] as const)
+    if (said[name] !== policy[name])
+      throw new PolicyError(
+        'POLICY_STATEMENT',
+        `expected ${name} ${said[name]} as signed, saw ${policy[name]}`,
+      )
+  if (policy.installation !== root.installation)
+    throw new PolicyError(
+      'POLICY_INSTALLATION',
+      `expected a policy of installation ${root.installation}, saw ${policy.installation}`,
+    )
+  return create(policy, digest, said, signers)
+}
+
+/**
+ * Verifies a policy that is to be put in force after `installed` (null: it is the first).
+ * @throws {PolicyError} what {@link verifyPolicyDocument} throws; POLICY_EXPIRED; POLICY_ROLLBACK – lower than
+ * the installed version, or the same version with other content; POLICY_VERSION_SKIPPED; POLICY_PREVIOUS
+ */
+export function verifyPolicy(
+  signed: SignedPolicy,
+  root: TrustRoot,
+  { installed, now }: { installed: InstalledVersion | null; now: Date },
+): VerifiedPolicy {
+  const verified = verifyPolicyDocument(signed, root)
+  const { version, expires } = verified.policy
+  if (Date.parse(expires) <= now.getTime())
+    throw new PolicyError('POLICY_EXPIRED', `policy version ${version} expired at ${expires}`)
+  if (installed !== null && version === installed.version && verified.sha256 === installed.sha256)
+    return verified
+  const next = (installed?.version ?? 0) + 1
+  if (version < next)
+    throw new PolicyError(
+      'POLICY_ROLLBACK',
+      `expected version ${next}, saw version ${version}, which is not newer than what is installed`,
+    )
+  if (version > next)
+    throw new PolicyError(
+      'POLICY_VERSION_SKIPPED',
+      `expected version ${next}, saw version ${version}`,
+    )
+  if (verified.previous !== (installed?.sha256 ?? null))
+    throw new PolicyError(
+      'POLICY_PREVIOUS',
+      `expected a policy that follows ${installed?.sha256 ?? 'nothing'}, saw one that follows ${verified.previous ?? 'nothing'}`,
+    )
+  return verified
+}
+
+function openSigned(
+  { envelope }: SignedPolicy,
+  root: TrustRoot,
+): { statement: ReturnType<typeof verifyStatement>['statement']; signers: readonly string[] } {
+  const { keys, threshold } = root.roles.policy
+  try {
+    const { statement, signers } = verifyStatement(
+      parseEnvelope(Buffer.from(envelope)),
+      keys,
+      threshold,
+      POLICY_V1,
+    )
+    return { statement, signers: signers.map(({ keyId }) => keyId) }
+  } catch (cause) {
+    throw new PolicyError(
+      'POLICY_SIGNATURES',
+      `expected a policy signed by ${threshold} of ${keys.length} policy keys: ${messageOf(cause)}`,
+      { cause },
+    )
+  }
+}

@@ -1,0 +1,149 @@
+// Policies as people write them: YAML 1.2, one document, no anchors or tags, the compiled form with
+// defaults left out and signers named by key files. Compiling is deterministic: same text and same key
+// files, same bytes. Every mistake is reported with file, line and column.
+import { canonicalize, parseVerifyingKey } from '@bagcheck/attest'
+import { LineCounter, isAlias, isNode, parseDocument, visit, type Document } from 'yaml'
+import { PolicyError, messageOf } from './error.ts'
+import { MAX_POLICY_BYTES, type Policy, formatPath, parsePolicy, readPolicy } from './policy.ts'
+
+/** One mistake. `line` and `column` count from 1. */
+export interface SourceProblem {
+  readonly file: string
+  readonly line: number
+  readonly column: number
+  readonly message: string
+}
+
+/** Thrown with every mistake of a policy source. */
+export class PolicySourceError extends PolicyError {
+  readonly problems: readonly SourceProblem[]
+
+  constructor(problems: readonly SourceProblem[]) {
+    const lines = problems.map(
+      ({ file, line, column, message }) => `${file}:${line}:${column}: ${message}`,
+    )
+    super('POLICY_SOURCE', lines.join('\n'))
+    this.problems = problems
+  }
+}
+
+export interface CompiledPolicy {
+  readonly policy: Policy
+  /** Canonical JSON: what is signed. */
+  readonly json: string
+  /** What is allowed but hardly meant. */
+  readonly warnings: readonly SourceProblem[]
+}
+
+/**
+ * Compiles a policy.
+ * @param file its name, for messages
+ * @param readFile reads a key file that the policy names
+ * @throws {PolicySourceError} POLICY_SOURCE
+ */
+export function compilePolicy(
+  text: string,
+  { file, readFile }: { file: string; readFile: (name: string) => string },
+): CompiledPolicy {
+  if (Buffer.byteLength(text) > MAX_POLICY_BYTES)
+    throw new PolicySourceError([
+      { file, line: 1, column: 1, message: `expected at most ${MAX_POLICY_BYTES} bytes` },
+    ])
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, version: '1.2' })
+  const at = (offset: number): { line: number; column: number } => {
+    const { line, col } = lines.linePos(offset)
+    return { line: Math.max(1, line), column: Math.max(1, col) }
+  }
+  const problems: SourceProblem[] = document.errors.map(({ pos, message }) => ({
+    file,
+    ...at(pos[0]),
+    message: message.split('\n')[0]?.replace(/ at line \d+, column \d+:?$/, '') ?? 'not YAML',
+  }))
+  // One way to write a thing: what stands in a review is what is meant.
+  visit(document, (_key, node) => {
+    if (isAlias(node) || (isNode(node) && 'anchor' in node && node.anchor))
+      problems.push({
+        file,
+        ...at(node.range?.[0] ?? 0),
+        message: 'expected no anchors or aliases',
+      })
+  })
+  if (problems.length > 0) throw new PolicySourceError(problems)
+
+  const value: unknown = document.toJS()
+  const note = (list: SourceProblem[]) => (path: readonly (string | number)[], message: string) => {
+    list.push({ file, ...at(offsetOf(document, path)), message: `${formatPath(path)}: ${message}` })
+  }
+  const report = note(problems)
+  const resolved = resolveSigners(value, readFile, report)
+  const policy = readPolicy(resolved, { complete: false, report })
+  if (problems.length > 0) throw new PolicySourceError(problems)
+  const json = canonicalize(plain(policy))
+  const warnings: SourceProblem[] = []
+  warnAbout(policy, note(warnings))
+  return { policy: parsePolicy(json), json, warnings }
+}
+
+type Note = (path: readonly (string | number)[], message: string) => void
+
+/** Puts key id and bytes where the source names a PEM file. */
+function resolveSigners(value: unknown, readFile: (name: string) => string, report: Note): unknown {
+  const signers = member(value, 'signers')
+  if (typeof signers !== 'object' || signers === null || Array.isArray(signers)) return value
+  const resolved = Object.entries(signers).map(([name, signer]) => {
+    const key = member(signer, 'key')
+    if (typeof key !== 'string' || Object.keys(signer as object).length !== 1) return [name, signer]
+    try {
+      const { keyId, spki } = parseVerifyingKey(readFile(key))
+      return [name, { keyId, spki: Buffer.from(spki).toString('base64') }]
+    } catch (error) {
+      report(
+        ['signers', name, 'key'],
+        `expected a PEM file with a P-256 public key: ${messageOf(error)}`,
+      )
+      return [name, signer]
+    }
+  })
+  return { ...(value as object), signers: Object.fromEntries(resolved) }
+}
+
+function member(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null
+    ? (value as Record<string, unknown>)[name]
+    : undefined
+}
+
+/** Where a path stands in the text; if it is missing, where its nearest parent stands. */
+function offsetOf(document: Document, path: readonly (string | number)[]): number {
+  for (let length = path.length; length >= 0; length -= 1) {
+    const node: unknown =
+      length === 0 ? document.contents : document.getIn(path.slice(0, length), true)
+    if (isNode(node) && node.range) return node.range[0]
+  }
+  return 0
+}
+
+/** Maps become objects, so that the policy can be written as JSON. */
+function plain(value: unknown): unknown {
+  if (value instanceof Map)
+    return Object.fromEntries([...value].map(([key, entry]) => [key, plain(entry)]))
+  if (Array.isArray(value)) return value.map(plain)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, plain(entry)]))
+}
+
+function warnAbout(policy: Policy, warn: Note): void {
+  for (const [name, role] of policy.roles) {
+    if (role.uid === 0)
+      warn(
+        ['roles', name, 'uid'],
+        'root can be anybody on its host; give the service a user of its own',
+      )
+    if (!role.build.sandbox || role.build.sandboxFallback || role.build.impure)
+      warn(['roles', name, 'build'], 'accepts builds that were not sandboxed and pure')
+    for (const [audience, { profile }] of role.audiences)
+      if (policy.profiles.get(profile)?.binding === 'none')
+        warn(['roles', name, 'audiences', audience], 'bearer tokens: whoever holds one can use it')
+  }
+}

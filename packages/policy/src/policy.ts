@@ -1,0 +1,356 @@
+// The policy: which role gets which token for which closure. This is the compiled form, canonical JSON
+// (schema bagcheck.policy/v1); what people write is the same in YAML with defaults left out, see
+// policy-source.ts. Everything a role must name has no default: a role without selectors is refused.
+//
+// Limits: 64 MiB, 10,000 roles, 200,000 roots per role, 64 successors in a chain of at most 4.
+import { parseCanonical } from '@bagcheck/attest'
+import {
+  type Sha256,
+  type StorePath,
+  STRENGTHS,
+  parseStorePath,
+  storePathName,
+} from '@bagcheck/nix'
+import { PolicyError, quote } from './error.ts'
+import { isInterpreter } from './interpreters.ts'
+import {
+  type Read,
+  type Reader,
+  type Reading,
+  either,
+  integer,
+  list,
+  literal,
+  matching,
+  nullable,
+  optional,
+  record,
+  sha256,
+  simpleName,
+  table,
+  time,
+  when,
+} from './reader.ts'
+
+export const POLICY_SCHEMA = 'bagcheck.policy/v1'
+export const MAX_POLICY_BYTES: number = 64 * 1024 * 1024
+/** Longest chain of successors. */
+export const MAX_SUCCESSOR_DEPTH = 4
+
+const MIN_TTL_SECONDS = 5
+const MAX_TTL_SECONDS = 3600
+
+// The casts brand a string whose whole grammar was checked.
+const digest = sha256 as Reader<Sha256>
+const storePath: Reader<StorePath> = when('a store path', (value): value is StorePath => {
+  if (typeof value !== 'string') return false
+  try {
+    parseStorePath(value)
+    return true
+  } catch {
+    return false // what is wrong with it is in the report: expected a store path, saw …
+  }
+})
+const text = (max: number): Reader<string> =>
+  when(
+    `a text of 1 to ${max} characters`,
+    (value): value is string =>
+      typeof value === 'string' && value.length > 0 && value.length <= max,
+  )
+const filePattern = matching(
+  'NAME/FILE: a store path name, in which * stands for anything, and a file in it',
+  /^(?!\.)[0-9A-Za-z+\-._?=*]{1,211}(\/(?!\.{0,2}(\/|$))[^/\0]+)+$/,
+)
+const uri = when(
+  'an absolute URI without fragment, at most 256 characters',
+  (value): value is string =>
+    typeof value === 'string' &&
+    value.length <= 256 &&
+    /^[a-z][a-z0-9+.-]*:[\x21-\x7e]+$/.test(value) &&
+    !value.includes('#') &&
+    !value.includes('*'),
+)
+
+const unit = either<
+  | { readonly launcher: 'bagcheck-exec'; readonly name: string }
+  | { readonly launcher: 'systemd'; readonly name: string; readonly cgroup: string }
+>('launcher', {
+  'bagcheck-exec': record({ launcher: literal('bagcheck-exec'), name: simpleName }),
+  systemd: record({
+    launcher: literal('systemd'),
+    name: matching('a service, such as orders.service', /^[A-Za-z0-9:_.@-]{1,200}\.service$/),
+    cgroup: matching('a full cgroup path, such as /system.slice/orders.service', /^(\/[^/\0]+)+$/),
+  }),
+})
+
+const entry = either<
+  | {
+      readonly kind: 'native'
+      readonly executable: string
+      readonly arguments: readonly string[] | null
+    }
+  | {
+      readonly kind: 'interpreter'
+      readonly executable: string
+      readonly script: string
+      readonly arguments: readonly string[]
+    }
+>('kind', {
+  native: record({
+    kind: literal('native'),
+    executable: filePattern,
+    arguments: optional(nullable(list(text(4096), 0, 256)), () => null),
+  }),
+  interpreter: record({
+    kind: literal('interpreter'),
+    executable: filePattern,
+    script: filePattern,
+    arguments: list(text(4096), 1, 256),
+  }),
+})
+
+const audience = record({
+  profile: simpleName,
+  ttlSeconds: optional(
+    record({
+      min: optional(integer(MIN_TTL_SECONDS, MAX_TTL_SECONDS), () => MIN_TTL_SECONDS),
+      default: optional(integer(MIN_TTL_SECONDS, MAX_TTL_SECONDS), () => 300),
+      max: optional(integer(MIN_TTL_SECONDS, MAX_TTL_SECONDS), () => MAX_TTL_SECONDS),
+    }),
+    () => ({ min: MIN_TTL_SECONDS, default: 300, max: MAX_TTL_SECONDS }),
+  ),
+  minTier: integer(0, 3),
+  minStrength: literal(...STRENGTHS),
+  maxAgeFullSeconds: integer(1, 366 * 86_400),
+})
+
+const approvedRoot = record({
+  root: storePath,
+  closure: digest,
+  state: optional(literal('active', 'revoked'), () => 'active' as const),
+  notAfter: optional(nullable(time), () => null),
+  audiences: optional(nullable(list(uri, 1, 64)), () => null),
+})
+
+const role = record({
+  nodeClasses: list(simpleName, 1, 64),
+  unit,
+  uid: integer(0, 0xffff_fffe),
+  entry,
+  audiences: table(uri, audience, 1),
+  signers: list(simpleName, 1, 64),
+  build: record({
+    sandbox: literal(true, false),
+    sandboxFallback: literal(true, false),
+    impure: literal(true, false),
+  }),
+  capabilities: optional(
+    list(matching('a name like CAP_NET_BIND_SERVICE', /^CAP_[A-Z_]+$/), 0, 41),
+    () => [],
+  ),
+  roots: list(approvedRoot, 1, 200_000),
+  successors: optional(list(record({ from: digest, to: digest, expires: time }), 0, 64), () => []),
+  allow: optional(
+    record({
+      jit: optional(
+        list(
+          record({
+            runtime: digest,
+            maxRegions: integer(1, 100_000),
+            maxBytes: integer(1, 2 ** 40),
+          }),
+          0,
+          64,
+        ),
+        () => [],
+      ),
+      hostObjects: optional(list(record({ sha256: digest, reason: text(256) }), 0, 256), () => []),
+    }),
+    () => ({ jit: [], hostObjects: [] }),
+  ),
+})
+
+const policyReader = record({
+  schema: literal(POLICY_SCHEMA),
+  installation: simpleName,
+  version: integer(1, 2 ** 31),
+  notBefore: optional(nullable(time), () => null),
+  expires: time,
+  trustDomain: matching('a SPIFFE trust domain', /^[a-z0-9._-]{1,255}$/),
+  signers: table(
+    simpleName,
+    record({
+      keyId: digest,
+      spki: matching('base64 of a public key', /^[A-Za-z0-9+/]{120,124}={0,2}$/),
+    }),
+    1,
+  ),
+  profiles: table(
+    simpleName,
+    record({ type: literal('access_token'), binding: literal('dpop', 'none') }),
+    1,
+  ),
+  roles: table(simpleName, role, 1),
+})
+
+/** A policy that is well formed and makes sense in itself; nothing is said about its signatures. */
+export type Policy = Read<typeof policyReader>
+export type Role = Read<typeof role>
+export type Audience = Read<typeof audience>
+export type ApprovedRoot = Read<typeof approvedRoot>
+
+/** Reads a policy and reports everything that is wrong with it. */
+export function readPolicy(value: unknown, reading: Reading): Policy {
+  let sound = true
+  const watched: Reading = {
+    complete: reading.complete,
+    report: (path, message) => {
+      sound = false
+      reading.report(path, message)
+    },
+  }
+  const policy = policyReader(value, null, watched)
+  // Only a well-formed policy can be asked whether it makes sense.
+  if (sound) checkPolicy(policy, reading)
+  return policy
+}
+
+/**
+ * Parses a compiled policy.
+ * @throws {PolicyError} POLICY_FORMAT – with the first thing that is wrong; {AttestError} CANONICAL_JSON, JSON_*
+ */
+export function parsePolicy(json: string | Uint8Array): Policy {
+  const value = parseCanonical(json, { maxBytes: MAX_POLICY_BYTES })
+  return readPolicy(value, {
+    complete: true,
+    report: (path, message) => {
+      throw new PolicyError('POLICY_FORMAT', `policy, ${formatPath(path)}: ${message}`)
+    },
+  })
+}
+
+/** `roles.orders.roots[3].closure` */
+export function formatPath(path: readonly (string | number)[]): string {
+  const steps = path.map((key) =>
+    typeof key === 'number'
+      ? `[${key}]`
+      : /^[A-Za-z0-9_-]+$/.test(key)
+        ? `.${key}`
+        : `[${quote(key)}]`,
+  )
+  return steps.join('').replace(/^\./, '') || 'the document'
+}
+
+/** What the shape alone cannot say. */
+function checkPolicy(policy: Policy, reading: Reading): void {
+  const say = (message: string, ...path: (string | number)[]): void => reading.report(path, message)
+  if (policy.notBefore !== null && policy.notBefore >= policy.expires)
+    say(`expected a time after notBefore, saw ${quote(policy.expires)}`, 'expires')
+  const profileOf = new Map<string, string>()
+  for (const [name, found] of policy.roles) {
+    const at = (...path: (string | number)[]): (string | number)[] => ['roles', name, ...path]
+    for (const [index, signer] of found.signers.entries())
+      if (!policy.signers.has(signer))
+        say(`expected one of the policy's signers, saw ${quote(signer)}`, ...at('signers', index))
+    for (const [uriOf, { profile, ttlSeconds }] of found.audiences) {
+      if (!policy.profiles.has(profile))
+        say(
+          `expected one of the policy's profiles, saw ${quote(profile)}`,
+          ...at('audiences', uriOf, 'profile'),
+        )
+      // Relying parties may ignore `typ`, so one audience never sees tokens of two kinds.
+      const other = profileOf.get(uriOf)
+      if (other !== undefined && other !== profile)
+        say(
+          `expected profile ${quote(other)}, which this audience has in another role`,
+          ...at('audiences', uriOf, 'profile'),
+        )
+      profileOf.set(uriOf, profile)
+      if (!(ttlSeconds.min <= ttlSeconds.default && ttlSeconds.default <= ttlSeconds.max))
+        say('expected min ≤ default ≤ max', ...at('audiences', uriOf, 'ttlSeconds'))
+    }
+    checkEntry(found, (message, ...path) => say(message, ...at('entry', ...path)))
+    checkRoots(found, (message, ...path) => say(message, ...at(...path)))
+  }
+}
+
+type Say = (message: string, ...path: (string | number)[]) => void
+
+function checkEntry({ entry: found }: Role, say: Say): void {
+  if (found.kind === 'native') {
+    if (isInterpreter(found.executable))
+      say(
+        `expected kind: interpreter with script and arguments, because ${quote(found.executable)} runs scripts`,
+        'kind',
+      )
+    return
+  }
+  const scripts = found.arguments.filter((argument) => argument === '{script}')
+  if (scripts.length !== 1)
+    say(`expected "{script}" exactly once, saw it ${scripts.length} times`, 'arguments')
+}
+
+function checkRoots(found: Role, say: Say): void {
+  const known = new Set<string>()
+  for (const [index, { closure, audiences }] of found.roots.entries()) {
+    if (known.has(closure)) say('expected each closure once', 'roots', index, 'closure')
+    known.add(closure)
+    for (const [position, name] of (audiences ?? []).entries())
+      if (!found.audiences.has(name))
+        say(
+          `expected one of the role's audiences, saw ${quote(name)}`,
+          'roots',
+          index,
+          'audiences',
+          position,
+        )
+  }
+  const next = new Map<string, string[]>()
+  for (const [index, { from, to }] of found.successors.entries()) {
+    for (const [end, value] of [
+      ['from', from],
+      ['to', to],
+    ] as const)
+      if (!known.has(value))
+        say(
+          "expected a closure among the role's roots: both ends are approved",
+          'successors',
+          index,
+          end,
+        )
+    next.set(from, [...(next.get(from) ?? []), to])
+  }
+  for (const [index, { from }] of found.successors.entries()) {
+    const depth = depthFrom(from, next, new Set())
+    if (depth === Number.POSITIVE_INFINITY)
+      say('expected no cycle of successors', 'successors', index)
+    else if (depth > MAX_SUCCESSOR_DEPTH)
+      say(
+        `expected a chain of at most ${MAX_SUCCESSOR_DEPTH} successors, saw ${depth}`,
+        'successors',
+        index,
+      )
+  }
+}
+
+function depthFrom(
+  from: string,
+  next: ReadonlyMap<string, string[]>,
+  seen: ReadonlySet<string>,
+): number {
+  if (seen.has(from)) return Number.POSITIVE_INFINITY
+  const below = new Set(seen).add(from)
+  return Math.max(0, ...(next.get(from) ?? []).map((to) => 1 + depthFrom(to, next, below)))
+}
+
+/** True if a file of the store is the one that a NAME/FILE pattern means. */
+export function matchesPattern(pattern: string, file: string): boolean {
+  const [name = '', ...rest] = pattern.split('/')
+  const match = /^(\/nix\/store\/[^/]+)\/(.*)$/s.exec(file)
+  if (!match || match[2] !== rest.join('/')) return false
+  const expression = name
+    .split('*')
+    .map((part) => part.replace(/[.+?^$()[\]{}|\\-]/g, String.raw`\$&`))
+    .join('.*')
+  return new RegExp(`^${expression}$`).test(storePathName(parseStorePath(match[1] ?? '')))
+}

@@ -1,0 +1,137 @@
+// Checks of every process of a unit against one attested closure. A unit is as trustworthy as its least
+// trustworthy process: siblings share the cgroup, the uid and, often, memory.
+import type { Sha256 } from '@bagcheck/nix'
+import { capabilityNames } from './capabilities.ts'
+import type { AttestedClosure } from './closures.ts'
+import type { Denials } from './denial.ts'
+import type { Facts, MappedFile, ProcessFacts } from './facts.ts'
+import type { IndexedRole } from './role-index.ts'
+
+/** Allowances that were made use of. */
+export interface UsedAllowances {
+  readonly hostObjects: readonly Sha256[]
+  readonly jit: boolean
+}
+
+/** Adds a reason for everything about the unit's processes that the role does not allow. */
+export function checkProcesses(
+  role: IndexedRole,
+  closure: AttestedClosure,
+  facts: Facts,
+  denials: Denials,
+): UsedAllowances {
+  const hostObjects = new Set<Sha256>()
+  let jit = false
+  if (!facts.processes.some(({ pid }) => pid === facts.callerPid))
+    denials.add(
+      'CALLER_NOT_IN_UNIT',
+      `process ${facts.callerPid}, which asks, is not among the unit's processes`,
+    )
+  for (const process of facts.processes) {
+    checkIdentity(role, process, denials)
+    checkPlace(process, denials)
+    for (const file of [process.executable, ...process.files])
+      if (checkFile(role, closure, process, file, denials) === 'host object')
+        hostObjects.add(file.sha256)
+    if (checkMemory(role, process, denials)) jit = true
+  }
+  return { hostObjects: [...hostObjects].toSorted(), jit }
+}
+
+function checkIdentity({ name, role }: IndexedRole, process: ProcessFacts, denials: Denials): void {
+  const who = `process ${process.pid}`
+  if (process.uids.some((uid) => uid !== role.uid))
+    denials.add(
+      'UID_NOT_ALLOWED',
+      `${who} runs as uid ${[...new Set(process.uids)].join('/')}; role ${name} is for uid ${role.uid}`,
+    )
+  if (!process.noNewPrivs)
+    denials.add('NEW_PRIVILEGES_POSSIBLE', `${who} may gain privileges: no-new-privs is not set`)
+  const { inheritable, permitted, effective, ambient } = process.capabilities
+  const held =
+    BigInt(`0x${inheritable}`) |
+    BigInt(`0x${permitted}`) |
+    BigInt(`0x${effective}`) |
+    BigInt(`0x${ambient}`)
+  const foreign = capabilityNames(held).filter(
+    (capability) => !role.capabilities.includes(capability),
+  )
+  if (foreign.length > 0)
+    denials.add(
+      'CAPABILITY_NOT_ALLOWED',
+      `${who} holds ${foreign.join(', ')}, which role ${name} does not allow`,
+    )
+  if (process.tracerPid !== 0)
+    denials.add('TRACED', `${who} is traced by process ${process.tracerPid}`)
+}
+
+/** A path means the agent's file only if the process sees the same root and the same store. */
+function checkPlace(process: ProcessFacts, denials: Denials): void {
+  const who = `process ${process.pid}`
+  if (!process.hostUserNamespace)
+    denials.add('USER_NAMESPACE', `${who} is in a user namespace of its own`)
+  if (!process.hostRoot) denials.add('ROOT_DIRECTORY', `${who} has another root directory`)
+  if (!process.verifiedStoreMount)
+    denials.add('STORE_MOUNT', `${who} sees another /nix/store than the one that was verified`)
+  const [mount] = process.mountsBelowStore
+  if (mount !== undefined)
+    denials.add('MOUNT_BELOW_STORE', `${who} has something mounted over the store at ${mount}`)
+}
+
+function checkFile(
+  role: IndexedRole,
+  { files, attestation }: AttestedClosure,
+  process: ProcessFacts,
+  file: MappedFile,
+  denials: Denials,
+): 'in closure' | 'host object' | 'denied' {
+  const listed = files.byPath.get(file.path)
+  if (listed?.sha256 === file.sha256 && file.isStoreFile && !file.unlinked) return 'in closure'
+  // Allowed by content alone: these are files of the host, of which the closure knows nothing.
+  if (role.hostObjects.has(file.sha256)) return 'host object'
+  const where = `${file.path}, mapped by process ${process.pid},`
+  if (file.unlinked) denials.add('FILE_UNLINKED', `${where} has no name on any file system`)
+  else if (listed && listed.sha256 === file.sha256)
+    denials.add(
+      'FILE_NOT_STORE_FILE',
+      `${where} has the bytes of the store file, and is not that file`,
+    )
+  else if (listed)
+    denials.add(
+      'CONTENT_MISMATCH',
+      `${where} is not what was attested (expected ${listed.sha256}, saw ${file.sha256})`,
+    )
+  else if (files.files.some(({ sha256 }) => sha256 === file.sha256))
+    denials.add(
+      'FILE_NOT_STORE_FILE',
+      `${where} has the bytes of a file of the closure, and lies elsewhere`,
+    )
+  else denials.add('FILE_NOT_IN_CLOSURE', `${where} is not in the closure of ${attestation.root}`)
+  return 'denied'
+}
+
+/** True if executable memory without a file was in use and an allowance covers it. */
+function checkMemory(role: IndexedRole, process: ProcessFacts, denials: Denials): boolean {
+  const who = `process ${process.pid}`
+  if (process.modifiedTextBytes > 0)
+    denials.add(
+      'TEXT_MODIFIED',
+      `${who} runs code that was changed in memory (${process.modifiedTextBytes} bytes of pages)`,
+    )
+  const { regions, bytes } = process.anonymousExecutable
+  if (regions === 0 && bytes === 0) return false
+  const allowance = role.jit.get(process.executable.sha256)
+  if (!allowance) {
+    denials.add(
+      'JIT_NOT_ALLOWED',
+      `${who} has executable memory that no file backs (${regions} regions, ${bytes} bytes), and role ${role.name} allows none for ${process.executable.path} (${process.executable.sha256})`,
+    )
+    return false
+  }
+  if (regions > allowance.maxRegions || bytes > allowance.maxBytes)
+    denials.add(
+      'JIT_LIMIT',
+      `${who} has ${regions} regions and ${bytes} bytes of executable memory; ${allowance.maxRegions} and ${allowance.maxBytes} are allowed`,
+    )
+  return true
+}
