@@ -1,9 +1,10 @@
 // From the route table to a Hono app. Every request takes the same way: query → content type → size →
 // body → schema → handler → answer; whatever throws becomes a problem document. The public app has no
 // admin route at all; the admin app, behind a socket that only root can open, has every route.
-import { ROUTES, type Route, type RouteAuth, type RouteId, type z } from '@bagcheck/api'
+import { ROUTES, type Route, type RouteAuth, type RouteId } from '@bagcheck/api'
 import { parseStrictJson } from '@bagcheck/attest'
 import { Hono } from 'hono'
+import type { z } from 'zod'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
 import { problemOf } from './problems.ts'

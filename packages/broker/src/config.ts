@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { dirname, resolve } from 'node:path'
-import { z } from '@bagcheck/api'
+import { z } from 'zod'
 import { BrokerError, quote } from './error.ts'
 
 const path = z.string().min(1).max(4096)

@@ -6,13 +6,13 @@
 import { createPublicKey } from 'node:crypto'
 import {
   publicJwkSchema,
-  z,
   type EnrolRequest,
   type EnrolResponse,
   type PublicJwk,
 } from '@bagcheck/api'
 import { ENROLMENT_V1, sha256Hex } from '@bagcheck/attest'
 import { verifyJoinToken } from '@bagcheck/policy'
+import { z } from 'zod'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
 import { checkHeader, jwsSignatureHolds, parseJws } from './jws.ts'
