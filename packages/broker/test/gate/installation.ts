@@ -2,7 +2,7 @@
 // and enrolled nodes that sign real evidence. Nothing is simulated but the measurement, whose facts are
 // written by hand. Every key is made here and dies with the directory: all are TEST keys.
 import { createHash, generateKeyPairSync, sign, type KeyObject } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Evidence, PublicJwk } from '@bagcheck/api'
@@ -47,6 +47,9 @@ const NODE_PATH = parseStorePath('/nix/store/00000000000000000000000000000000-de
 const ROOT_PATH = parseStorePath('/nix/store/11111111111111111111111111111111-orders-1.0')
 export const EXECUTABLE = `${NODE_PATH}/bin/node`
 export const SCRIPT = `${ROOT_PATH}/lib/service.mjs`
+
+// Memory where there is some: hundreds of commits need not wait for a disk to test what they decide.
+const TEMPORARY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
 
 const hex = (text: string): Sha256 => createHash('sha256').update(text).digest('hex') as Sha256
 
@@ -125,7 +128,7 @@ export interface InstallationOptions {
 }
 
 export async function createInstallation(options: InstallationOptions = {}): Promise<Installation> {
-  const dir = mkdtempSync(join(tmpdir(), 'bagcheck-gate-'))
+  const dir = mkdtempSync(join(TEMPORARY, 'bagcheck-gate-'))
   const start = options.startSeconds ?? START
   const issuer = options.issuer ?? ISSUER
   const rootKey = keyed()

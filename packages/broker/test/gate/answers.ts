@@ -1,0 +1,28 @@
+import { expect } from 'vitest'
+import type { Installation } from './installation.ts'
+
+/** A parsed answer, for looking at. */
+// oxlint-disable-next-line typescript/no-explicit-any
+export const bodyOf = async (response: Response): Promise<any> => response.json()
+
+/** Expects a refusal with this status and code and returns the problem. */
+export async function expectRefusal(
+  response: Response,
+  status: number,
+  code: string,
+): Promise<Record<string, unknown>> {
+  const problem = await bodyOf(response)
+  expect([response.status, problem.code, problem.access_token]).toEqual([status, code, undefined])
+  expect(response.headers.get('cache-control')).toBe('no-store')
+  return problem
+}
+
+/** How many tokens the log allows: every decision with `allow`. */
+export async function allowedDecisions(self: Installation): Promise<number> {
+  return (await self.broker.store.decisions({ allow: true })).length
+}
+
+/** The code under which the last decision was logged; null for an allow. */
+export async function lastLoggedCode(self: Installation): Promise<string | null | undefined> {
+  return (await self.broker.store.decisions()).at(-1)?.code
+}
