@@ -104,7 +104,7 @@ describe('a closure manifest', () => {
   })
 
   test('parses back to itself for any acyclic closure', () => {
-    const letters = [...'0123456789abcdfg']
+    const letters = '0123456789abcdfg'.split('')
     fc.assert(
       fc.property(fc.array(fc.array(fc.nat(), { maxLength: 4 }), { maxLength: 15 }), (edges) => {
         const used = letters.slice(0, edges.length + 1)
