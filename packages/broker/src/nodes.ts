@@ -74,13 +74,4 @@ export class NodeBook {
       throw new BrokerError('NODE_EXPIRED', `the enrolment of node ${quote(id)} has expired`)
     return node
   }
-
-  all(): IterableIterator<Node> {
-    return this.#nodes.values()
-  }
-
-  hasKey(thumbprint: string): boolean {
-    for (const node of this.#nodes.values()) if (node.keyThumbprint === thumbprint) return true
-    return false
-  }
 }
