@@ -27,3 +27,13 @@ export async function allowedDecisions(self: Installation, node: { id: string })
 export async function lastLoggedCode(self: Installation): Promise<string | null | undefined> {
   return (await self.broker.store.decisions()).at(-1)?.code
 }
+
+/** As {@link allowedDecisions}, asked over the admin socket. */
+export async function allowedDecisionsOf(
+  self: Installation,
+  node: { id: string },
+): Promise<number> {
+  const response = await self.request('GET', '/v1/decisions?allow=true', undefined, true)
+  const { decisions } = (await response.json()) as { decisions: { node: string }[] }
+  return decisions.filter((decision) => decision.node === node.id).length
+}
