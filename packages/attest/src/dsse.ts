@@ -14,7 +14,7 @@ import { canonicalize } from './canonical-json.ts'
 import { AttestError, quote } from './error.ts'
 import { verifySignature, type SigningKey, type VerifyingKey } from './keys.ts'
 import { asArray, asObject, asString, mismatch, within, type Place } from './shape.ts'
-import { parseStrictJson, type JsonLimits } from './strict-json.ts'
+import { decodeJsonText, parseStrictJson, type JsonLimits } from './strict-json.ts'
 
 /** The only payload type Bagcheck signs, and the default that {@link verifyEnvelope} demands. */
 export const IN_TOTO_PAYLOAD_TYPE = 'application/vnd.in-toto+json'
@@ -83,6 +83,19 @@ export function formatEnvelope(envelope: Envelope): string {
 export function parseEnvelope(bytes: Uint8Array, limits: JsonLimits = {}): Envelope {
   const value = parseStrictJson(bytes, { maxBytes: MAX_ENVELOPE_BYTES, ...limits })
   return envelopeFromJson(value, { at: 'envelope', code: 'DSSE_ENVELOPE' })
+}
+
+/**
+ * Reads the envelopes of a JSON Lines file (`*.intoto.jsonl`), one a line. The file as a whole is
+ * not authenticated: lines may have been added, left out or moved.
+ *
+ * @param limits for the whole file; default 4 MiB
+ * @throws {AttestError} JSON_*; DSSE_ENVELOPE, DSSE_LIMIT
+ */
+export function parseEnvelopeLines(bytes: Uint8Array, limits: JsonLimits = {}): Envelope[] {
+  const text = decodeJsonText(bytes, limits.maxBytes ?? MAX_ENVELOPE_BYTES)
+  const lines = text.replace(/\n$/, '').split('\n')
+  return lines.map((line) => parseEnvelope(Buffer.from(line), limits))
 }
 
 /** Reads an envelope from a JSON value that is part of something else. */

@@ -21,6 +21,10 @@ export {
   type FlakeInput,
   type Rebuild,
 } from './closure-predicate.ts'
+export { collectBuildFacts, type BuildFactsOptions } from './build-facts.ts'
+export { type NixProgramOptions } from './nix-settings.ts'
+export { parseFlakeLock } from './flake-lock.ts'
+export { createProvenance, type Provenance, type ProvenanceInput } from './provenance.ts'
 export { closureLabels } from './labels.ts'
 export {
   formatVerifyingKey,
@@ -38,6 +42,7 @@ export {
   formatEnvelope,
   pae,
   parseEnvelope,
+  parseEnvelopeLines,
   signEnvelope,
   verifyEnvelope,
   type Envelope,

@@ -34,6 +34,11 @@ export interface SigningKey extends VerifyingKey {
 
 const MAX_PEM_LENGTH = 4096
 const SPKI_LENGTH = 91
+// ecPublicKey, prime256v1, and a bit string that starts with an uncompressed point.
+const SPKI_HEAD: Buffer = Buffer.from(
+  '3059301306072a8648ce3d020106082a8648ce3d03010703420004',
+  'hex',
+)
 // A sequence of two integers of at most 33 bytes each.
 const MAX_SIGNATURE_LENGTH = 72
 
@@ -93,12 +98,7 @@ export function verifyingKeyFromSpki(spki: Uint8Array | string): VerifyingKey {
   }
   checkAlgorithm(key)
   const verifying = verifyingKeyOf(key)
-  if (Buffer.compare(verifying.spki, der) !== 0)
-    throw new AttestError(
-      'KEY_ENCODING',
-      `expected the canonical encoding of the key (named curve, uncompressed point, ` +
-        `${SPKI_LENGTH} bytes), saw another one of ${der.length} bytes`,
-    )
+  if (Buffer.compare(verifying.spki, der) !== 0) throw notCanonical(der)
   return verifying
 }
 
@@ -125,9 +125,23 @@ function signingKeyOf(privateKey: KeyObject): SigningKey {
   }
 }
 
+// OpenSSL writes a key in the form it was read in, so exporting it again does not make it canonical.
 function verifyingKeyOf(key: KeyObject): VerifyingKey {
   const spki = new Uint8Array(key.export({ type: 'spki', format: 'der' }))
+  if (
+    spki.length !== SPKI_LENGTH ||
+    !Buffer.from(spki).subarray(0, SPKI_HEAD.length).equals(SPKI_HEAD)
+  )
+    throw notCanonical(spki)
   return { keyId: sha256Hex(spki), spki, key }
+}
+
+function notCanonical(der: Uint8Array): AttestError {
+  return new AttestError(
+    'KEY_ENCODING',
+    `expected the canonical encoding of a P-256 key (named curve, uncompressed point, ` +
+      `${SPKI_LENGTH} bytes), saw another one of ${der.length} bytes`,
+  )
 }
 
 function checkAlgorithm(key: KeyObject): void {

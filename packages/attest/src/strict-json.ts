@@ -56,8 +56,8 @@ export function decodeJsonText(bytes: Uint8Array, maxBytes: number): string {
 }
 
 const WHITESPACE = /[ \t\n\r]*/y
-const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
+const CONTROL = /[\u0000-\u001f]/
 const INTEGER = /^-?[0-9]+$/
 
 class Parser {
@@ -138,10 +138,15 @@ class Parser {
   }
 
   #parseString(): string {
-    const token = this.#match(STRING)
-    if (token === undefined) throw this.#unexpected('a string')
-    // The token is one well-formed JSON string, so JSON.parse only resolves its escapes.
-    const value = token.includes('\\') ? (JSON.parse(token) as string) : token.slice(1, -1)
+    const start = this.#at
+    if (this.#text[start] !== '"') throw this.#unexpected('a string')
+    const end = closingQuote(this.#text, start)
+    if (end < 0) throw this.#unexpected('a string with its closing quote')
+    const token = this.#text.slice(start, end + 1)
+    this.#at = end + 1
+    const value = decodeString(token)
+    if (value === undefined)
+      throw new AttestError('JSON_SYNTAX', `expected a JSON string, saw ${quote(token)}`)
     if (value.isWellFormed()) return value
     throw new AttestError(
       'JSON_VALUE',
@@ -186,5 +191,29 @@ class Parser {
       'JSON_SYNTAX',
       `expected ${expected} at character ${this.#at}, saw ${seen}`,
     )
+  }
+}
+
+/**
+ * Offset of the quote that closes the string opened at `start`, or -1. A loop and no regular
+ * expression: those keep a stack whose depth follows the length of the text.
+ */
+export function closingQuote(text: string, start: number): number {
+  for (let at = start + 1; at < text.length; at += 1) {
+    const unit = text.charCodeAt(at)
+    if (unit === 0x22) return at
+    if (unit === 0x5c) at += 1
+  }
+  return -1
+}
+
+// The native parser resolves the escapes, and refuses those that are none and raw controls.
+function decodeString(token: string): string | undefined {
+  if (!token.includes('\\')) return CONTROL.test(token) ? undefined : token.slice(1, -1)
+  try {
+    return JSON.parse(token) as string
+  } catch {
+    // The caller says what was expected.
+    return undefined
   }
 }

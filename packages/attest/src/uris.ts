@@ -27,8 +27,10 @@ export const BAN_V1: string = `${NAMESPACE}/attestation/ban/v1`
 
 /** Extension member of a verification summary that describes the token of a decision. */
 export const VSA_TOKEN_V1: string = `${NAMESPACE}/vsa/token/v1`
-/** `buildType` of our build provenance. */
+/** `buildType` of the provenance of a flake. */
 export const NIX_FLAKE_BUILD_TYPE_V1: string = `${NAMESPACE}/buildtypes/nix-flake/v1`
+/** `buildType` of the provenance of a derivation of which no flake is known. */
+export const NIX_DERIVATION_BUILD_TYPE_V1: string = `${NAMESPACE}/buildtypes/nix-derivation/v1`
 
 /** @see https://slsa.dev/spec/v1.2/build-provenance */
 export const SLSA_PROVENANCE_V1 = 'https://slsa.dev/provenance/v1'

@@ -16,6 +16,7 @@ export const CLI_ERROR_CODES = [
   'NIX_DAEMON',
   'NOT_FOUND',
   'NOT_ROOT',
+  'POLICY_SOURCE',
   'REFUSED',
   'TOOL_MISSING',
   'TOOL_UNSUITABLE',

@@ -48,11 +48,12 @@ async function start(
   if (target.kind === 'group') {
     const [word] = invocation.rest
     if (word === '--help' || word === '-h') return showHelp()
-    if (target.fallback === undefined || word === undefined) {
+    const { fallback } = target
+    if (fallback === undefined || (word === undefined && fallback.least > 0)) {
       const what = word === undefined ? 'needs a command' : `does not take ${JSON.stringify(word)}`
       throw new CliError('USAGE', `"${name}" ${what}; see "${name} --help"`)
     }
-    target = target.fallback
+    target = fallback
   }
   const { values, args, json, help: asked } = parseOptions(name, target, invocation.rest, env)
   if (asked) return showHelp()

@@ -1,5 +1,13 @@
 import { describe, expect, test } from 'vitest'
-import { command, findCommand, group, nearest, parseOptions, type Command, type Group } from '../src/command.ts'
+import {
+  command,
+  findCommand,
+  group,
+  nearest,
+  parseOptions,
+  type Command,
+  type Group,
+} from '../src/command.ts'
 import { CliError } from '../src/error.ts'
 import { help } from '../src/help.ts'
 import { TABLE } from '../src/table.ts'
@@ -29,11 +37,14 @@ describe('every command', () => {
     expect(entry.summary).not.toMatch(/\. /)
   })
 
-  test.each(all)('"%s" refuses an option that it does not have, with exit code 2', async (words) => {
-    const { code, stdout, stderr } = await run([...words.split(' '), '--no-such-option'])
-    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
-    expect(stderr).toMatch(/^bagcheck: USAGE: /)
-  })
+  test.each(all)(
+    '"%s" refuses an option that it does not have, with exit code 2',
+    async (words) => {
+      const { code, stdout, stderr } = await run([...words.split(' '), '--no-such-option'])
+      expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+      expect(stderr).toMatch(/^bagcheck: USAGE: /)
+    },
+  )
 
   test('the help of "bagcheck" names all of them', async () => {
     const { stdout } = await run(['--help'])

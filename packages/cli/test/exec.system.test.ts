@@ -1,6 +1,14 @@
 // Real processes in real cgroups. Needs root and a writable unified hierarchy, as `npm test` has them.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -14,7 +22,8 @@ const uid = '61050'
 const ready = process.getuid?.() === 0 && process.env[PRIVATE_ROOT_VARIABLE] !== undefined
 if (!ready) {
   const reason = 'not in a private root (npm test makes one when it runs as root)'
-  if (process.env['CI'] === 'true') throw new Error(`tests of bagcheck exec are required: ${reason}`)
+  if (process.env['CI'] === 'true')
+    throw new Error(`tests of bagcheck exec are required: ${reason}`)
   console.warn(`tests of bagcheck exec are skipped: ${reason}`)
 }
 
@@ -56,7 +65,8 @@ describe.runIf(ready)('bagcheck exec', () => {
   }
 
   test('the unit runs as the user, alone in its groups, with no new privileges and no capabilities', () => {
-    const script = 'id -u; id -G; grep -E "^(NoNewPrivs|Cap(Inh|Prm|Eff|Bnd|Amb))" /proc/self/status'
+    const script =
+      'id -u; id -G; grep -E "^(NoNewPrivs|Cap(Inh|Prm|Eff|Bnd|Amb))" /proc/self/status'
     const { stdout } = runUnit('who', '--', '/bin/sh', '-c', script)
     const none = '\t0000000000000000'
     expect(String(stdout)).toBe(
@@ -67,7 +77,10 @@ describe.runIf(ready)('bagcheck exec', () => {
   test('the environment is PATH and what was given, nothing of ours', () => {
     const { stdout } = runUnit('env', '--env', 'A=b c', '--', '/usr/bin/env')
     const lines = String(stdout).trim().split('\n').toSorted()
-    expect(lines.filter((line) => !line.startsWith('PWD='))).toEqual(['A=b c', 'PATH=/usr/bin:/bin'])
+    expect(lines.filter((line) => !line.startsWith('PWD='))).toEqual([
+      'A=b c',
+      'PATH=/usr/bin:/bin',
+    ])
   })
 
   test('the exit code is that of the program; a signal that ends it gives 128 + N', async () => {
@@ -162,7 +175,13 @@ describe.runIf(ready)('bagcheck exec', () => {
   })
 
   test('without a place for cgroups it says what to do', () => {
-    const { status, stderr } = runUnit('nowhere', '--cgroup-parent', '/proc/none', '--', '/bin/true')
+    const { status, stderr } = runUnit(
+      'nowhere',
+      '--cgroup-parent',
+      '/proc/none',
+      '--',
+      '/bin/true',
+    )
     expect(status).toBe(3)
     expect(String(stderr)).toMatch(/^bagcheck: CGROUP_UNAVAILABLE: .*--cgroup-parent/)
   })

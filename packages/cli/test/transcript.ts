@@ -41,7 +41,13 @@ export async function replay(file: string): Promise<{ seen: string; expected: st
   for (const line of commandsOf(expected)) {
     const { code, stdout, stderr } = await run(splitWords(line))
     const marked = stderr.replaceAll(/^(?=.)/gm, '! ')
-    parts.push(`$ bagcheck ${line}`.trimEnd() + '\n' + stdout + marked + (code === 0 ? '' : `[exit ${code}]\n`))
+    parts.push(
+      `$ bagcheck ${line}`.trimEnd() +
+        '\n' +
+        stdout +
+        marked +
+        (code === 0 ? '' : `[exit ${code}]\n`),
+    )
   }
   const seen = head + parts.join('\n')
   if (process.env['BAGCHECK_UPDATE'] === '1') writeFileSync(file, seen)

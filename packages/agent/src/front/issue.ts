@@ -89,6 +89,7 @@ async function issueOnce(
   const measurement = await context.measure(request.instance)
   const fitting = await roots.fitting(measurement)
   if (now() - measurement.measuredAtMs > MAX_AGE_MS) return undefined
+  const { startStack: _ours, ...instance } = request.instance
   const evidence: Evidence = {
     schema: 'bagcheck.evidence/v1',
     iss: node.node,
@@ -100,7 +101,7 @@ async function issueOnce(
     counter: context.state.nextCounter(),
     profile: null,
     workloadKey: request.workloadKey,
-    instance: request.instance,
+    instance,
     previousDecision: request.previousDecision,
     facts: {
       audience: request.audience,

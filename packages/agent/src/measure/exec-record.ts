@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path'
 import { AgentError, quote } from '../error.ts'
 import { cgroupInode, isWithin } from './cgroup.ts'
-import { formatDevice, readInstance, readStat } from './instance.ts'
+import { formatDevice, readInstance } from './instance.ts'
 import type { LaunchContract } from './messages.ts'
 
 const MAX_RECORD_BYTES = 256 * 1024
@@ -158,7 +158,7 @@ function isIntact(record: ExecRecord): boolean {
       instance.startCode === record.startCode &&
       instance.device === record.executableDevice &&
       instance.inode === record.executableInode &&
-      readStat(record.pid).startStack === record.startStack
+      instance.startStack === record.startStack
     )
   } catch (error) {
     if (error instanceof AgentError && error.code === 'PROCESS_GONE') return false

@@ -1,5 +1,6 @@
 // The process instance: which program runs in which process. A pidfd pins the process but says nothing
-// of exec, after which pid, start time and ids are the same; exe and the address of its text are not.
+// of exec, after which pid, start time and ids are the same; exe, or the addresses of text and stack, are
+// not.
 import { statSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
 import type { ProcessInstance } from './messages.ts'
@@ -27,6 +28,7 @@ export function readInstance(pid: number): ProcessInstance {
     device: formatDevice(dev),
     inode: String(ino),
     startCode: stat.startCode,
+    startStack: stat.startStack,
   }
 }
 
@@ -37,7 +39,8 @@ export function sameInstance(a: ProcessInstance, b: ProcessInstance): boolean {
     a.startTicks === b.startTicks &&
     a.device === b.device &&
     a.inode === b.inode &&
-    a.startCode === b.startCode
+    a.startCode === b.startCode &&
+    a.startStack === b.startStack
   )
 }
 
@@ -56,8 +59,8 @@ export function assertInstance(instance: ProcessInstance): void {
 
 /** One string per instance, for a map's key. */
 export function instanceKey(instance: ProcessInstance): string {
-  const { pid, startTicks, device, inode, startCode } = instance
-  return `${pid}/${startTicks}/${device}/${inode}/${startCode}`
+  const { pid, startTicks, device, inode, startCode, startStack } = instance
+  return `${pid}/${startTicks}/${device}/${inode}/${startCode}/${startStack}`
 }
 
 /** `st_dev` as `major:minor`, the form of maps and mountinfo; <sys/sysmacros.h>. */

@@ -11,8 +11,11 @@ export type MappedFile = ProcessFacts['executable']
 export type UnitFacts = Evidence['facts']['unit']
 /** How the unit was started. */
 export type LaunchContract = NonNullable<UnitFacts['contract']>
-/** One program in one process: the pid alone is reused, and the start time survives exec. */
-export type ProcessInstance = Evidence['instance']
+/**
+ * One program in one process: the pid alone is reused, and the start time survives exec. A program that is
+ * not position-independent has its text at the same address each time; its stack is elsewhere.
+ */
+export type ProcessInstance = Evidence['instance'] & { readonly startStack: number }
 
 /** Where the measurer looks. */
 export interface MeasurerOptions {

@@ -19,6 +19,7 @@ export interface Mount {
 
 /** @throws {AgentError} PROC_FORMAT, MEASUREMENT_LIMIT */
 export function parseMountinfo(text: string): Mount[] {
+  if (text === '') return [] // a root directory from which no mount can be seen
   if (!text.endsWith('\n')) throw malformed(text.slice(-80))
   const lines = text.slice(0, -1).split('\n')
   if (lines.length > MAX_MOUNTS)

@@ -9,7 +9,8 @@ import { buildFileList, parseStorePath, storePathName } from '@bagcheck/nix'
 import { readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
-import { readSmallText, writeOutput } from '../files.ts'
+import { MAX_SMALL_BYTES, readInput, readSmallText, writeOutput } from '../files.ts'
+import { rfc3339 } from '../time.ts'
 
 export const attestRoot = command({
   summary: 'Attest a closure: sign what it is and how it was built (CI).',
@@ -29,7 +30,7 @@ export const attestRoot = command({
     ...SOURCE_OPTIONS,
   },
   examples: ['bagcheck attest $(nix build --print-out-paths) --key ci.pem -o out/'],
-  run: async ({ signal, now, result, progress }, values, [argument = '']) => {
+  run: async ({ env, signal, now, result, progress }, values, [argument = '']) => {
     if (values.pure && values.impure) throw new CliError('USAGE', 'either --pure or --impure')
     const root = parseStorePath(argument)
     const key = parseSigningKey(await readSmallText(values.key))
@@ -39,11 +40,12 @@ export const attestRoot = command({
       onProgress: ({ paths, totalPaths }) => progress(`hashed ${paths} of ${totalPaths} paths`),
     })
     const impure = values.impure ? true : values.pure ? false : undefined
-    const facts = await collectBuildFacts(root, manifest, {
+    const facts = await collectBuildFacts(manifest, {
+      nix: { environment: { ...env }, signal },
       ...(impure === undefined ? {} : { impure }),
-      ...(values['flake-lock'] && { flakeLock: await readSmallText(values['flake-lock']) }),
-      ...(values.database && { database: values.database }),
-      signal,
+      ...(values['flake-lock'] && {
+        flakeLock: await readInput(values['flake-lock'], MAX_SMALL_BYTES),
+      }),
     })
     const { bundle, intotoJsonl, labels } = createClosureAttestation({
       manifest,
@@ -59,7 +61,10 @@ export const attestRoot = command({
     await writeOutput(`${base}.labels.json`, `${JSON.stringify(labels, null, 2)}\n`)
     const builderId = values['builder-id']
     if (builderId !== undefined) {
-      const provenance = createProvenance({ manifest, facts, key, builderId, finishedOn: now() })
+      const provenance = createProvenance({
+        ...{ manifest, files, facts, key, builderId },
+        finishedOn: rfc3339(now()),
+      })
       await writeOutput(`${base}.provenance.sigstore.json`, provenance.bundle)
     }
     result(

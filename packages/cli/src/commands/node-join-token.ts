@@ -4,6 +4,7 @@ import { createJoinToken } from '@bagcheck/policy'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
 import { readSmallText, writeSecret } from '../files.ts'
+import { rfc3339 } from '../time.ts'
 
 export const nodeJoinToken = command({
   summary: 'Sign a join token: one node may enrol with it, once.',
@@ -43,15 +44,15 @@ export const nodeJoinToken = command({
       installation: values.installation,
       tokenId: randomBytes(16).toString('hex'),
       nodeClass: values.class,
-      notBefore,
-      expires: new Date(notBefore.getTime() + count('--minutes', values.minutes) * 60_000),
+      notBefore: rfc3339(notBefore),
+      expires: rfc3339(new Date(notBefore.getTime() + count('--minutes', values.minutes) * 60_000)),
       nodeExpiresSeconds: count('--node-days', values['node-days']) * 86_400,
     }
     await writeSecret(values.output, formatEnvelope(createJoinToken(token, key)))
-    const until = token.expires.toISOString()
-    result({ file: values.output, tokenId: token.tokenId, expires: until }, [
-      `join token  ${values.output}, id ${token.tokenId}`,
-      `good for    one node of class ${values.class}, until ${until}`,
+    const { tokenId, expires } = token
+    result({ file: values.output, tokenId, expires }, [
+      `join token  ${values.output}, id ${tokenId}`,
+      `good for    one node of class ${values.class}, until ${expires}`,
     ])
   },
 })

@@ -6,9 +6,8 @@ export const policyCheck = command({
   positionals: 'FILE',
   examples: ['bagcheck policy check policy.yaml'],
   run: async ({ result, warn }, _values, [file = '']) => {
-    const { policy, warnings } = await compileFile(file)
-    for (const warning of warnings) warn(warning)
-    const roles = Object.values(policy.roles)
+    const { policy, warnings } = await compileFile(file, warn)
+    const roles = [...policy.roles.values()]
     const roots = roles.reduce((sum, role) => sum + role.roots.length, 0)
     result(
       { ok: true, installation: policy.installation, version: policy.version, roots, warnings },

@@ -12,8 +12,7 @@ export const policyCompile = command({
   },
   examples: ['bagcheck policy compile policy.yaml -o policy.json'],
   run: async ({ result, warn }, { output }, [file = '']) => {
-    const { policy, json, warnings } = await compileFile(file)
-    for (const warning of warnings) warn(warning)
+    const { policy, json } = await compileFile(file, warn)
     await writeOutput(output, json)
     const sha256 = sha256Hex(json)
     result({ file: output, version: policy.version, sha256 }, [

@@ -6,10 +6,16 @@ import {
   type SigningKey,
 } from '@bagcheck/attest'
 import { generateNoteKey } from '@bagcheck/log'
-import { createTrustRoot, trustRootDigest } from '@bagcheck/policy'
+import {
+  createTrustRoot,
+  trustRootDigest,
+  type TrustRole,
+  type TrustRootInput,
+} from '@bagcheck/policy'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
 import { writeOutput, writeSecret } from '../files.ts'
+import { rfc3339 } from '../time.ts'
 
 const DAY_MS = 86_400_000
 
@@ -41,7 +47,7 @@ export const policyInit = command({
     origin: {
       type: 'string',
       value: 'NAME',
-      help: 'origin of the log; default: bagcheck/INSTALLATION',
+      help: 'origin of the log; default: INSTALLATION.bagcheck.log',
     },
   },
   examples: ['bagcheck policy init --installation production -o trust/ --policy 2/3'],
@@ -51,7 +57,7 @@ export const policyInit = command({
       throw new CliError('USAGE', 'an installation is named with a-z, 0-9, "." and "-", 64 at most')
     if (!/^[1-9][0-9]{0,4}$/.test(values['expires-days']))
       throw new CliError('USAGE', '--expires-days takes a number of days')
-    const sizes: Readonly<Record<string, RoleSize>> = {
+    const sizes: Readonly<Record<TrustRole, RoleSize>> = {
       root: parseSize('--root', values.root),
       policy: parseSize('--policy', values.policy),
       approvals: parseSize('--approvals', values.approvals),
@@ -69,36 +75,41 @@ export const policyInit = command({
         keys.set(name, signing)
       }
     }
-    const log = generateNoteKey(values.origin ?? `bagcheck/${installation}`)
+    const origin = values.origin ?? `${installation}.bagcheck.log`
+    const log = generateNoteKey(origin)
     await writeSecret(join(folder, 'log.key'), `${log.secretKey}\n`)
     await writeOutput(join(folder, 'log.pub'), `${log.vkey}\n`)
 
-    const of = (role: string): [string, SigningKey][] =>
-      [...keys].filter(([name]) => name === role || name.startsWith(`${role}-`))
-    const expires = new Date(now().getTime() + Number(values['expires-days']) * DAY_MS)
+    const role = (name: TrustRole): TrustRootInput['roles'][TrustRole] => ({
+      threshold: sizes[name].threshold,
+      keys: [...keys]
+        .filter(([key]) => key === name || key.startsWith(`${name}-`))
+        .map(([key, signing]) => ({ name: key, key: signing })),
+    })
+    const expires = rfc3339(new Date(now().getTime() + Number(values['expires-days']) * DAY_MS))
     const envelope = createTrustRoot(
       {
         installation,
         version: 1,
         expires,
         prev: null,
-        keys: [...keys].map(([name, key]) => ({ name, key })),
-        roles: Object.fromEntries(
-          Object.entries(sizes).map(([role, { threshold }]) => [
-            role,
-            { threshold, keys: of(role).map(([, key]) => key) },
-          ]),
-        ),
-        log: { origin: values.origin ?? `bagcheck/${installation}`, keys: [log.vkey] },
+        roles: {
+          root: role('root'),
+          policy: role('policy'),
+          approvals: role('approvals'),
+          enrolment: role('enrolment'),
+          broker: role('broker'),
+        },
+        log: { origin, keys: [log.vkey] },
       },
-      of('root').map(([, key]) => key),
+      [...keys].filter(([name]) => /^root(-|$)/.test(name)).map(([, key]) => key),
     )
     const text = formatEnvelope(envelope)
     const file = join(output, 'root.json')
     await writeOutput(file, text)
     const pin = trustRootDigest(text)
-    result({ installation, file, pin, keys: [...keys.keys()], expires: expires.toISOString() }, [
-      `trust root   ${file}, version 1, until ${expires.toISOString()}`,
+    result({ installation, file, pin, keys: [...keys.keys()], expires }, [
+      `trust root   ${file}, version 1, until ${expires}`,
       `keys         ${folder}: ${[...keys.keys(), 'log'].join(', ')}`,
       `pin this     sha256:${pin}`,
     ])

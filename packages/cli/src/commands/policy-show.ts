@@ -1,5 +1,4 @@
-import { parseEnvelope } from '@bagcheck/attest'
-import { verifyPolicyAt, verifyTrustRootChain } from '@bagcheck/policy'
+import { verifyPolicyDocument, verifyTrustRootChain } from '@bagcheck/policy'
 import { BROKER_OPTIONS, openBroker } from '../broker-access.ts'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
@@ -18,25 +17,29 @@ export const policyShow = command({
       pin: await readPin(values.trust),
       now: now(),
     })
-    const envelope = parseEnvelope(Buffer.from(answer.envelope))
-    const { policy, sha256, signers } = verifyPolicyAt(
-      { json: answer.policy, envelope },
-      root,
-      now(),
-    )
-    const names = signers.map((key) => root.keys.get(key.keyId)?.name ?? key.keyId)
+    const signed = { json: answer.policy, envelope: answer.envelope }
+    const { policy, sha256, signers } = verifyPolicyDocument(signed, root)
+    const names = signers.map((keyId) => root.names.get(keyId) ?? keyId)
     const lines = [
       `policy   version ${policy.version} for ${policy.installation}, until ${policy.expires}`,
       `sha256   ${sha256}`,
       `signed   by ${names.join(', ')}; entry ${answer.logIndex} in the log`,
     ]
-    for (const [name, role] of Object.entries(policy.roles)) {
+    for (const [name, role] of policy.roles) {
       lines.push('', `role ${name}: unit ${role.unit.launcher}:${role.unit.name}, uid ${role.uid}`)
-      for (const [audience, { profile, ttlSeconds }] of Object.entries(role.audiences))
+      for (const [audience, { profile, ttlSeconds }] of role.audiences)
         lines.push(`  audience ${audience}: ${profile}, ${ttlSeconds.min} to ${ttlSeconds.max} s`)
       for (const { root: path, closure, state } of role.roots)
         lines.push(`  ${state} ${path}`, `    closure ${closure}`)
     }
-    result({ version: policy.version, sha256, signers: names, policy }, lines)
+    result(
+      {
+        version: policy.version,
+        sha256,
+        signers: names,
+        policy: JSON.parse(answer.policy) as unknown,
+      },
+      lines,
+    )
   },
 })

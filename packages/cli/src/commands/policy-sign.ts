@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path'
-import { formatEnvelope, parseEnvelope, parseSigningKey } from '@bagcheck/attest'
+import { formatEnvelope, parseEnvelope, parseSigningKey, sha256Hex } from '@bagcheck/attest'
 import {
   MAX_POLICY_BYTES,
   addPolicySignature,
@@ -32,15 +32,12 @@ export const policySign = command({
     const policy = parsePolicy(json)
     const key = parseSigningKey(await readSmallText(values.key))
     const output = values.output ?? join(dirname(file), 'policy.dsse.json')
+    const previous = await digestOfPrevious(values.previous, policy.version)
     const before = await readSmallText(output).catch(() => undefined)
     const envelope =
       before === undefined
-        ? createPolicyEnvelope(
-            json,
-            { prev: await readPrevious(values.previous, policy.version) },
-            [key],
-          )
-        : addPolicySignature(parseEnvelope(Buffer.from(before)), json, key)
+        ? createPolicyEnvelope(json, previous, [key])
+        : addPolicySignature(json, previous, parseEnvelope(Buffer.from(before)), key)
     await writeOutput(output, formatEnvelope(envelope))
     const count = envelope.signatures.length
     result(
@@ -50,12 +47,12 @@ export const policySign = command({
   },
 })
 
-async function readPrevious(file: string | undefined, version: number): Promise<string | null> {
+async function digestOfPrevious(file: string | undefined, version: number): Promise<string | null> {
   if (version === 1) {
     if (file === undefined) return null
     throw new CliError('USAGE', 'version 1 has no --previous')
   }
   if (file === undefined)
     throw new CliError('USAGE', `version ${version} needs --previous, the policy.json before it`)
-  return (await readInput(file, MAX_POLICY_BYTES)).toString('utf8')
+  return sha256Hex(await readInput(file, MAX_POLICY_BYTES))
 }

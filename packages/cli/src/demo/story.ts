@@ -359,7 +359,7 @@ class Story {
     const service = this.#startOrders('orders', { instance: 'user', uid: 61_009 })
     const { reasons } = await nextDenial(service)
     await service.stop()
-    expectCode(reasons, 'UID')
+    expectCode(reasons, 'UID_NOT_ALLOWED')
     return { seen: sayReasons(reasons), facts: { reasons } }
   }
 

@@ -28,6 +28,7 @@ import {
   verifyClosureAttestation,
   verifySignature,
   verifyStatement,
+  verifyingKeyFromSpki,
   type Envelope,
   type VerifyingKey,
 } from '@bagcheck/attest'
@@ -36,10 +37,10 @@ import { parseFileList, parseManifest, type Sha256 } from '@bagcheck/nix'
 import {
   evaluate,
   verifyJoinToken,
-  verifyPolicyAt,
+  verifyPolicyDocument,
   verifyTrustRootChain,
   trustRootDigest,
-  type ApprovedClosure,
+  type AttestedClosure,
   type TrustRoot,
   type VerifiedPolicy,
 } from '@bagcheck/policy'
@@ -105,7 +106,7 @@ export function verifyEvidenceBundle(
   const root = link('trust root', () =>
     verifyTrustRootChain(bundle.rootChain, { pin, now: issuedAt }),
   )
-  const policy = link('policy', () => readPolicy(bundle, root, issuedAt))
+  const policy = link('policy', () => verifyPolicyDocument(bundle.policy, root))
   const checkpoint = link('checkpoint', () => openCheckpoint(bundle.checkpoint, root.log.keys))
   const decision = link('decision', () => readDecision(bundle, root, policy))
   const enrolment = link('enrolment', () => readEnrolment(bundle, root, decision))
@@ -125,7 +126,7 @@ export function verifyEvidenceBundle(
     pin,
     checkpoint,
     leafIndex: bundle.decision.leafIndex,
-    policySigners: policy.signers.map((key) => nameOf(root, key)),
+    policySigners: policy.signers.map((keyId) => root.names.get(keyId) ?? keyId),
     attestationSigner: closure.attestation.signer.keyId,
     paths: closure.manifest.entries.length,
     files: closure.files.files.length,
@@ -138,11 +139,6 @@ function readBundle(bytes: Uint8Array): EvidenceBundle {
   if (parsed.success) return parsed.data
   const [issue] = parsed.error.issues
   throw mismatch(`${issue?.path.join('.')}: ${issue?.message}`)
-}
-
-function readPolicy(bundle: EvidenceBundle, root: TrustRoot, now: Date): VerifiedPolicy {
-  const { json, envelope } = bundle.policy
-  return verifyPolicyAt({ json, envelope: envelopeOf(envelope) }, root, now)
 }
 
 function readDecision(
@@ -225,9 +221,9 @@ function readClosure(
   bundle: EvidenceBundle,
   policy: VerifiedPolicy,
   decision: AllowedDecision,
-): ApprovedClosure {
+): AttestedClosure {
   const { manifest: manifestText, files: filesText } = bundle.attestation
-  const signers = [...policy.signerKeys]
+  const signers = [...policy.policy.signers.values()].map(({ spki }) => verifyingKeyFromSpki(spki))
   const attestation = verifyClosureAttestation(attestationEnvelope(bundle), signers)
   const manifest = parseManifest(Buffer.from(manifestText))
   const files = parseFileList(Buffer.from(filesText))
@@ -242,7 +238,7 @@ function checkLogged(
   bundle: EvidenceBundle,
   checkpoint: Checkpoint,
   root: TrustRoot,
-  closure: ApprovedClosure,
+  closure: AttestedClosure,
 ): void {
   const brokerKeys = root.roles.broker.keys
   const entries = [
@@ -273,7 +269,7 @@ function evaluateAgain(
   policy: VerifiedPolicy,
   evidence: Evidence,
   enrolment: Enrolment,
-  closure: ApprovedClosure,
+  closure: AttestedClosure,
   decision: AllowedDecision,
 ): void {
   const verdict = evaluate(policy, evidence.facts, {
@@ -327,10 +323,6 @@ function firstSigner(envelope: Envelope, keys: readonly VerifyingKey[]): Verifyi
   const signed = pae(envelope.payloadType, envelope.payload)
   const sig = envelope.signatures[0]?.sig
   return sig && keys.find((key) => verifySignature(key, signed, sig))
-}
-
-function nameOf(root: TrustRoot, key: VerifyingKey): string {
-  return root.keys.get(key.keyId)?.name ?? key.keyId
 }
 
 function decodePart(part: string): unknown {
