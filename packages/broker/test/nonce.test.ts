@@ -1,9 +1,10 @@
+import { createSecretKey, type KeyObject } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { issueNonce, NonceBook, type NonceUse } from '../src/nonce.ts'
 import { uuidV7 } from '../src/uuid.ts'
 
-const KEY = new Uint8Array(32).fill(7)
+const KEY = createSecretKey(new Uint8Array(32).fill(7))
 const RANDOM = new Uint8Array(12).fill(1)
 const NOW = 1_800_000_000
 const use: NonceUse = { node: 'node-1', purpose: 'issue' }
@@ -56,8 +57,8 @@ describe('a nonce', () => {
 
   test('is bound to key, node and purpose', () => {
     const nonce = issueNonce(KEY, use, NOW, RANDOM)
-    const others: [Uint8Array, NonceUse][] = [
-      [new Uint8Array(32), use],
+    const others: [KeyObject, NonceUse][] = [
+      [createSecretKey(new Uint8Array(32)), use],
       [KEY, { ...use, node: 'node-2' }],
       [KEY, { ...use, purpose: 'renew' }],
       [KEY, { ...use, node: 'node-1\0issue' }],
