@@ -160,7 +160,6 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     const facts = await only({
       command: ['/bin/sleep', '1000'],
       environment: { LD_PRELOAD: library, SECRET: 'value' },
-      runs: '/',
     })
     expect(facts.files).toContainEqual(
       expect.objectContaining({ path: library, isStoreFile: false }),
@@ -387,7 +386,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
       ['in the store', SLEEP],
     ] as const
     for (const [title, command] of cases) {
-      await using unit = await start({ command: [...command], runs: '/' })
+      await using unit = await start({ command: [...command] })
       const instance = unit.instance()
       measurer.measure(instance)
       const times = Array.from({ length: 50 }, () => {
