@@ -75,6 +75,14 @@ async function linkage(program: string): Promise<{ loader: NamedFile; libraries:
   return { loader, libraries }
 }
 
+/** A library of this machine that lies beside its C library, and that Node does not need. */
+export async function findSpareLibrary(): Promise<string> {
+  const { libraries } = await linkage(process.execPath)
+  const libc = libraries.find(({ name }) => name.startsWith('libc.so'))
+  if (libc === undefined) throw new CliError('TOOL_UNSUITABLE', 'Node does not name a C library')
+  return realpathSync(join(dirname(libc.path), 'libresolv.so.2'))
+}
+
 /** The directory of perl's own modules that holds the sockets that the service needs. */
 async function perlModules(perl: string): Promise<string> {
   const { stdout } = await run(perl, [

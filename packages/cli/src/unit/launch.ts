@@ -6,7 +6,8 @@
 //   sh (root) joins the cgroup → setpriv becomes the user → env clears the environment → CMD
 //
 // all in one process id. Once /proc/PID/exe is CMD the cgroup is frozen, so that the record is complete
-// before CMD asks for anything, and thawed when the record is on disk.
+// before CMD gets far, and thawed when the record is on disk. A program that is quicker than the freeze is
+// not lost: NAME.starting, which holds the cgroup, tells the agent to wait for the record.
 // `--env` may hold LD_PRELOAD and the like; it is set only after root's privileges are gone.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { statSync, type BigIntStats } from 'node:fs'
@@ -52,7 +53,11 @@ export async function launchUnit(launch: Launch): Promise<number> {
   const unit = launch.instance === '' ? launch.name : `${launch.name}@${launch.instance}`
   const cgroup = await makeCgroup(launch.cgroupParent, unit)
   const recordFile = join(launch.unitsDirectory, `${unit}.json`)
+  const startingFile = join(launch.unitsDirectory, `${unit}.starting`)
   try {
+    await mkdir(launch.unitsDirectory, { recursive: true, mode: 0o700 })
+    await chmod(launch.unitsDirectory, 0o700)
+    await writeOutput(startingFile, `${cgroup.path}\n`, 0o600)
     const child = start(launch, program, cgroup)
     const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
     for (const signal of FORWARDED) process.on(signal, forward)
@@ -64,6 +69,7 @@ export async function launchUnit(launch: Launch): Promise<number> {
         )
       })
       const recorded = await record(launch, program, cgroup, child, recordFile)
+      await rm(startingFile, { force: true })
       const code = await ended
       if (!recorded && (code === NOT_EXECUTABLE || code === NOT_FOUND))
         throw new CliError('COMMAND_NOT_STARTED', `${program} could not be executed`)
@@ -73,6 +79,7 @@ export async function launchUnit(launch: Launch): Promise<number> {
     }
   } finally {
     await rm(recordFile, { force: true })
+    await rm(startingFile, { force: true })
     await removeCgroup(cgroup)
   }
 }
@@ -142,8 +149,6 @@ async function record(
     throw new CliError('COMMAND_NOT_STARTED', `${program} executed another program at once`)
   }
   const { uid, gid } = launch.account
-  await mkdir(launch.unitsDirectory, { recursive: true, mode: 0o700 })
-  await chmod(launch.unitsDirectory, 0o700)
   const contract = {
     schema: 'bagcheck.unit/v1',
     name: launch.name,
