@@ -7,12 +7,10 @@ import { access } from 'node:fs/promises'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { connectDaemon } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
 
 const run = promisify(execFile)
-
-/** Where the daemon of the private `/nix` listens. */
-export const DAEMON_SOCKET = '/nix/var/nix/daemon-socket/socket'
 
 /** Nix's settings for the demo, for daemon and client alike. */
 export const NIX_CONFIG: string = [
@@ -107,13 +105,11 @@ export async function startDaemon(signal: AbortSignal): Promise<ChildProcess> {
   daemon.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint = (complaint + text).slice(-4000)
   })
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (daemon.exitCode !== null) break
-    const up = await access(DAEMON_SOCKET).then(
-      () => true,
-      () => false,
-    )
-    if (up) return daemon
+  // The socket of an earlier daemon may still lie there, so what counts is an answer.
+  for (let attempt = 0; attempt < 200 && daemon.exitCode === null; attempt++) {
+    const answer = await connectDaemon({ timeoutMs: 1000 }).catch(() => undefined)
+    await answer?.close()
+    if (answer !== undefined) return daemon
     await sleep(25, undefined, { signal })
   }
   daemon.kill('SIGKILL')

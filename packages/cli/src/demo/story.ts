@@ -1,13 +1,14 @@
 // The story of the demo: every part real, in the order in which an operator would meet them, and after
 // that the attacks. Each step is also an end-to-end test (test/demo.system.test.ts).
 import { createHash } from 'node:crypto'
-import { copyFileSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { chmod } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { NIX_DAEMON_SOCKET, NIX_DATABASE_FILE } from '@bagcheck/nix'
 import type { Context } from '../command.ts'
 import { CliError } from '../error.ts'
 import type { Actor, ActorEvent } from './actor.ts'
-import { buildBags, findSpareLibrary, startDaemon, BAGS, DAEMON_SOCKET, type Bag } from './build.ts'
+import { buildBags, findSpareLibrary, startDaemon, BAGS, type Bag } from './build.ts'
 import { policyText, TTL_SECONDS, UNITS, type AttestedRoot } from './policy-text.ts'
 import { findFreePort, INSTALLATION, makePlaces, Stage, type Places } from './stage.ts'
 import { StoryEnded, Teller, type StepResult, type Told } from './teller.ts'
@@ -39,6 +40,9 @@ export const STEPS = [
 ] as const
 export type StepId = (typeof STEPS)[number]
 
+/** The exported evidence of the first token. */
+const BUNDLE = 'token.evidence.json'
+
 /** Longest wait for a service to be answered. */
 const ANSWER_MS = 20_000
 
@@ -49,13 +53,17 @@ interface Reason {
 }
 
 /** Plays the demo and returns what became of each step. Ends all that it started, however it ends. */
-export async function playDemo(context: Context): Promise<readonly StepResult[]> {
+export async function playDemo(
+  context: Context,
+  keepDirectory: string | undefined,
+): Promise<readonly StepResult[]> {
   const places = makePlaces(context.env)
   const stage = new Stage(places, context)
   const teller = new Teller(context)
   const daemon = await startDaemon(context.signal)
   try {
     await new Story(context, stage, teller).play()
+    if (keepDirectory !== undefined) keep(places, keepDirectory)
   } catch (error) {
     if (!(error instanceof StoryEnded)) throw error
   } finally {
@@ -64,6 +72,15 @@ export async function playDemo(context: Context): Promise<readonly StepResult[]>
     daemon.kill('SIGKILL')
   }
   return teller.results
+}
+
+/** Copies what can be looked at after the demo. */
+function keep({ directory, trust }: Places, target: string): void {
+  mkdirSync(target, { recursive: true })
+  copyFileSync(join(directory, BUNDLE), join(target, BUNDLE))
+  copyFileSync(join(trust, 'root.json'), join(target, 'root.json'))
+  for (const version of [1, 2, 3])
+    copyFileSync(join(trust, `policy-v${version}.yaml`), join(target, `policy-v${version}.yaml`))
 }
 
 class Story {
@@ -222,7 +239,7 @@ class Story {
       unitsDir: unitsDirectory,
       joinToken,
       storeCheckIntervalSeconds: 0,
-      nix: { daemonSocket: DAEMON_SOCKET, database: '/nix/var/nix/db/db.sqlite' },
+      nix: { daemonSocket: NIX_DAEMON_SOCKET, database: NIX_DATABASE_FILE },
     })
     const agent = this.#stage.start('agent', 'agent', '--config', config)
     const ready = await agent.next(({ msg }) => msg === 'ready')
@@ -542,7 +559,7 @@ class Story {
   }
 
   #bundleFile(): string {
-    return join(this.#places.directory, 'token.evidence.json')
+    return join(this.#places.directory, BUNDLE)
   }
 }
 

@@ -98,7 +98,8 @@ export class Teller {
     const mark = result.ok ? this.#style('32', '✓') : this.#style('31', '✗')
     const seconds = (result.milliseconds / 1000).toFixed(1)
     print(`${mark} ${result.title} ${this.#style('2', `(${seconds} s)`)}`)
-    for (const line of result.seen) for (const part of wrap(shorten(line))) print(`    ${part}`)
+    for (const line of result.seen)
+      for (const part of wrap(shorten(line))) print(`    ${part}`.trimEnd())
   }
 
   #style(code: string, text: string): string {

@@ -40,6 +40,7 @@ import {
   verifyPolicyDocument,
   verifyTrustRootChain,
   trustRootDigest,
+  type ApprovalContent,
   type AttestedClosure,
   type TrustRoot,
   type VerifiedPolicy,
@@ -62,6 +63,8 @@ export interface VerifiedBundle {
   readonly authenticated: boolean
   readonly token: EvidenceBundle['token']
   readonly decision: AllowedDecision
+  /** What the policy says when it is asked again. */
+  readonly approval: ApprovalContent
   readonly enrolment: Enrolment
   readonly evidence: Evidence
   readonly installation: string
@@ -113,13 +116,16 @@ export function verifyEvidenceBundle(
   const evidence = link('evidence', () => readEvidence(bundle, enrolment, decision, pin))
   const closure = link('attestation', () => readClosure(bundle, policy, decision))
   link('log', () => checkLogged(bundle, checkpoint, root, closure))
-  link('evaluation', () => evaluateAgain(policy, evidence, enrolment, closure, decision))
+  const approval = link('evaluation', () =>
+    evaluateAgain(policy, evidence, enrolment, closure, decision),
+  )
   link('token', () => checkToken(bundle, decision))
 
   return {
     authenticated: trust !== null,
     token: bundle.token,
     decision,
+    approval,
     enrolment,
     evidence,
     installation: root.installation,
@@ -271,7 +277,7 @@ function evaluateAgain(
   enrolment: Enrolment,
   closure: AttestedClosure,
   decision: AllowedDecision,
-): void {
+): ApprovalContent {
   const verdict = evaluate(policy, evidence.facts, {
     nodeClass: enrolment.nodeClass,
     tier: 0,
@@ -294,6 +300,8 @@ function evaluateAgain(
   equal('the tier', approval.tier, decision.tier)
   equal('the strength', approval.strength, decision.strength)
   equal('the lifetime', approval.ttlSeconds, decision.ttlSeconds)
+  equal('the profile', approval.profile.name, decision.profile)
+  return approval
 }
 
 function checkToken({ token }: EvidenceBundle, decision: AllowedDecision): void {
