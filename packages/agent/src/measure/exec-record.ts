@@ -101,7 +101,8 @@ export function parseExecRecord(text: string): ExecRecord {
 function parseDevice(value: unknown): string {
   if (typeof value === 'string' && /^\d+:\d+$/.test(value)) return value
   if (typeof value === 'string' && /^\d{1,20}$/.test(value)) return formatDevice(BigInt(value))
-  if (Number.isSafeInteger(value)) return formatDevice(BigInt(value as number))
+  if (Number.isSafeInteger(value) && (value as number) >= 0)
+    return formatDevice(BigInt(value as number))
   throw unexpected('executableDevice', value)
 }
 
