@@ -38,7 +38,7 @@ export const STEPS = [
   'evidence',
   'other-root',
 ] as const
-export type StepId = (typeof STEPS)[number]
+type StepId = (typeof STEPS)[number]
 
 /** The exported evidence of the first token. */
 const BUNDLE = 'token.evidence.json'
