@@ -60,14 +60,14 @@ export function compilePolicy(
     ...at(pos[0]),
     message: message.split('\n')[0]?.replace(/ at line \d+, column \d+:?$/, '') ?? 'not YAML',
   }))
-  // One way to write a thing: what stands in a review is what is meant.
+  // One way to write a thing: what stands in a review is what is meant. YAML 1.1 reads 010 as 8.
+  if (document.directives?.yaml.explicit === true)
+    problems.push({ file, line: 1, column: 1, message: 'expected no %YAML directive' })
   visit(document, (_key, node) => {
-    if (isAlias(node) || (isNode(node) && 'anchor' in node && node.anchor))
-      problems.push({
-        file,
-        ...at(node.range?.[0] ?? 0),
-        message: 'expected no anchors or aliases',
-      })
+    if (!isNode(node)) return
+    const found = isAlias(node) || node.anchor ? 'anchors or aliases' : node.tag ? 'tags' : null
+    if (found !== null)
+      problems.push({ file, ...at(node.range?.[0] ?? 0), message: `expected no ${found}` })
   })
   if (problems.length > 0) throw new PolicySourceError(problems)
 
