@@ -181,7 +181,8 @@ describe('YAML that could mean two things is refused', () => {
 
 describe('successors', () => {
   const versions = ['1.1', '1.2', '1.3', '1.4', '1.5'].map((version) => orders(version))
-  const edges = (...pairs: readonly (readonly [{ digest: string }, { digest: string }])[]) => [
+  type Pair = readonly [from: { digest: string }, to: { digest: string }]
+  const edges = (...pairs: readonly Pair[]) => [
     '    successors:',
     ...pairs.map(
       ([from, to]) =>
@@ -204,7 +205,7 @@ describe('successors', () => {
   })
 
   test('form no cycle, not even of one', () => {
-    const cycles: readonly Parameters<typeof edges>[] = [
+    const cycles: readonly (readonly Pair[])[] = [
       [[ORDERS, ORDERS]],
       [
         [ORDERS, HOTFIX],
