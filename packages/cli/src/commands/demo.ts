@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { command } from '../command.ts'
+import { findMissingCommands } from '../demo/build.ts'
 import { enterPrivateRoot, PRIVATE_ROOT_VARIABLE } from '../demo/private-root.ts'
 import { programCommand } from '../demo/programs.ts'
 import { playDemo } from '../demo/story.ts'
@@ -25,6 +26,12 @@ export const demo = command({
       throw new CliError(
         'NOT_ROOT',
         'the demo makes a /nix of its own, which needs root: run it with sudo',
+      )
+    const missing = await findMissingCommands()
+    if (missing.length > 0)
+      throw new CliError(
+        'TOOL_MISSING',
+        `not installed: ${missing.join(', ')}; "bagcheck doctor" says how to get them`,
       )
     if (context.env[PRIVATE_ROOT_VARIABLE] === undefined) {
       const again = [
