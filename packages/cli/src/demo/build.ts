@@ -7,12 +7,10 @@ import { access } from 'node:fs/promises'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { connectDaemon } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
 
 const run = promisify(execFile)
-
-/** Where the daemon of the private `/nix` listens. */
-export const DAEMON_SOCKET = '/nix/var/nix/daemon-socket/socket'
 
 /** Nix's settings for the demo, for daemon and client alike. */
 export const NIX_CONFIG: string = [
@@ -75,6 +73,14 @@ async function linkage(program: string): Promise<{ loader: NamedFile; libraries:
   return { loader, libraries }
 }
 
+/** A library of this machine that lies beside its C library, and that Node does not need. */
+export async function findSpareLibrary(): Promise<string> {
+  const { libraries } = await linkage(process.execPath)
+  const libc = libraries.find(({ name }) => name.startsWith('libc.so'))
+  if (libc === undefined) throw new CliError('TOOL_UNSUITABLE', 'Node does not name a C library')
+  return realpathSync(join(dirname(libc.path), 'libresolv.so.2'))
+}
+
 /** The directory of perl's own modules that holds the sockets that the service needs. */
 async function perlModules(perl: string): Promise<string> {
   const { stdout } = await run(perl, [
@@ -99,13 +105,11 @@ export async function startDaemon(signal: AbortSignal): Promise<ChildProcess> {
   daemon.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint = (complaint + text).slice(-4000)
   })
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (daemon.exitCode !== null) break
-    const up = await access(DAEMON_SOCKET).then(
-      () => true,
-      () => false,
-    )
-    if (up) return daemon
+  // The socket of an earlier daemon may still lie there, so what counts is an answer.
+  for (let attempt = 0; attempt < 200 && daemon.exitCode === null; attempt++) {
+    const answer = await connectDaemon({ timeoutMs: 1000 }).catch(() => undefined)
+    await answer?.close()
+    if (answer !== undefined) return daemon
     await sleep(25, undefined, { signal })
   }
   daemon.kill('SIGKILL')

@@ -1,13 +1,14 @@
 // The story of the demo: every part real, in the order in which an operator would meet them, and after
 // that the attacks. Each step is also an end-to-end test (test/demo.system.test.ts).
 import { createHash } from 'node:crypto'
-import { copyFileSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { chmod } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { NIX_DAEMON_SOCKET, NIX_DATABASE_FILE } from '@bagcheck/nix'
 import type { Context } from '../command.ts'
 import { CliError } from '../error.ts'
 import type { Actor, ActorEvent } from './actor.ts'
-import { buildBags, startDaemon, BAGS, DAEMON_SOCKET, type Bag } from './build.ts'
+import { buildBags, findSpareLibrary, startDaemon, BAGS, type Bag } from './build.ts'
 import { policyText, TTL_SECONDS, UNITS, type AttestedRoot } from './policy-text.ts'
 import { findFreePort, INSTALLATION, makePlaces, Stage, type Places } from './stage.ts'
 import { StoryEnded, Teller, type StepResult, type Told } from './teller.ts'
@@ -39,6 +40,9 @@ export const STEPS = [
 ] as const
 export type StepId = (typeof STEPS)[number]
 
+/** The exported evidence of the first token. */
+const BUNDLE = 'token.evidence.json'
+
 /** Longest wait for a service to be answered. */
 const ANSWER_MS = 20_000
 
@@ -49,13 +53,17 @@ interface Reason {
 }
 
 /** Plays the demo and returns what became of each step. Ends all that it started, however it ends. */
-export async function playDemo(context: Context): Promise<readonly StepResult[]> {
+export async function playDemo(
+  context: Context,
+  keepDirectory: string | undefined,
+): Promise<readonly StepResult[]> {
   const places = makePlaces(context.env)
   const stage = new Stage(places, context)
   const teller = new Teller(context)
   const daemon = await startDaemon(context.signal)
   try {
     await new Story(context, stage, teller).play()
+    if (keepDirectory !== undefined) keep(places, keepDirectory)
   } catch (error) {
     if (!(error instanceof StoryEnded)) throw error
   } finally {
@@ -64,6 +72,15 @@ export async function playDemo(context: Context): Promise<readonly StepResult[]>
     daemon.kill('SIGKILL')
   }
   return teller.results
+}
+
+/** Copies what can be looked at after the demo. */
+function keep({ directory, trust }: Places, target: string): void {
+  mkdirSync(target, { recursive: true })
+  copyFileSync(join(directory, BUNDLE), join(target, BUNDLE))
+  copyFileSync(join(trust, 'root.json'), join(target, 'root.json'))
+  for (const version of [1, 2, 3])
+    copyFileSync(join(trust, `policy-v${version}.yaml`), join(target, `policy-v${version}.yaml`))
 }
 
 class Story {
@@ -221,7 +238,8 @@ class Story {
       socket: agentSocket,
       unitsDir: unitsDirectory,
       joinToken,
-      nix: { daemonSocket: DAEMON_SOCKET, database: '/nix/var/nix/db/db.sqlite' },
+      storeCheckIntervalSeconds: 0,
+      nix: { daemonSocket: NIX_DAEMON_SOCKET, database: NIX_DATABASE_FILE },
     })
     const agent = this.#stage.start('agent', 'agent', '--config', config)
     const ready = await agent.next(({ msg }) => msg === 'ready')
@@ -303,15 +321,9 @@ class Story {
     const { reasons } = await nextDenial(service)
     await service.stop()
     const { nearest } = expectCode(reasons, 'CLOSURE_NOT_APPROVED')
-    if (nearest === undefined) throw failed('no nearest approved closure was named', reasons)
-    return {
-      seen: [
-        ...sayReasons(reasons),
-        `nearest approved: ${short(nearest.root)}`,
-        `first difference: ${nearest.firstDifference}`,
-      ],
-      facts: { reasons },
-    }
+    if (nearest?.root !== this.#bag('orders') || !nearest.firstDifference.includes('orders.mjs'))
+      throw failed('the nearest approved closure and the first difference were not named', reasons)
+    return { seen: sayReasons(reasons), facts: { reasons } }
   }
 
   async #successor(): Promise<Told> {
@@ -340,9 +352,8 @@ class Story {
   }
 
   async #preload(): Promise<Told> {
-    // Any library will do; this one is harmless, and known to every machine.
     const library = join(this.#places.directory, 'public/libpreloaded.so')
-    copyFileSync(realpathSync(this.#nodeLibrary('libm.so.6')), library)
+    copyFileSync(await findSpareLibrary(), library)
     await chmod(library, 0o755)
     const service = this.#startOrders('orders', {
       instance: 'preload',
@@ -547,12 +558,8 @@ class Story {
     writeFileSync(this.#dataFile(), text, { flag: 'r+' })
   }
 
-  #nodeLibrary(name: string): string {
-    return join(dirname(realpathSync(join(this.#bag('orders'), 'bin/node'))), '../lib', name)
-  }
-
   #bundleFile(): string {
-    return join(this.#places.directory, 'token.evidence.json')
+    return join(this.#places.directory, BUNDLE)
   }
 }
 
