@@ -11,11 +11,11 @@ const allowed: Readonly<Record<string, { workspace: string[]; outside: string[] 
   api: { workspace: ['nix'], outside: ['zod'] },
   broker: {
     workspace: ['nix', 'log', 'attest', 'policy', 'api'],
-    outside: ['hono', '@hono/node-server', 'kysely', 'pg', 'jose', 'pino', 'zod'],
+    outside: ['hono', '@hono/node-server', 'kysely', 'pg', 'pino', 'zod'],
   },
   agent: { workspace: ['nix'], outside: ['koffi'] },
   cli: { workspace: ['nix', 'log', 'attest', 'policy', 'api'], outside: ['oauth4webapi'] },
-  testkit: { workspace: ['*'], outside: ['@peculiar/x509'] },
+  testkit: { workspace: ['*'], outside: [] },
 }
 
 describe('package boundaries', () => {

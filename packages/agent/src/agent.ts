@@ -20,7 +20,13 @@ import { isTransient } from './front/problem.ts'
 import { Roots } from './front/roots.ts'
 import { createFront } from './front/server.ts'
 import { Sessions } from './front/sessions.ts'
-import { AgentState, makePublicDirectory, type NodeIdentity } from './front/state.ts'
+import {
+  AgentState,
+  lockState,
+  makePublicDirectory,
+  makeStateDirectory,
+  type NodeIdentity,
+} from './front/state.ts'
 import { describe, type Log } from './log.ts'
 import { MeasurerPool } from './measure/pool.ts'
 import { assertProcfs } from './measure/proc-file.ts'
@@ -47,6 +53,8 @@ export async function startAgent(
   const now = Date.now
   assertProcfs()
   await using resources = new AsyncDisposableStack()
+  makeStateDirectory(config.stateDir)
+  resources.use(lockState(config.stateDir))
   const state = AgentState.open(config.stateDir)
   const key = loadNodeKey(state.keyFile)
   const ca = config.brokerCa === null ? null : readFileSync(config.brokerCa, 'utf8')

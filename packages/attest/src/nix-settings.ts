@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { UNKNOWN, type Fact } from './closure-predicate.ts'
 import { publicUrl } from './public-url.ts'
-import { parseStrictJson, type JsonObject } from './strict-json.ts'
+import type { JsonObject } from './strict-json.ts'
 
 export interface NixProgramOptions {
   /** Program to run; default `nix` from the search path. */
@@ -56,7 +56,8 @@ function parseSettings(text: string | undefined): JsonObject {
   if (text === undefined) return {}
   let parsed: unknown
   try {
-    parsed = parseStrictJson(new Uint8Array(Buffer.from(text)))
+    // Not the strict parser: Nix writes limits beyond 2^53, which are of no interest here.
+    parsed = JSON.parse(text)
   } catch {
     // Not the JSON of any Nix: then nothing is known.
     return {}

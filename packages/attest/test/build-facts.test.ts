@@ -98,6 +98,7 @@ describe('build facts', () => {
         substituters: ['https://user:secret@cache.test/x', 'https://cache.test'],
         'trusted-public-keys': ['cache-1:AAAA'],
         'require-sigs': true,
+        'max-free': 9223372036854776000,
         store: 'local',
       }),
     )

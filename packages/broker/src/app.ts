@@ -19,8 +19,8 @@ export interface Call {
   /** Parsed JSON, or the text of a form. */
   readonly body: unknown
   readonly headers: Headers
-  /** Aborts when the client is gone or the server stops. */
-  readonly signal: AbortSignal
+  /** Aborts when the client is gone or the server stops. Made when asked for: few routes wait. */
+  readonly signal: () => AbortSignal
 }
 
 /** One route's work. */
@@ -81,7 +81,8 @@ async function readCall(
   context: { broker: Broker; budget: BodyBudget; stop: AbortSignal | undefined },
 ): Promise<Call & Disposable> {
   const { broker, budget, stop } = context
-  const signal = stop ? AbortSignal.any([request.signal, stop]) : request.signal
+  const signal = (): AbortSignal =>
+    stop ? AbortSignal.any([request.signal, stop]) : request.signal
   const call = {
     broker,
     params,

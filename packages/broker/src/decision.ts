@@ -7,7 +7,7 @@ import type { Sha256 } from '@bagcheck/nix'
 import type { ApprovalContent } from '@bagcheck/policy'
 import { BrokerError } from './error.ts'
 import type { IdentifiedEvidence, VerifiedEvidence } from './evidence.ts'
-import { signEntry } from './signed-entry.ts'
+import { ownBytes, signEntry } from './signed-entry.ts'
 import type { Store } from './store/store.ts'
 
 /** `schema` of a decision. */
@@ -295,7 +295,7 @@ async function commit(
     expiresAt: decision.expiresAt,
     code: decision.reasons[0]?.code ?? null,
     ...signEntry(statement, log.key),
-    evidence: Buffer.from(evidence.text, 'latin1'),
+    evidence: ownBytes(evidence.text),
     expect: { policyVersion: frame.policy.version },
   })
   return index

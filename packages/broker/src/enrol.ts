@@ -40,11 +40,17 @@ export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<
   const joinTokenSha256 = sha256Hex(request.joinToken)
   const nodeKey = verifyProof(request.proof, broker.config.issuer, joinTokenSha256, nowSeconds)
   const keyThumbprint = thumbprintOf(nodeKey)
-  // One key under two names would have two counters, and a clone could hide behind the second.
-  if (broker.nodes.hasKey(keyThumbprint))
-    throw new BrokerError('NODE_KEY_KNOWN', 'expected a new node key, saw one of an enrolled node')
+  // One key under two names would have two counters, and a clone could hide behind the second: the name
+  // is made from the key, so that the store refuses a second one whatever races.
+  const node = `node-${thumbprintHex(keyThumbprint).slice(0, 24)}`
+  const known = await broker.store.node(node)
+  if (known !== undefined) {
+    if (known.joinToken.id !== token.tokenId) throw keyKnown()
+    // The answer got lost and the same key asks again: it is enrolled already.
+    const { nodeClass, expiresAt, enrolledEntry } = known
+    return { node, nodeClass, expiresAt, logIndex: enrolledEntry }
+  }
   const { installation } = broker.config
-  const node = `${token.nodeClass}-${token.tokenId.slice(0, 12)}`
   const expiresAt = nowSeconds + token.nodeExpiresSeconds
   const statement = {
     subject: [{ name: `node:${node}`, digest: { sha256: thumbprintHex(keyThumbprint) } }],
@@ -69,14 +75,20 @@ export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<
     enrolledAt: nowSeconds,
     expiresAt,
   }
-  const { index } = await broker.store.commitEnrolment({
-    node: row,
-    joinToken: { id: token.tokenId, envelope: Buffer.from(request.joinToken) },
-    ...signEntry(statement, broker.keys.decision),
-  })
+  const joinToken = { id: token.tokenId, envelope: Buffer.from(request.joinToken) }
+  const entry = signEntry(statement, broker.keys.decision)
+  const { index } = await broker.store
+    .commitEnrolment({ node: row, joinToken, ...entry })
+    .catch((error: unknown) => {
+      throw error instanceof BrokerError && error.code === 'STORE_CONFLICT' ? keyKnown() : error
+    })
   broker.nodes.put({ ...row, enrolledEntry: index, ban: null })
   broker.logger.info({ node, nodeClass: token.nodeClass, logIndex: index }, 'node enrolled')
   return { node, nodeClass: token.nodeClass, expiresAt, logIndex: index }
+}
+
+function keyKnown(): BrokerError {
+  return new BrokerError('NODE_KEY_KNOWN', 'expected a new node key, saw that of an enrolled node')
 }
 
 function verifyProof(

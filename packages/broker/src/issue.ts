@@ -114,6 +114,7 @@ async function decide(broker: Broker, verified: VerifiedEvidence): Promise<Logge
     } catch (error) {
       if (!(error instanceof BrokerError)) throw error
       if (error.code === 'COUNTER_REUSED') throw await cloned(broker, verified)
+      if (error.code === 'NODE_BANNED') await broker.nodes.reload(verified.node.id)
       if (error.code !== 'POLICY_CHANGED' || attempt === MAX_ATTEMPTS) throw error
       await broker.policy.reload()
     }

@@ -4,6 +4,7 @@
 // What a verifier must not do with a foreign JWS (alg, jwk, jku, crit, x5c) cannot be said in a header
 // that may only hold three names.
 import { verify, type KeyObject } from 'node:crypto'
+import { derSignature } from './ecdsa.ts'
 import { BrokerError, quote, type BrokerErrorCode } from './error.ts'
 
 /** A parsed JWS whose signature has not been checked. */
@@ -66,7 +67,7 @@ export function checkHeader(
 
 /** Tells whether `key` (P-256) signed the bytes received. */
 export function jwsSignatureHolds(jws: UnverifiedJws, key: KeyObject): boolean {
-  return verify('sha256', jws.signed, { key, dsaEncoding: 'ieee-p1363' }, jws.signature)
+  return verify('sha256', jws.signed, key, derSignature(jws.signature))
 }
 
 function decodePart(part: string, code: BrokerErrorCode): Buffer {

@@ -4,6 +4,7 @@
 import {
   createPrivateKey,
   createPublicKey,
+  createSecretKey,
   generateKeyPairSync,
   hash,
   randomBytes,
@@ -16,6 +17,7 @@ import { parseSigningKey, type SigningKey } from '@bagcheck/attest'
 import { formatVkey, parseNoteKey } from '@bagcheck/log'
 import type { TrustRoot } from '@bagcheck/policy'
 import type { Config } from './config.ts'
+import { joseSignature } from './ecdsa.ts'
 import { BrokerError } from './error.ts'
 import { loadOrCreateSecret, openStateDir, readSecretFile } from './secret-file.ts'
 
@@ -32,7 +34,7 @@ export interface TokenKey {
 export interface BrokerKeys {
   readonly token: TokenKey
   /** 32 bytes; replicas that answer for each other's nonces share it. */
-  readonly nonce: Uint8Array
+  readonly nonce: KeyObject
   /** Signs decisions, enrolments and bans; in the trust root's `broker` role. */
   readonly decision: SigningKey
   /** The log's secret note key, as text. */
@@ -78,7 +80,7 @@ export function openTokenKey(pem: string): TokenKey {
   return {
     jwk,
     kid: thumbprintOf(jwk),
-    sign: (data) => sign('sha256', data, { key, dsaEncoding: 'ieee-p1363' }),
+    sign: (data) => joseSignature(sign('sha256', data, key)),
   }
 }
 
@@ -100,10 +102,10 @@ function newTokenKey(): string {
   return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
 }
 
-function parseNonceKey(text: string): Uint8Array {
+function parseNonceKey(text: string): KeyObject {
   if (!/^[0-9a-f]{64}\n$/.test(text))
     throw new BrokerError('KEY_FILE_INVALID', 'nonce.key: expected 64 hexadecimal digits')
-  return Buffer.from(text.trim(), 'hex')
+  return createSecretKey(Buffer.from(text.trim(), 'hex'))
 }
 
 // What a parser says about a private key stays out of messages; parsers of ours never quote one.

@@ -34,18 +34,21 @@ function readArguments(): { config: string } {
 }
 
 async function main(): Promise<void> {
-  const broker = await openBroker(loadConfig(readArguments().config), { wall: Date.now, logger })
-  const server = await listen(broker)
-  const ready = { msg: 'ready', listen: server.listen, admin: server.admin }
-  process.stdout.write(`${JSON.stringify(ready)}\n`)
-  logger.info({ listen: server.listen, admin: server.admin }, 'ready')
-
+  // Listened for from the start: whoever reads the ready line may stop us at once.
   const { promise: told, resolve: stop } = Promise.withResolvers<string>()
   process.once('SIGTERM', stop).once('SIGINT', stop)
-  const signal = await told
-  logger.info({ signal }, 'stopping')
-  await server.stop()
-  await broker.close()
+  const broker = await openBroker(loadConfig(readArguments().config), { wall: Date.now, logger })
+  try {
+    const server = await listen(broker)
+    const ready = { msg: 'ready', listen: server.listen, admin: server.admin }
+    process.stdout.write(`${JSON.stringify(ready)}\n`)
+    logger.info({ listen: server.listen, admin: server.admin }, 'ready')
+    logger.info({ signal: await told }, 'stopping')
+    await server.stop()
+  } finally {
+    // Also when a socket is taken: a store left open would keep the process alive.
+    await broker.close()
+  }
 }
 
 try {

@@ -53,6 +53,12 @@ export class NodeBook {
     if (node) this.#nodes.set(id, { ...node, ban: { at, reason } })
   }
 
+  /** Takes over what the store says, such as a ban by another replica. */
+  async reload(id: string): Promise<void> {
+    const row = await this.#load(id)
+    if (row) this.put(row)
+  }
+
   async find(id: string): Promise<Node | undefined> {
     const known = this.#nodes.get(id)
     if (known) return known
@@ -73,14 +79,5 @@ export class NodeBook {
     if (nowSeconds >= node.expiresAt)
       throw new BrokerError('NODE_EXPIRED', `the enrolment of node ${quote(id)} has expired`)
     return node
-  }
-
-  all(): IterableIterator<Node> {
-    return this.#nodes.values()
-  }
-
-  hasKey(thumbprint: string): boolean {
-    for (const node of this.#nodes.values()) if (node.keyThumbprint === thumbprint) return true
-    return false
   }
 }

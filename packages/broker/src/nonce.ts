@@ -7,7 +7,7 @@
 // A nonce is consumed before any signature is checked, so that of two requests that race one nonce only
 // one is looked at. The set in memory forgets at expiry; the UNIQUE column of the committing transaction
 // covers restarts and replicas.
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac, timingSafeEqual, type KeyObject } from 'node:crypto'
 import { BrokerError } from './error.ts'
 
 /** Lifetime of a nonce. */
@@ -21,9 +21,9 @@ export interface NonceUse {
   readonly purpose: 'issue' | 'renew'
 }
 
-/** Issues a nonce. `random` is 12 fresh random bytes. */
+/** Issues a nonce. `key` is a secret of 32 bytes, `random` is 12 fresh random bytes. */
 export function issueNonce(
-  key: Uint8Array,
+  key: KeyObject,
   use: NonceUse,
   nowSeconds: number,
   random: Uint8Array,
@@ -37,12 +37,12 @@ export function issueNonce(
 
 /** The nonces that were used and have not expired, and the key that tells our own. */
 export class NonceBook {
-  readonly #key: Uint8Array
+  readonly #key: KeyObject
   // By expiry second, so that forgetting is dropping whole sets.
   readonly #consumed = new Map<number, Set<string>>()
   #count = 0
 
-  constructor(key: Uint8Array) {
+  constructor(key: KeyObject) {
     this.#key = key
   }
 
@@ -89,7 +89,7 @@ export class NonceBook {
   }
 }
 
-function macOf(key: Uint8Array, use: NonceUse, head: Uint8Array): Buffer {
+function macOf(key: KeyObject, use: NonceUse, head: Uint8Array): Buffer {
   return createHmac('sha256', key)
     .update(`bagcheck-nonce/v1${use.node}\0${use.purpose}\0`)
     .update(head)

@@ -5,7 +5,7 @@ import type { LoggedDecision } from './decision.ts'
 import type { TokenKey } from './keys.ts'
 
 /** Claim that holds the digests behind a token. */
-export const EVIDENCE_CLAIM = 'https://bagcheck.dev/att'
+const EVIDENCE_CLAIM = 'https://bagcheck.dev/att'
 
 /** Verifiers whose clock is behind ours by so much still accept the token. */
 const BACKDATE_SECONDS = 10

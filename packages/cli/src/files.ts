@@ -45,7 +45,7 @@ export async function writeOutput(
     await rename(temporary, file)
     await syncDirectory(dirname(file))
   } catch (error) {
-    await rm(temporary, { force: true })
+    await rm(temporary, { force: true }).catch(() => undefined) // what matters is the first error
     throw new CliError(
       'FILE_UNWRITABLE',
       `${file} cannot be written: ${(error as Error).message}`,

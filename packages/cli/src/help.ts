@@ -17,13 +17,13 @@ function groupHelp(name: string, target: Group): string[] {
     target.summary,
     '',
     'Usage:',
-    ...(target.fallback ? [`  ${name} ${target.fallback.positionals} [options]`] : []),
+    ...(target.fallback ? [`  ${name} [options] ${target.fallback.positionals}`.trimEnd()] : []),
     `  ${name} COMMAND [options]`,
     '',
     'Commands:',
     ...table(rows),
   ]
-  if (target.fallback) lines.push('', ...commandHelp(name, target.fallback).slice(3))
+  if (target.fallback) lines.push('', ...commandHelp(name, target.fallback).slice(4))
   lines.push('', `"${name} COMMAND --help" says more about one of them.`)
   if (name === 'bagcheck') {
     lines.push('', 'Exit codes: 0 ok, 1 refused or mismatch, 2 usage, 3 could not run.')

@@ -119,13 +119,13 @@ describe('finding a command', () => {
 
   test('nearest looks two edits far', () => {
     expect(nearest('verfy', ['verify', 'export'])).toBe('verify')
-    expect(nearest('vrfi', ['verify', 'export'])).toBe('verify')
+    expect(nearest('vrify', ['verify', 'export'])).toBe('verify')
     expect(nearest('xyz', ['verify', 'export'])).toBeUndefined()
   })
 
   test('the help of a group shows its own command too', () => {
     const lines = help(findCommand(table, ['box', '--help']))
-    expect(lines).toContain('  bagcheck box A [B] [options]')
+    expect(lines).toContain('  bagcheck box [options] A [B]')
   })
 })
 

@@ -14,7 +14,7 @@ import { NixError, quote } from './error.ts'
 import type { NarHash } from './hash.ts'
 import type { StorePath } from './store-path.ts'
 import type { Snapshot } from './verify/snapshot.ts'
-import { readSnapshot } from './verify/snapshot.ts'
+import { isSameSnapshot, readSnapshot, sharedCopy } from './verify/snapshot.ts'
 
 /** What is known about a store path that was found good. */
 export interface LedgerRecord {
@@ -64,8 +64,8 @@ export function openLedger(file: string): Ledger {
 export class Ledger {
   readonly #database: DatabaseSync
   readonly #records = new Map<StorePath, LedgerRecord>()
-  /** Paths whose row on disk is behind. */
-  readonly #stale = new Set<StorePath>()
+  /** Paths whose row on disk is behind: in all of it, or in the time only. */
+  readonly #stale = new Map<StorePath, 'all' | 'time'>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(database: DatabaseSync) {
@@ -83,14 +83,18 @@ export class Ledger {
   }
 
   record(path: StorePath, record: LedgerRecord): void {
-    this.#records.set(path, record)
-    this.#writeLater(path)
+    const before = this.#records.get(path)
+    // A full pass over unchanged content renews the time; the metadata, megabytes of it, are as they were.
+    const same = before !== undefined && isSameSnapshot(before.snapshot, record.snapshot)
+    const renewed = same && before.narHash === record.narHash
+    this.#records.set(path, renewed ? { ...record, snapshot: before.snapshot } : record)
+    this.#writeLater(path, renewed ? 'time' : 'all')
   }
 
   /** Drops what is known about `path`, which was found bad. */
   forget(path: StorePath): void {
     this.#records.delete(path)
-    this.#writeLater(path)
+    this.#writeLater(path, 'all')
   }
 
   /** Writes what is only in memory so far. */
@@ -99,12 +103,14 @@ export class Ledger {
     this.#timer = undefined
     if (this.#stale.size === 0) return
     const put = this.#database.prepare('insert or replace into paths values (?, ?, ?, ?, ?)')
+    const renew = this.#database.prepare('update paths set full_at_ms = ? where path = ?')
     const remove = this.#database.prepare('delete from paths where path = ?')
     this.#database.exec('begin immediate')
     try {
-      for (const path of this.#stale) {
+      for (const [path, what] of this.#stale) {
         const record = this.#records.get(path)
         if (record === undefined) remove.run(path)
+        else if (what === 'time') renew.run(record.fullAtMs, path)
         else put.run(path, record.narHash, record.fullAtMs, ...encodeSnapshot(record.snapshot))
       }
       this.#database.exec('commit')
@@ -125,8 +131,8 @@ export class Ledger {
     this.close()
   }
 
-  #writeLater(path: StorePath): void {
-    this.#stale.add(path)
+  #writeLater(path: StorePath, what: 'all' | 'time'): void {
+    if (this.#stale.get(path) !== 'all') this.#stale.set(path, what)
     this.#timer ??= setTimeout(() => this.#writeBehind(), WRITE_DELAY_MS).unref()
   }
 
@@ -148,7 +154,7 @@ export class Ledger {
     if (!(stats instanceof Uint8Array) || !(names instanceof Uint8Array)) return undefined
     if (stats.length % 8 !== 0) return undefined
     const snapshot: Snapshot = {
-      stats: new BigInt64Array(stats.slice().buffer),
+      stats: sharedCopy(new BigInt64Array(stats.slice().buffer)),
       names: Buffer.from(names).toString('latin1'),
     }
     if (readSnapshot(snapshot).length === 0) return undefined
@@ -171,5 +177,5 @@ function checkFormat(database: DatabaseSync): void {
 }
 
 function encodeSnapshot({ stats, names }: Snapshot): [Uint8Array, Uint8Array] {
-  return [new Uint8Array(stats.buffer), Buffer.from(names, 'latin1')]
+  return [new Uint8Array(stats.buffer).slice(), Buffer.from(names, 'latin1')]
 }

@@ -8,16 +8,20 @@
 // Beyond the NAR, modes and owners must be as Nix leaves them: a writable file is not what it was
 // measured as for long, and setuid is a right that no hash shows. Extended attributes, and with them file
 // capabilities, cannot be seen from here; a store mounted `nosuid` takes their effect away.
-import { setImmediate } from 'node:timers/promises'
+import { availableParallelism } from 'node:os'
 import type { FileList } from './file-list.ts'
-import type { Ledger } from './ledger.ts'
+import type { Ledger, LedgerRecord } from './ledger.ts'
 import type { ClosureManifest, PathInfo } from './manifest.ts'
+import type { StorePath } from './store-path.ts'
+import { acceptMoved } from './verify/accept-moved.ts'
 import { locateMismatches } from './verify/locate.ts'
 import type { Mismatch } from './verify/mismatch.ts'
-import { recheckPath } from './verify/recheck.ts'
+import { findAllMoved } from './verify/moved.ts'
 import type { PathScan } from './verify/scan.ts'
 import { scanPaths } from './verify/scan-paths.ts'
 import type { ScanOutcome } from './verify/scan-paths.ts'
+import { countRegular, isSettled } from './verify/snapshot.ts'
+import type { Snapshot } from './verify/snapshot.ts'
 
 /** How store content was checked, weakest first. At tier 0 it is the agent's claim. */
 export const STRENGTHS = [
@@ -75,7 +79,6 @@ export interface ClosureVerification {
 }
 
 const DEFAULT_MAX_MISMATCHES = 100
-const ROUND_MS = 8
 
 /**
  * Compares the store with `manifest`. Differences are in the result; they do not throw.
@@ -116,33 +119,37 @@ class Pass {
 
   /** Takes the short way where the ledger allows; returns the paths that must be read in full. */
   async recheckKnown(): Promise<PathInfo[]> {
-    const { ledger, full, files, signal } = this.#options
+    const { ledger, full, files, workers, signal } = this.#options
     if (ledger === undefined || full === true) return [...this.#manifest.entries]
     const unknown: PathInfo[] = []
-    let roundStart = performance.now()
+    const known: { path: StorePath; entry: PathInfo; record: LedgerRecord; snapshot: Snapshot }[] =
+      []
     for (const entry of this.#manifest.entries) {
       const record = ledger.find(entry.path, entry.narHash)
       // A record from the future says that a clock was turned back; its age would be unknown.
-      if (record === undefined || record.fullAtMs > this.#checkedAtMs) {
-        unknown.push(entry)
-        continue
+      if (record === undefined || record.fullAtMs > this.#checkedAtMs) unknown.push(entry)
+      else known.push({ path: entry.path, entry, record, snapshot: record.snapshot })
+    }
+    const looks = known.map(({ path, snapshot }) => ({ path, snapshot }))
+    const moved = Map.groupBy(
+      await findAllMoved(looks, workers ?? availableParallelism(), signal),
+      ([position]) => position,
+    )
+    for (const [position, { path, entry, record, snapshot }] of known.entries()) {
+      const indices = (moved.get(position) ?? []).map(([, index]) => index)
+      if (indices.length > 0) {
+        const accepted = acceptMoved(path, snapshot, indices, files, this.#owner)
+        if (accepted === undefined) {
+          unknown.push(entry)
+          continue
+        }
+        this.#remember(path, { ...record, snapshot: accepted })
+        this.#filesHashed += indices.length
       }
-      const look = recheckPath(entry.path, record, files, this.#owner)
-      if (!look.good) {
-        unknown.push(entry)
-        continue
-      }
-      if (look.snapshot !== record.snapshot)
-        ledger.record(entry.path, { ...record, snapshot: look.snapshot })
       this.#incremental = true
       this.#lastFullAtMs = Math.min(this.#lastFullAtMs, record.fullAtMs)
-      this.#filesChecked += look.files
-      this.#filesHashed += look.hashed
+      this.#filesChecked += countRegular(snapshot)
       this.#progress()
-      if (performance.now() - roundStart < ROUND_MS) continue
-      await setImmediate()
-      signal?.throwIfAborted()
-      roundStart = performance.now()
     }
     return unknown
   }
@@ -208,7 +215,12 @@ class Pass {
       return
     }
     const { snapshot } = scan
-    this.#options.ledger?.record(path, { narHash, fullAtMs: this.#checkedAtMs, snapshot })
+    this.#remember(path, { narHash, fullAtMs: this.#checkedAtMs, snapshot })
+  }
+
+  #remember(path: StorePath, record: LedgerRecord): void {
+    // What has just changed is read again next time, when its ctime can be told from a later one.
+    if (isSettled(record.snapshot, this.#checkedAtMs)) this.#options.ledger?.record(path, record)
   }
 
   #reportError({ entry, error }: Extract<ScanOutcome, { error: unknown }>): void {

@@ -1,5 +1,6 @@
-// An approval: that every check of the policy passed for one request. It can be made in this file only
-// and is handed to nobody but `evaluate`; what it allows can be taken out of it once.
+// An approval: that every check of the policy passed for one request. It can be made in this file only,
+// by a function that this package does not export and that `evaluate` alone calls; what it allows can be
+// taken out of it once.
 import type { Sha256, StorePath, Strength } from '@bagcheck/nix'
 
 /** What was approved. */
@@ -30,11 +31,18 @@ export interface ApprovalContent {
   readonly jit: boolean
 }
 
+let create: (content: ApprovalContent) => Approval
+
+/** An allow that was not used yet. Only a cast can forge one, and a cast shows in review. */
 export class Approval {
   #content: ApprovalContent | null
 
-  constructor(content: ApprovalContent) {
+  private constructor(content: ApprovalContent) {
     this.#content = content
+  }
+
+  static {
+    create = (content) => new Approval(content)
   }
 
   /** Its content, once. @throws {TypeError} it was used before */
@@ -44,4 +52,9 @@ export class Approval {
     this.#content = null
     return content
   }
+}
+
+/** Makes an approval. For `evaluate`, at the end of all checks, and for nobody else. */
+export function approve(content: ApprovalContent): Approval {
+  return create(content)
 }

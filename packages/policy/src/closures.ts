@@ -1,9 +1,18 @@
 // What a broker keeps of attested closures, and how two of them are compared for people.
 import type { VerifiedAttestation } from '@bagcheck/attest'
-import { type ClosureManifest, type FileList, storePathName, storePathOf } from '@bagcheck/nix'
-import type { IndexedRole } from './role-index.ts'
-import type { Facts } from './facts.ts'
+import {
+  filesOfStorePath,
+  storePathName,
+  storePathOf,
+  type ClosureManifest,
+  type FileList,
+  type ListedFile,
+  type Sha256,
+} from '@bagcheck/nix'
 import type { Nearest } from './denial.ts'
+import { show } from './error.ts'
+import type { Facts, MappedFile } from './facts.ts'
+import type { IndexedRole } from './role-index.ts'
 
 /** A closure whose attestation was verified and bound to this manifest and file list. */
 export interface AttestedClosure {
@@ -14,10 +23,10 @@ export interface AttestedClosure {
 
 /** Attested closures by closure digest. */
 export interface ClosureIndex {
-  get(digest: string): AttestedClosure | undefined
+  get(digest: Sha256): AttestedClosure | undefined
 }
 
-/** Comparing reads whole file lists, so only so many approved closures are looked at. */
+/** Denials are frequent and must stay cheap: so many approved closures are looked at, by their manifests. */
 const MAX_COMPARED = 32
 
 /** The approved closure of a role that shares most with what runs; undefined if none is attested. */
@@ -28,88 +37,83 @@ export function nearestApproved(
 ): Nearest | undefined {
   const running = facts.roots.map(({ closureDigest }) => closures.get(closureDigest)).find(Boolean)
   const rootName = facts.roots[0] && packageName(storePathName(facts.roots[0].root))
-  const candidates = [...roots.values()]
-    .filter(({ state }) => state === 'active')
-    .toSorted((a, b) => Number(named(b.root, rootName)) - Number(named(a.root, rootName)))
-    .slice(0, MAX_COMPARED)
-    .flatMap(({ closure }) => closures.get(closure) ?? [])
-  const compared = candidates.map((closure) => ({
-    closure,
-    ...(running ? compare(closure, running) : compareMapped(closure, facts)),
-  }))
-  const best = compared.toSorted((a, b) => b.shared - a.shared)[0]
+  const same: AttestedClosure[] = []
+  const others: AttestedClosure[] = []
+  for (const { closure, root, state } of roots.values()) {
+    if (same.length === MAX_COMPARED) break
+    if (state !== 'active') continue
+    const list = packageName(storePathName(root)) === rootName ? same : others
+    if (list.length === MAX_COMPARED) continue
+    const attested = closures.get(closure)
+    if (attested) list.push(attested)
+  }
+  const paths = running && new Set(running.manifest.entries.map(({ path }) => path))
+  let best: AttestedClosure | undefined
+  let most = -1
+  for (const closure of [...same, ...others].slice(0, MAX_COMPARED)) {
+    const shared = paths
+      ? closure.manifest.entries.filter(({ path }) => paths.has(path)).length
+      : mappedFiles(facts).filter((file) => isListed(closure, file)).length
+    if (shared > most) [best, most] = [closure, shared]
+  }
   if (!best) return undefined
-  const { attestation } = best.closure
-  return {
-    root: attestation.root,
-    closureDigest: attestation.closureDigest,
-    firstDifference: best.first,
-  }
+  const { root, closureDigest } = best.attestation
+  const firstDifference = running ? compare(best, running) : compareMapped(best, facts)
+  return { root, closureDigest, firstDifference }
 }
 
-interface Comparison {
-  readonly shared: number
-  /** One sentence. */
-  readonly first: string
+/**
+ * One sentence on the first file that differs, by package name and file: store paths of two versions have
+ * nothing in common. Paths that both closures hold are not read.
+ */
+function compare(approved: AttestedClosure, running: AttestedClosure): string {
+  const wantedFiles = filesByPackage(approved, running)
+  const seenFiles = filesByPackage(running, approved)
+  for (const name of [...new Set([...wantedFiles.keys(), ...seenFiles.keys()])].toSorted()) {
+    const wanted = wantedFiles.get(name)
+    const seen = seenFiles.get(name)
+    if (wanted && seen && wanted.sha256 !== seen.sha256)
+      return `${show(seen.path)} differs from ${show(wanted.path)}`
+    if (seen && !wanted) return `${show(seen.path)} is new`
+    if (wanted && !seen) return `${show(wanted.path)} is missing`
+  }
+  return 'the files are the same, and the closures differ in links or references'
 }
 
-/** Compares by package name and file, because store paths of two versions have nothing in common. */
-function compare(approved: AttestedClosure, running: AttestedClosure): Comparison {
-  const approvedFiles = byPackage(approved.files)
-  const runningFiles = byPackage(running.files)
-  const names = [...new Set([...approvedFiles.keys(), ...runningFiles.keys()])].toSorted()
-  let shared = 0
-  let first: string | undefined
-  for (const name of names) {
-    const wanted = approvedFiles.get(name)
-    const seen = runningFiles.get(name)
-    if (wanted && seen && wanted.sha256 === seen.sha256) shared += 1
-    else if (first === undefined && wanted && seen)
-      first = `${seen.path} differs from ${wanted.path}`
-    else if (first === undefined)
-      first = seen ? `${seen.path} is new` : `${wanted?.path ?? name} is missing`
+/** Files of the store paths that `other` does not hold, by package name and place in it. */
+function filesByPackage(
+  { manifest, files }: AttestedClosure,
+  other: AttestedClosure,
+): Map<string, ListedFile> {
+  const shared = new Map(other.manifest.entries.map(({ path, narHash }) => [path, narHash]))
+  const found = new Map<string, ListedFile>()
+  for (const { path, narHash } of manifest.entries) {
+    if (shared.get(path) === narHash) continue
+    const name = packageName(storePathName(path))
+    for (const file of filesOfStorePath(files, path))
+      found.set(`${name}${file.path.slice(path.length)}`, file)
   }
-  return {
-    shared,
-    first: first ?? 'the files are the same, and the closures differ in their references',
-  }
+  return found
 }
 
-/** What runs was never attested: only what it maps is known. */
-function compareMapped(approved: AttestedClosure, facts: Facts): Comparison {
-  const mapped = facts.processes.flatMap(({ executable, files }) => [executable, ...files])
+const mappedFiles = ({ processes }: Facts): MappedFile[] =>
+  processes.flatMap(({ executable, files }) => [executable, ...files])
+
+const isListed = ({ files }: AttestedClosure, { path, sha256 }: MappedFile): boolean =>
+  files.byPath.get(path)?.sha256 === sha256
+
+/** What runs was never attested: only what it maps, and what it was started with, is known. */
+function compareMapped(approved: AttestedClosure, facts: Facts): string {
+  const foreign = mappedFiles(facts).find((file) => !isListed(approved, file))
   const script = facts.unit.contract?.arguments.find(
-    (argument) => storePathOf(argument) !== undefined,
+    (argument) => storePathOf(argument) !== undefined && !approved.files.byPath.has(argument),
   )
-  const foreign = mapped.find(
-    ({ path, sha256 }) => approved.files.byPath.get(path)?.sha256 !== sha256,
-  )
-  const first =
-    foreign?.path ??
-    (script !== undefined && !approved.files.byPath.has(script) ? script : undefined)
-  return {
-    shared: mapped.length - (foreign ? 1 : 0),
-    first:
-      first === undefined
-        ? `it runs from ${facts.roots[0]?.root ?? 'another root'}, which nobody attested`
-        : `${first} is not in it`,
-  }
-}
-
-function byPackage({ files }: FileList): Map<string, FileList['files'][number]> {
-  return new Map(
-    files.map((file) => {
-      const path = storePathOf(file.path)
-      const name = path === undefined ? '' : packageName(storePathName(path))
-      return [`${name}${file.path.slice(path?.length ?? 0)}`, file]
-    }),
-  )
+  const first = foreign?.path ?? script
+  if (first !== undefined) return `${show(first)} is not in it`
+  return `it runs from ${show(facts.roots[0]?.root ?? 'another root')}, which nobody attested`
 }
 
 /** Nix's own rule: the name ends before the first dash that no letter follows. */
 function packageName(name: string): string {
   return name.replace(/-[^A-Za-z].*$/s, '')
 }
-
-const named = (root: string, name: string | undefined): boolean =>
-  packageName(root.slice(root.indexOf('-') + 1)) === name

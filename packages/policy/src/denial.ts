@@ -1,3 +1,6 @@
+// Why a policy denies: one code and one sentence a reason.
+import type { Sha256, StorePath } from '@bagcheck/nix'
+
 /** Every reason for which a policy denies. Codes are API: they are never renamed. */
 export const DENIAL_CODES = [
   'POLICY_NOT_IN_FORCE',
@@ -50,8 +53,8 @@ export type DenialCode = (typeof DENIAL_CODES)[number]
 
 /** The approved closure that comes nearest to what runs, and one sentence on where they part. */
 export interface Nearest {
-  readonly root: string
-  readonly closureDigest: string
+  readonly root: StorePath
+  readonly closureDigest: Sha256
   readonly firstDifference: string
 }
 
@@ -62,11 +65,36 @@ export interface DenialReason {
   readonly nearest?: Nearest
 }
 
-/** Reasons in the order of the checks. */
+/** Reasons of one code that are spelled out; a hostile node can map thousands of foreign files. */
+const MAX_SPELLED_OUT = 8
+
+/** Reasons in the order of the checks, each code spelled out a few times and then counted. */
 export class Denials {
-  readonly reasons: DenialReason[] = []
+  readonly #reasons: DenialReason[] = []
+  readonly #counts = new Map<DenialCode, number>()
+
+  /** True while nothing speaks against the request. */
+  get none(): boolean {
+    return this.#reasons.length === 0
+  }
 
   add(code: DenialCode, message: string, nearest?: Nearest): void {
-    this.reasons.push({ code, message, ...(nearest && { nearest }) })
+    const count = (this.#counts.get(code) ?? 0) + 1
+    this.#counts.set(code, count)
+    if (count <= MAX_SPELLED_OUT) this.#reasons.push({ code, message, ...(nearest && { nearest }) })
+  }
+
+  /** Adds the reasons of `other` after its own. */
+  take(other: Denials): void {
+    for (const { code, message, nearest } of other.reasons()) this.add(code, message, nearest)
+  }
+
+  reasons(): readonly DenialReason[] {
+    return this.#reasons.map((reason, index) => {
+      const more = (this.#counts.get(reason.code) ?? 0) - MAX_SPELLED_OUT
+      const last = this.#reasons.findLastIndex(({ code }) => code === reason.code)
+      if (more <= 0 || index !== last) return reason
+      return { ...reason, message: `${reason.message} (and ${more} more like this)` }
+    })
   }
 }

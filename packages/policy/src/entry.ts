@@ -1,12 +1,13 @@
 // Checks that the program the launcher started is the one the role names, script and arguments included.
-// The contract is the launcher's word (PID 1 or `bagcheck exec`); the process's own argv may only contradict.
+// The contract is the launcher's word (PID 1 or `bagcheck exec`). What the process says of itself, its argv
+// and its environment, can be wiped: it may only contradict the contract, never stand in for it.
 import { storePathOf } from '@bagcheck/nix'
 import type { AttestedClosure } from './closures.ts'
 import type { Denials } from './denial.ts'
-import { quote } from './error.ts'
+import { quote, show } from './error.ts'
 import type { Facts, LaunchContract, ProcessFacts } from './facts.ts'
 import { isInterpreter } from './interpreters.ts'
-import { matchesPattern } from './policy.ts'
+import { SCRIPT } from './policy.ts'
 import type { IndexedRole } from './role-index.ts'
 
 /** Adds a reason for everything about the unit's entry that the role does not allow. */
@@ -16,42 +17,39 @@ export function checkEntry(
   facts: Facts,
   denials: Denials,
 ): void {
-  const { contract, name } = facts.unit
+  const { contract, name, kind } = facts.unit
   const { entry } = role.role
-  if (!contract) {
+  if (!contract || contract.source !== kind) {
     const code = entry.kind === 'interpreter' ? 'INTERPRETER_WITHOUT_CONTRACT' : 'CONTRACT_MISSING'
     denials.add(
       code,
-      `nothing is recorded of how unit ${name} was started; start it with bagcheck exec or as a service`,
+      `nothing is recorded of how unit ${show(name)} was started; start it with bagcheck exec or as a service`,
     )
     return
   }
   const main = facts.processes.find(
     ({ pid, startTicks }) => pid === contract.pid && startTicks === contract.startTicks,
   )
-  if (!contract.intact || !main)
+  if (contract.intact !== true || !main)
     denials.add(
       'CONTRACT_BROKEN',
-      `the process that unit ${name} was started with is gone or has executed another program since`,
+      `the process that unit ${show(name)} was started with is gone or has executed another program since`,
     )
   checkExecutable(role, closure, contract, main, denials)
-  if (entry.kind === 'interpreter') checkScript(role, closure, contract, entry, denials)
-  else if (entry.arguments !== null) compareArguments(entry.arguments, contract, denials)
+  if (entry.kind === 'interpreter') {
+    checkScript(role, closure, contract, entry, denials)
+    if (main) checkEnvironment(main, denials)
+  } else if (entry.arguments !== null) compareArguments(entry.arguments, contract, denials)
   if (main && !sameArguments(main.argv.slice(1), contract.arguments))
     denials.add(
       'ARGUMENTS_MISMATCH',
       `process ${main.pid} shows other arguments than it was started with: ${quote(main.argv.slice(1))}`,
     )
-  for (const process of facts.processes)
-    if (process !== main && isInterpreter(process.executable.path))
-      denials.add(
-        'INTERPRETER_WITHOUT_CONTRACT',
-        `process ${process.pid} runs the interpreter ${process.executable.path}, and nothing says what for`,
-      )
+  checkOthers(role, facts, main, denials)
 }
 
 function checkExecutable(
-  { name, role }: IndexedRole,
+  { name, role, executable }: IndexedRole,
   { files }: AttestedClosure,
   contract: LaunchContract,
   main: ProcessFacts | undefined,
@@ -61,12 +59,12 @@ function checkExecutable(
   if (contract.executable !== path)
     denials.add(
       'ENTRY_MISMATCH',
-      `the unit was started with ${contract.executable}, and its process executes ${path}`,
+      `the unit was started with ${show(contract.executable)}, and its process executes ${show(path)}`,
     )
-  if (!files.byPath.has(path) || !matchesPattern(role.entry.executable, path))
+  if (!files.byPath.has(path) || !executable.test(path))
     denials.add(
       'ENTRY_MISMATCH',
-      `the unit was started with ${path}; role ${name} wants ${role.entry.executable} of the closure`,
+      `the unit was started with ${show(path)}; role ${name} wants ${role.entry.executable} of the closure`,
     )
   if (contract.uid !== role.uid)
     denials.add(
@@ -75,34 +73,66 @@ function checkExecutable(
     )
 }
 
+/** The script stands where the template says, is in the closure, and everything around it is as written. */
 function checkScript(
-  { name }: IndexedRole,
+  { name, script: wanted }: IndexedRole,
   { files, attestation }: AttestedClosure,
   contract: LaunchContract,
   entry: { readonly script: string; readonly arguments: readonly string[] },
   denials: Denials,
 ): void {
-  const script = contract.arguments[entry.arguments.indexOf('{script}')]
-  const known =
-    script !== undefined && files.byPath.has(script) && storePathOf(script) !== undefined
-  if (known && matchesPattern(entry.script, script)) {
-    compareArguments(
-      entry.arguments.map((argument) => (argument === '{script}' ? script : argument)),
-      contract,
-      denials,
-    )
-    return
-  }
-  if (known)
-    denials.add(
-      'ARGUMENTS_MISMATCH',
-      `the unit runs the script ${script}; role ${name} wants ${entry.script}`,
-    )
-  else
+  const at = entry.arguments.indexOf(SCRIPT)
+  const script = contract.arguments[at]
+  if (script === undefined)
+    denials.add('SCRIPT_NOT_IN_CLOSURE', `the unit was started without the script ${entry.script}`)
+  // Only regular files are listed, so the path is the script itself and not a link to another.
+  else if (!files.byPath.has(script) || storePathOf(script) === undefined)
     denials.add(
       'SCRIPT_NOT_IN_CLOSURE',
-      `the unit runs ${script === undefined ? 'no script' : `the script ${quote(script)}`}, which is not in the closure of ${attestation.root}`,
+      `the unit runs the script ${show(script)}, which is not in the closure of ${attestation.root}`,
     )
+  else if (wanted?.test(script) !== true)
+    denials.add(
+      'ARGUMENTS_MISMATCH',
+      `the unit runs the script ${show(script)}; role ${name} wants ${entry.script}`,
+    )
+  compareArguments(
+    entry.arguments.map((argument, index) => (index === at && script ? script : argument)),
+    contract,
+    denials,
+  )
+}
+
+/** Variables that interpreters read as further arguments. Search paths are not among them, see README. */
+const FURTHER_ARGUMENTS =
+  /^(NODE_OPTIONS|PERL5OPT|PERL5DB|RUBYOPT|PYTHONSTARTUP|PYTHONINSPECT|BASH_ENV|ENV|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|LUA_INIT\w*)$/
+
+function checkEnvironment(main: ProcessFacts, denials: Denials): void {
+  for (const name of main.environmentHints)
+    if (FURTHER_ARGUMENTS.test(name))
+      denials.add(
+        'ARGUMENTS_MISMATCH',
+        `process ${main.pid} has ${name} in its environment, which adds arguments that nobody approved`,
+      )
+}
+
+/** The contract says what one process runs; of any other interpreter nobody knows. */
+function checkOthers(
+  { role }: IndexedRole,
+  facts: Facts,
+  main: ProcessFacts | undefined,
+  denials: Denials,
+): void {
+  const entry = role.entry.kind === 'interpreter' ? main?.executable.sha256 : undefined
+  for (const process of facts.processes) {
+    if (process === main) continue
+    const { path, sha256 } = process.executable
+    if (isInterpreter(path) || sha256 === entry)
+      denials.add(
+        'INTERPRETER_WITHOUT_CONTRACT',
+        `process ${process.pid} runs the interpreter ${show(path)}, and nothing says what for`,
+      )
+  }
 }
 
 function compareArguments(

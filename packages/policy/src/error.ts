@@ -14,6 +14,7 @@ export const POLICY_ERROR_CODES = [
   'POLICY_VERSION_SKIPPED',
   'POLICY_PREVIOUS',
   'POLICY_EXPIRED',
+  'POLICY_NOT_YET_VALID',
   'JOIN_TOKEN_FORMAT',
   'JOIN_TOKEN_SIGNATURE',
   'JOIN_TOKEN_INSTALLATION',
@@ -36,10 +37,23 @@ export class PolicyError extends Error {
 
 const MAX_QUOTED = 160
 
-/** `value` as JSON for a message, clipped: what was seen may be hostile and long. */
+/**
+ * `value` as JSON for a message, in ASCII and clipped: what was seen may be hostile and long, and ends in
+ * somebody's terminal.
+ */
 export function quote(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'nothing'
+  const text = (JSON.stringify(value) ?? 'nothing').replace(
+    /[^\x20-\x7e]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
   return text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text
+}
+
+const PLAIN = /^[\x21-\x7e]{1,300}$/
+
+/** A name or path that somebody else chose: as it is where that is harmless, else quoted. */
+export function show(name: string): string {
+  return PLAIN.test(name) ? name : quote(name)
 }
 
 /** The message of anything that was thrown. */

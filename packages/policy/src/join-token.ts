@@ -74,21 +74,28 @@ export function verifyJoinTokenDocument(envelope: string, root: TrustRoot): Join
  */
 export function verifyJoinToken(envelope: string, root: TrustRoot, now: Date): JoinToken {
   const token = verifyJoinTokenDocument(envelope, root)
-  if (now.getTime() < Date.parse(token.notBefore))
+  // Written so that a time that is not one refuses.
+  if (!(now.getTime() >= Date.parse(token.notBefore)))
     throw new PolicyError(
       'JOIN_TOKEN_NOT_YET_VALID',
       `the join token is valid from ${token.notBefore}`,
     )
-  if (Date.parse(token.expires) <= now.getTime())
+  if (!(now.getTime() < Date.parse(token.expires)))
     throw new PolicyError('JOIN_TOKEN_EXPIRED', `the join token expired at ${token.expires}`)
   return token
 }
 
 function readToken(value: unknown): JoinToken {
-  return tokenReader(value, null, {
+  const token = tokenReader(value, null, {
     complete: true,
     report: (path, message) => {
       throw new PolicyError('JOIN_TOKEN_FORMAT', `join token, ${formatPath(path)}: ${message}`)
     },
   })
+  if (token.notBefore >= token.expires)
+    throw new PolicyError(
+      'JOIN_TOKEN_FORMAT',
+      `expected notBefore before expires, saw ${token.notBefore} and ${token.expires}`,
+    )
+  return token
 }

@@ -48,12 +48,16 @@ export interface InstalledVersion {
   readonly sha256: string
 }
 
-let create: (
-  policy: Policy,
-  digest: Sha256,
-  statement: PolicyStatement,
-  signers: readonly string[],
-) => VerifiedPolicy
+/** What was verified about a policy. */
+interface Checked {
+  readonly policy: Policy
+  readonly sha256: Sha256
+  readonly statement: PolicyStatement
+  readonly signers: readonly string[]
+  readonly trustRootExpires: string
+}
+
+let create: (checked: Checked) => VerifiedPolicy
 
 /** A policy whose signatures and statement were checked. Only this module makes one. */
 export class VerifiedPolicy {
@@ -67,22 +71,26 @@ export class VerifiedPolicy {
   /** Roles by unit, roots by digest. */
   readonly index: RoleIndex
 
-  private constructor(
-    policy: Policy,
-    digest: Sha256,
-    statement: PolicyStatement,
-    signers: readonly string[],
-  ) {
+  /** Until when the keys that signed it are trusted. */
+  readonly trustRootExpires: string
+  /** From when and until when it may be decided by, in milliseconds since 1970. */
+  readonly inForceMs: { readonly from: number; readonly until: number }
+
+  private constructor({ policy, sha256: digest, statement, signers, trustRootExpires }: Checked) {
     this.#policy = policy
     this.sha256 = digest
     this.previous = statement.prev?.sha256 ?? null
     this.signers = signers
     this.index = new RoleIndex(policy)
+    this.trustRootExpires = trustRootExpires
+    this.inForceMs = {
+      from: policy.notBefore === null ? 0 : Date.parse(policy.notBefore),
+      until: Math.min(Date.parse(policy.expires), Date.parse(trustRootExpires)),
+    }
   }
 
   static {
-    create = (policy, digest, statement, signers) =>
-      new VerifiedPolicy(policy, digest, statement, signers)
+    create = (checked) => new VerifiedPolicy(checked)
   }
 
   get policy(): Policy {
@@ -151,7 +159,7 @@ export interface SignedPolicy {
  */
 export function verifyPolicyDocument(signed: SignedPolicy, root: TrustRoot): VerifiedPolicy {
   const { statement, signers } = openSigned(signed, root)
-  const digest = sha256Hex(signed.json) as Sha256
+  const digest = sha256Hex(signed.json)
   const [subject] = statement.subject
   if (
     statement.subject.length !== 1 ||
@@ -180,12 +188,18 @@ export function verifyPolicyDocument(signed: SignedPolicy, root: TrustRoot): Ver
       'POLICY_INSTALLATION',
       `expected a policy of installation ${root.installation}, saw ${policy.installation}`,
     )
-  return create(policy, digest, said, signers)
+  return create({
+    policy,
+    sha256: digest,
+    statement: said,
+    signers,
+    trustRootExpires: root.expires,
+  })
 }
 
 /**
  * Verifies a policy that is to be put in force after `installed` (null: it is the first).
- * @throws {PolicyError} what {@link verifyPolicyDocument} throws; POLICY_EXPIRED; POLICY_ROLLBACK – lower than
+ * @throws {PolicyError} what {@link verifyPolicyDocument} throws; POLICY_EXPIRED, POLICY_NOT_YET_VALID; POLICY_ROLLBACK – lower than
  * the installed version, or the same version with other content; POLICY_VERSION_SKIPPED; POLICY_PREVIOUS
  */
 export function verifyPolicy(
@@ -194,11 +208,18 @@ export function verifyPolicy(
   { installed, now }: { installed: InstalledVersion | null; now: Date },
 ): VerifiedPolicy {
   const verified = verifyPolicyDocument(signed, root)
-  const { version, expires } = verified.policy
-  if (Date.parse(expires) <= now.getTime())
+  const { version, expires, notBefore } = verified.policy
+  // Written so that a time that is not one refuses.
+  if (!(now.getTime() < Date.parse(expires)))
     throw new PolicyError('POLICY_EXPIRED', `policy version ${version} expired at ${expires}`)
   if (installed !== null && version === installed.version && verified.sha256 === installed.sha256)
     return verified
+  // It would replace the version that is in force with one that denies everything until then.
+  if (notBefore !== null && !(now.getTime() >= Date.parse(notBefore)))
+    throw new PolicyError(
+      'POLICY_NOT_YET_VALID',
+      `policy version ${version} is in force from ${notBefore}; publish it then`,
+    )
   const next = (installed?.version ?? 0) + 1
   if (version < next)
     throw new PolicyError(

@@ -4,13 +4,7 @@
 //
 // Limits: 64 MiB, 10,000 roles, 200,000 roots per role, 64 successors in a chain of at most 4.
 import { parseCanonical } from '@bagcheck/attest'
-import {
-  type Sha256,
-  type StorePath,
-  STRENGTHS,
-  parseStorePath,
-  storePathName,
-} from '@bagcheck/nix'
+import { type Sha256, type StorePath, STORE_DIR, STRENGTHS, parseStorePath } from '@bagcheck/nix'
 import { PolicyError, quote } from './error.ts'
 import { isInterpreter } from './interpreters.ts'
 import {
@@ -34,9 +28,12 @@ import {
 
 export const POLICY_SCHEMA = 'bagcheck.policy/v1'
 export const MAX_POLICY_BYTES: number = 64 * 1024 * 1024
+/** Stands in an interpreter's arguments for the path of the script. */
+export const SCRIPT = '{script}'
 /** Longest chain of successors. */
 export const MAX_SUCCESSOR_DEPTH = 4
 
+const MAX_ROLES = 10_000
 const MIN_TTL_SECONDS = 5
 const MAX_TTL_SECONDS = 3600
 
@@ -137,7 +134,7 @@ const role = record({
   unit,
   uid: integer(0, 0xffff_fffe),
   entry,
-  audiences: table(uri, audience, 1),
+  audiences: table(uri, audience, 1, 256),
   signers: list(simpleName, 1, 64),
   build: record({
     sandbox: literal(true, false),
@@ -184,13 +181,15 @@ const policyReader = record({
       spki: matching('base64 of a public key', /^[A-Za-z0-9+/]{120,124}={0,2}$/),
     }),
     1,
+    256,
   ),
   profiles: table(
     simpleName,
     record({ type: literal('access_token'), binding: literal('dpop', 'none') }),
     1,
+    256,
   ),
-  roles: table(simpleName, role, 1),
+  roles: table(simpleName, role, 1, MAX_ROLES),
 })
 
 /** A policy that is well formed and makes sense in itself; nothing is said about its signatures. */
@@ -271,6 +270,7 @@ function checkPolicy(policy: Policy, reading: Reading): void {
     }
     checkEntry(found, (message, ...path) => say(message, ...at('entry', ...path)))
     checkRoots(found, (message, ...path) => say(message, ...at(...path)))
+    checkAllowances(found, (message, ...path) => say(message, ...at(...path)))
   }
 }
 
@@ -285,9 +285,16 @@ function checkEntry({ entry: found }: Role, say: Say): void {
       )
     return
   }
-  const scripts = found.arguments.filter((argument) => argument === '{script}')
+  const scripts = found.arguments.filter((argument) => argument === SCRIPT)
   if (scripts.length !== 1)
-    say(`expected "{script}" exactly once, saw it ${scripts.length} times`, 'arguments')
+    say(`expected "${SCRIPT}" exactly once, saw it ${scripts.length} times`, 'arguments')
+  for (const [index, argument] of found.arguments.entries())
+    if (argument !== SCRIPT && argument.includes(SCRIPT))
+      say(
+        `expected "${SCRIPT}" as an argument of its own, saw ${quote(argument)}`,
+        'arguments',
+        index,
+      )
 }
 
 function checkRoots(found: Role, say: Say): void {
@@ -305,23 +312,38 @@ function checkRoots(found: Role, say: Say): void {
           position,
         )
   }
-  const next = new Map<string, string[]>()
-  for (const [index, { from, to }] of found.successors.entries()) {
-    for (const [end, value] of [
-      ['from', from],
-      ['to', to],
-    ] as const)
-      if (!known.has(value))
+  checkSuccessors(found, known, say)
+}
+
+/** Edges join two approved closures, each pair once, in no circle and in no chain that nobody can follow. */
+function checkSuccessors({ successors }: Role, known: ReadonlySet<string>, say: Say): void {
+  const edges = new Set<string>()
+  for (const [index, { from, to }] of successors.entries()) {
+    for (const end of ['from', 'to'] as const)
+      if (!known.has(end === 'from' ? from : to))
         say(
           "expected a closure among the role's roots: both ends are approved",
           'successors',
           index,
           end,
         )
-    next.set(from, [...(next.get(from) ?? []), to])
+    if (edges.has(`${from} ${to}`)) say('expected each pair once', 'successors', index)
+    edges.add(`${from} ${to}`)
   }
-  for (const [index, { from }] of found.successors.entries()) {
-    const depth = depthFrom(from, next, new Set())
+  const next = Map.groupBy(successors, ({ from }) => from)
+  const depths = new Map<string, number>()
+  // Infinite while a closure is being walked: who meets it again walks in a circle.
+  const depthFrom = (closure: string): number => {
+    const seen = depths.get(closure)
+    if (seen !== undefined) return seen
+    depths.set(closure, Number.POSITIVE_INFINITY)
+    const below = (next.get(closure as Sha256) ?? []).map(({ to }) => 1 + depthFrom(to))
+    const depth = Math.max(0, ...below)
+    depths.set(closure, depth)
+    return depth
+  }
+  for (const [index, { from }] of successors.entries()) {
+    const depth = depthFrom(from)
     if (depth === Number.POSITIVE_INFINITY)
       say('expected no cycle of successors', 'successors', index)
     else if (depth > MAX_SUCCESSOR_DEPTH)
@@ -333,24 +355,21 @@ function checkRoots(found: Role, say: Say): void {
   }
 }
 
-function depthFrom(
-  from: string,
-  next: ReadonlyMap<string, string[]>,
-  seen: ReadonlySet<string>,
-): number {
-  if (seen.has(from)) return Number.POSITIVE_INFINITY
-  const below = new Set(seen).add(from)
-  return Math.max(0, ...(next.get(from) ?? []).map((to) => 1 + depthFrom(to, next, below)))
+function checkAllowances({ allow }: Role, say: Say): void {
+  const runtimes = new Set<string>()
+  for (const [index, { runtime }] of allow.jit.entries()) {
+    if (runtimes.has(runtime)) say('expected each runtime once', 'allow', 'jit', index, 'runtime')
+    runtimes.add(runtime)
+  }
 }
 
-/** True if a file of the store is the one that a NAME/FILE pattern means. */
-export function matchesPattern(pattern: string, file: string): boolean {
+/**
+ * An expression for the store files that a NAME/FILE pattern means. A `*` stands for anything within the
+ * name of the store path, never for a directory.
+ */
+export function compilePattern(pattern: string): RegExp {
   const [name = '', ...rest] = pattern.split('/')
-  const match = /^(\/nix\/store\/[^/]+)\/(.*)$/s.exec(file)
-  if (!match || match[2] !== rest.join('/')) return false
-  const expression = name
-    .split('*')
-    .map((part) => part.replace(/[.+?^$()[\]{}|\\-]/g, String.raw`\$&`))
-    .join('.*')
-  return new RegExp(`^${expression}$`).test(storePathName(parseStorePath(match[1] ?? '')))
+  const literally = (text: string): string => text.replace(/[.+?^$()[\]{}|\\*]/g, String.raw`\$&`)
+  const names = name.split('*').map(literally).join('[^/]*')
+  return new RegExp(`^${STORE_DIR}/[0-9a-z]{32}-${names}/${literally(rest.join('/'))}$`)
 }

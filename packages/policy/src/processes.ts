@@ -1,9 +1,12 @@
 // Checks of every process of a unit against one attested closure. A unit is as trustworthy as its least
 // trustworthy process: siblings share the cgroup, the uid and, often, memory.
-import type { Sha256 } from '@bagcheck/nix'
+//
+// Numbers are compared so that one that is missing denies: `!(seen <= limit)`, never `seen > limit`.
+import type { FileList, Sha256 } from '@bagcheck/nix'
 import { capabilityNames } from './capabilities.ts'
 import type { AttestedClosure } from './closures.ts'
 import type { Denials } from './denial.ts'
+import { show } from './error.ts'
 import type { Facts, MappedFile, ProcessFacts } from './facts.ts'
 import type { IndexedRole } from './role-index.ts'
 
@@ -21,6 +24,7 @@ export function checkProcesses(
   denials: Denials,
 ): UsedAllowances {
   const hostObjects = new Set<Sha256>()
+  const foreign: ForeignFile[] = []
   let jit = false
   if (!facts.processes.some(({ pid }) => pid === facts.callerPid))
     denials.add(
@@ -30,22 +34,28 @@ export function checkProcesses(
   for (const process of facts.processes) {
     checkIdentity(role, process, denials)
     checkPlace(process, denials)
-    for (const file of [process.executable, ...process.files])
-      if (checkFile(role, closure, process, file, denials) === 'host object')
-        hostObjects.add(file.sha256)
+    // Host objects are what a host injects into a process; what the process is must be in the closure.
+    if (!isInClosure(closure, process.executable))
+      foreign.push({ file: process.executable, pid: process.pid })
+    for (const file of process.files) {
+      if (isInClosure(closure, file)) continue
+      if (role.hostObjects.has(file.sha256)) hostObjects.add(file.sha256)
+      else foreign.push({ file, pid: process.pid })
+    }
     if (checkMemory(role, process, denials)) jit = true
   }
+  denyForeign(closure, foreign, denials)
   return { hostObjects: [...hostObjects].toSorted(), jit }
 }
 
 function checkIdentity({ name, role }: IndexedRole, process: ProcessFacts, denials: Denials): void {
   const who = `process ${process.pid}`
-  if (process.uids.some((uid) => uid !== role.uid))
+  if (process.uids.length !== 4 || process.uids.some((uid) => uid !== role.uid))
     denials.add(
       'UID_NOT_ALLOWED',
       `${who} runs as uid ${[...new Set(process.uids)].join('/')}; role ${name} is for uid ${role.uid}`,
     )
-  if (!process.noNewPrivs)
+  if (process.noNewPrivs !== true)
     denials.add('NEW_PRIVILEGES_POSSIBLE', `${who} may gain privileges: no-new-privs is not set`)
   const { inheritable, permitted, effective, ambient } = process.capabilities
   const held =
@@ -68,70 +78,96 @@ function checkIdentity({ name, role }: IndexedRole, process: ProcessFacts, denia
 /** A path means the agent's file only if the process sees the same root and the same store. */
 function checkPlace(process: ProcessFacts, denials: Denials): void {
   const who = `process ${process.pid}`
-  if (!process.hostUserNamespace)
+  if (process.hostUserNamespace !== true)
     denials.add('USER_NAMESPACE', `${who} is in a user namespace of its own`)
-  if (!process.hostRoot) denials.add('ROOT_DIRECTORY', `${who} has another root directory`)
-  if (!process.verifiedStoreMount)
+  if (process.hostRoot !== true)
+    denials.add('ROOT_DIRECTORY', `${who} has another root directory than the agent`)
+  if (process.verifiedStoreMount !== true)
     denials.add('STORE_MOUNT', `${who} sees another /nix/store than the one that was verified`)
   const [mount] = process.mountsBelowStore
   if (mount !== undefined)
-    denials.add('MOUNT_BELOW_STORE', `${who} has something mounted over the store at ${mount}`)
+    denials.add(
+      'MOUNT_BELOW_STORE',
+      `${who} has something mounted over the store at ${show(mount)}`,
+    )
 }
 
-function checkFile(
-  role: IndexedRole,
+/** Bytes, object and name: the very store file that was attested at this path. */
+function isInClosure({ files }: AttestedClosure, file: MappedFile): boolean {
+  return (
+    files.byPath.get(file.path)?.sha256 === file.sha256 &&
+    file.isStoreFile === true &&
+    file.unlinked === false
+  )
+}
+
+interface ForeignFile {
+  readonly file: MappedFile
+  readonly pid: number
+}
+
+/** Says of each file that is not in the closure what is wrong with it. */
+function denyForeign(
   { files, attestation }: AttestedClosure,
-  process: ProcessFacts,
-  file: MappedFile,
+  foreign: readonly ForeignFile[],
   denials: Denials,
-): 'in closure' | 'host object' | 'denied' {
-  const listed = files.byPath.get(file.path)
-  if (listed?.sha256 === file.sha256 && file.isStoreFile && !file.unlinked) return 'in closure'
-  // Allowed by content alone: these are files of the host, of which the closure knows nothing.
-  if (role.hostObjects.has(file.sha256)) return 'host object'
-  const where = `${file.path}, mapped by process ${process.pid},`
-  if (file.unlinked) denials.add('FILE_UNLINKED', `${where} has no name on any file system`)
-  else if (listed && listed.sha256 === file.sha256)
-    denials.add(
-      'FILE_NOT_STORE_FILE',
-      `${where} has the bytes of the store file, and is not that file`,
-    )
-  else if (listed)
-    denials.add(
-      'CONTENT_MISMATCH',
-      `${where} is not what was attested (expected ${listed.sha256}, saw ${file.sha256})`,
-    )
-  else if (files.files.some(({ sha256 }) => sha256 === file.sha256))
-    denials.add(
-      'FILE_NOT_STORE_FILE',
-      `${where} has the bytes of a file of the closure, and lies elsewhere`,
-    )
-  else denials.add('FILE_NOT_IN_CLOSURE', `${where} is not in the closure of ${attestation.root}`)
-  return 'denied'
+): void {
+  if (foreign.length === 0) return
+  const copied = copiesOf(files, new Set(foreign.map(({ file }) => file.sha256)))
+  for (const { file, pid } of foreign) {
+    const where = `${show(file.path)}, mapped by process ${pid},`
+    const listed = files.byPath.get(file.path)
+    if (file.unlinked !== false)
+      denials.add('FILE_UNLINKED', `${where} has no name on any file system`)
+    else if (listed?.sha256 === file.sha256)
+      denials.add(
+        'FILE_NOT_STORE_FILE',
+        `${where} has the bytes of the store file, and is not that file`,
+      )
+    else if (listed)
+      denials.add(
+        'CONTENT_MISMATCH',
+        `${where} is not what was attested (expected ${listed.sha256}, saw ${file.sha256})`,
+      )
+    else if (copied.has(file.sha256))
+      denials.add(
+        'FILE_NOT_STORE_FILE',
+        `${where} has the bytes of a file of the closure, and lies elsewhere`,
+      )
+    else denials.add('FILE_NOT_IN_CLOSURE', `${where} is not in the closure of ${attestation.root}`)
+  }
+}
+
+/** Those of the digests that some file of the list has; one pass, however many are asked for. */
+export function copiesOf({ files }: FileList, digests: ReadonlySet<Sha256>): ReadonlySet<Sha256> {
+  const found = new Set<Sha256>()
+  for (const { sha256 } of files) if (digests.has(sha256)) found.add(sha256)
+  return found
 }
 
 /** True if executable memory without a file was in use and an allowance covers it. */
 function checkMemory(role: IndexedRole, process: ProcessFacts, denials: Denials): boolean {
   const who = `process ${process.pid}`
-  if (process.modifiedTextBytes > 0)
+  if (process.modifiedTextBytes !== 0)
     denials.add(
       'TEXT_MODIFIED',
       `${who} runs code that was changed in memory (${process.modifiedTextBytes} bytes of pages)`,
     )
   const { regions, bytes } = process.anonymousExecutable
   if (regions === 0 && bytes === 0) return false
-  const allowance = role.jit.get(process.executable.sha256)
-  if (!allowance) {
+  const { path, sha256 } = process.executable
+  const allowance = role.jit.get(sha256)
+  if (!allowance)
     denials.add(
       'JIT_NOT_ALLOWED',
-      `${who} has executable memory that no file backs (${regions} regions, ${bytes} bytes), and role ${role.name} allows none for ${process.executable.path} (${process.executable.sha256})`,
+      `${who} has executable memory that no file backs (${regions} regions, ${bytes} bytes), and role ` +
+        `${role.name} allows none for ${show(path)} (${sha256})`,
     )
-    return false
-  }
-  if (regions > allowance.maxRegions || bytes > allowance.maxBytes)
+  else if (!(regions <= allowance.maxRegions && bytes <= allowance.maxBytes))
     denials.add(
       'JIT_LIMIT',
-      `${who} has ${regions} regions and ${bytes} bytes of executable memory; ${allowance.maxRegions} and ${allowance.maxBytes} are allowed`,
+      `${who} has ${regions} regions and ${bytes} bytes of executable memory; ` +
+        `${allowance.maxRegions} and ${allowance.maxBytes} are allowed`,
     )
-  return true
+  return allowance !== undefined
 }

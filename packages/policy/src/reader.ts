@@ -1,6 +1,7 @@
 // Readers turn parsed JSON or YAML into typed values. A reader reports what is wrong at a place and
 // goes on, so that the author of a policy sees every mistake at once; what it returns after a report is
 // never used, because a document with a problem is refused as a whole.
+import type { Sha256 } from '@bagcheck/nix'
 import { quote } from './error.ts'
 
 /** Where a value stands: a chain of keys, put together only when something is wrong there. */
@@ -96,16 +97,18 @@ export function list<T>(reader: Reader<T>, min: number, max: number): Reader<rea
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** An object of named entries, as a Map in the order of the document. */
+/** An object of `min` to `max` named entries, as a Map in the order of the document. */
 export function table<T>(
   name: Reader<string>,
   reader: Reader<T>,
   min: number,
+  max: number,
 ): Reader<ReadonlyMap<string, T>> {
   return (value, place, reading) => {
     if (!isObject(value)) return wrong(reading, place, 'named entries', value)
     const entries = Object.entries(value)
-    if (entries.length < min) wrong(reading, place, `at least ${min} named entry`, entries.length)
+    if (entries.length < min || entries.length > max)
+      wrong(reading, place, `${min} to ${max} named entries`, entries.length)
     return new Map(
       entries.map(([key, entry]) => {
         const at: Place = { up: place, key }
@@ -154,7 +157,8 @@ export function either<T>(member: string, readers: Readonly<Record<string, Reade
   }
 }
 
-export const sha256: Reader<string> = matching('64 lower-case hex digits', /^[0-9a-f]{64}$/)
+// The cast brands a string whose whole grammar the expression checks.
+export const sha256 = matching('64 lower-case hex digits', /^[0-9a-f]{64}$/) as Reader<Sha256>
 
 /** RFC 3339 in UTC with whole seconds. */
 export const time: Reader<string> = when(

@@ -2,20 +2,23 @@
 // hundred thousand.
 import type { Sha256 } from '@bagcheck/nix'
 import type { UnitFacts } from './facts.ts'
-import type { ApprovedRoot, Policy, Role } from './policy.ts'
+import { compilePattern, type ApprovedRoot, type Policy, type Role } from './policy.ts'
 
 /** A role with its name and its roots by closure digest. */
 export interface IndexedRole {
   readonly name: string
   readonly role: Role
-  readonly roots: ReadonlyMap<string, ApprovedRoot>
+  readonly roots: ReadonlyMap<Sha256, ApprovedRoot>
   /** Key ids of the role's signers. */
   readonly signers: ReadonlySet<string>
   /** Edges by the end they lead from, and to. */
-  readonly successorsFrom: ReadonlyMap<string, Role['successors']>
-  readonly successorsTo: ReadonlyMap<string, Role['successors']>
-  readonly jit: ReadonlyMap<string, Role['allow']['jit'][number]>
-  readonly hostObjects: ReadonlySet<string>
+  readonly successorsFrom: ReadonlyMap<Sha256, Role['successors']>
+  readonly successorsTo: ReadonlyMap<Sha256, Role['successors']>
+  readonly jit: ReadonlyMap<Sha256, Role['allow']['jit'][number]>
+  readonly hostObjects: ReadonlySet<Sha256>
+  /** Which store files the entry's patterns mean; no script for a native entry. */
+  readonly executable: RegExp
+  readonly script: RegExp | null
 }
 
 export class RoleIndex {
@@ -43,6 +46,23 @@ function indexRole(policy: Policy, name: string, role: Role): IndexedRole {
     successorsFrom: Map.groupBy(role.successors, ({ from }) => from),
     successorsTo: Map.groupBy(role.successors, ({ to }) => to),
     jit: new Map(role.allow.jit.map((allowance) => [allowance.runtime, allowance])),
-    hostObjects: new Set<Sha256>(role.allow.hostObjects.map(({ sha256 }) => sha256 as Sha256)),
+    hostObjects: new Set(role.allow.hostObjects.map(({ sha256 }) => sha256)),
+    executable: compilePattern(role.entry.executable),
+    script: role.entry.kind === 'interpreter' ? compilePattern(role.entry.script) : null,
   }
+}
+
+/** All roots that `approved` succeeds, directly or not, each once. */
+export function predecessors(role: IndexedRole, approved: ApprovedRoot): ReadonlySet<ApprovedRoot> {
+  const found = new Set<ApprovedRoot>()
+  const add = (closure: Sha256): void => {
+    for (const { from } of role.successorsTo.get(closure) ?? []) {
+      const root = role.roots.get(from)
+      if (root) found.add(root)
+    }
+  }
+  add(approved.closure)
+  // A set that grows is iterated to its end.
+  for (const { closure } of found) add(closure)
+  return found
 }

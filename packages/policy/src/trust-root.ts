@@ -42,6 +42,7 @@ export const TRUST_ROLES = ['root', 'policy', 'approvals', 'enrolment', 'broker'
 export type TrustRole = (typeof TRUST_ROLES)[number]
 
 const MAX_VERSIONS = 64
+const MAX_KEYS = 256
 
 const members = record({ threshold: integer(1, 32), keys: list(sha256, 1, 32) })
 const rootReader = record({
@@ -54,6 +55,7 @@ const rootReader = record({
     sha256,
     record({ name: simpleName, spki: matching('base64', /^[A-Za-z0-9+/]{1,256}={0,2}$/) }),
     1,
+    MAX_KEYS,
   ),
   roles: record({
     root: members,
@@ -121,19 +123,21 @@ export function createTrustRoot(input: TrustRootInput, keys: readonly SigningKey
     ),
     log: input.log,
   }
-  checkDocument(predicate)
   const statement = {
     _type: STATEMENT_TYPE,
     subject: [subjectOf(input.installation)],
     predicateType: TRUST_ROOT_V1,
     predicate,
   } as const
-  return signEnvelope(formatStatement(statement), keys)
+  const payload = formatStatement(statement)
+  // What could not be read back is not signed.
+  rootOf(readDocument(payload), sha256Hex(payload))
+  return signEnvelope(payload, keys)
 }
 
 /** The digest that people pin: of the payload, so that it stays when signatures are added. */
 export function trustRootDigest(envelope: string | Uint8Array): Sha256 {
-  return sha256Hex(open(envelope).payload) as Sha256
+  return sha256Hex(open(envelope).payload)
 }
 
 /**
@@ -155,7 +159,7 @@ export function verifyTrustRootChain(
   let trusted: TrustRoot | null = null
   for (const text of envelopes) {
     const envelope = open(text)
-    const digest = sha256Hex(envelope.payload) as Sha256
+    const digest = sha256Hex(envelope.payload)
     const document = readDocument(envelope.payload)
     if (trusted === null && digest !== pin)
       throw new PolicyError(
@@ -171,7 +175,7 @@ export function verifyTrustRootChain(
   }
   if (trusted === null) throw new TypeError('unreachable: there is at least one version')
   // TUF 5.3.10: only the last one must be in time.
-  if (Date.parse(trusted.expires) <= now.getTime())
+  if (!(now.getTime() < Date.parse(trusted.expires)))
     throw new PolicyError(
       'TRUST_ROOT_EXPIRED',
       `trust root version ${trusted.version} expired at ${trusted.expires}`,
@@ -212,28 +216,23 @@ function demandSignatures(envelope: Envelope, by: TrustRoot, root: TrustRoot): v
 }
 
 function rootOf(document: RootDocument, digest: Sha256): TrustRoot {
+  const keys = new Map([...document.keys].map(([keyId, { spki }]) => [keyId, readKey(keyId, spki)]))
   const keyOf = (keyId: string): VerifyingKey => {
-    const entry = document.keys.get(keyId)
-    if (!entry)
+    const key = keys.get(keyId)
+    if (!key)
       throw new PolicyError('TRUST_ROOT_FORMAT', `expected a key ${keyId} under keys, saw none`)
-    const key = verifyingKeyFromSpki(entry.spki)
-    if (key.keyId !== keyId)
-      throw new PolicyError(
-        'TRUST_ROOT_FORMAT',
-        `expected key ${keyId}, saw the bytes of ${key.keyId}`,
-      )
     return key
   }
   const roleOf = (role: TrustRole): RoleKeys => {
-    const { threshold, keys } = document.roles[role]
-    if (new Set(keys).size !== keys.length)
+    const { threshold, keys: keyIds } = document.roles[role]
+    if (new Set(keyIds).size !== keyIds.length)
       throw new PolicyError('TRUST_ROOT_FORMAT', `expected each ${role} key once`)
-    if (threshold > keys.length)
+    if (threshold > keyIds.length)
       throw new PolicyError(
         'TRUST_ROOT_FORMAT',
-        `expected at least ${threshold} ${role} keys, saw ${keys.length}`,
+        `expected at least ${threshold} ${role} keys, saw ${keyIds.length}`,
       )
-    return { threshold, keys: keys.map(keyOf) }
+    return { threshold, keys: keyIds.map(keyOf) }
   }
   return {
     installation: document.installation,
@@ -250,6 +249,22 @@ function rootOf(document: RootDocument, digest: Sha256): TrustRoot {
     },
     log: document.log,
   }
+}
+
+/** A key under its own name: the name is what roles and people refer to. */
+function readKey(keyId: string, spki: string): VerifyingKey {
+  let key: VerifyingKey
+  try {
+    key = verifyingKeyFromSpki(spki)
+  } catch (cause) {
+    throw new PolicyError('TRUST_ROOT_FORMAT', `key ${keyId}: ${messageOf(cause)}`, { cause })
+  }
+  if (key.keyId !== keyId)
+    throw new PolicyError(
+      'TRUST_ROOT_FORMAT',
+      `expected key ${keyId}, saw the bytes of ${key.keyId}`,
+    )
+  return key
 }
 
 function open(text: string | Uint8Array): Envelope {

@@ -1,3 +1,4 @@
+export { selfSignedCertificate } from './certificate.ts'
 export {
   nixAvailable,
   nixBuild,

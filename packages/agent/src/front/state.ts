@@ -5,6 +5,7 @@
 //   policy.json       highest policy version seen
 //   attestations/     manifests and file lists by closure digest, as the broker sent them
 //   ledger.sqlite     what of the store was verified when
+//   lock.sqlite       locked while an agent uses the directory
 // Every file is replaced whole: written beside, fsynced, renamed, directory fsynced. A crash leaves the old.
 //
 // The counter is reserved in blocks before use: a crash skips numbers, and none is used twice. A number
@@ -24,6 +25,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { AgentError, quote } from '../error.ts'
 
 const COUNTER_BLOCK = 1000
@@ -38,7 +40,7 @@ export interface NodeIdentity {
   readonly keyThumbprint: string
 }
 
-/** Files of the state directory. One process uses it at a time. */
+/** Files of the state directory. One process uses it at a time, see {@link lockState}. */
 export class AgentState {
   readonly directory: string
   // Evidence counter: the next number, and the first that is not reserved on disk.
@@ -53,9 +55,8 @@ export class AgentState {
 
   /** @throws {AgentError} KEY_FILE_MODE, STATE_INVALID */
   static open(directory: string): AgentState {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    makeStateDirectory(directory)
     mkdirSync(join(directory, 'attestations'), { recursive: true, mode: 0o700 })
-    assertMode(directory, lstatSync(directory), 0o700)
     const stored = readJson(join(directory, 'counter.json'))
     const reserved = stored === undefined ? 1 : stored['reserved']
     if (!Number.isSafeInteger(reserved) || (reserved as number) < 1)
@@ -166,6 +167,30 @@ export function readSecret(path: string): string | undefined {
   } finally {
     closeSync(fd)
   }
+}
+
+/** Makes the state directory if there is none. @throws {AgentError} KEY_FILE_MODE */
+export function makeStateDirectory(directory: string): void {
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  assertMode(directory, lstatSync(directory), 0o700)
+}
+
+/**
+ * Keeps every other agent off `directory` until disposed of, or until this process ends, however it ends:
+ * two agents on one counter would look like a cloned key, and be banned.
+ * @throws {AgentError} STATE_INVALID if another agent has it
+ */
+export function lockState(directory: string): Disposable {
+  const file = join(directory, 'lock.sqlite')
+  const database = new DatabaseSync(file)
+  try {
+    chmodSync(file, 0o600)
+    database.exec('begin exclusive')
+  } catch (cause) {
+    database.close()
+    throw new AgentError('STATE_INVALID', `another agent uses ${quote(directory)}`, { cause })
+  }
+  return { [Symbol.dispose]: () => database.close() }
 }
 
 /** Makes a socket's directory, which everybody may enter and only its owner change, if there is none. */

@@ -1,5 +1,6 @@
-// The record that `bagcheck exec` leaves of a launch: UNITSDIR/NAME.json, owned by root, mode 0600, in a
-// directory of mode 0700. Who can write there is root; the checks catch a mistake in its permissions.
+// The record that `bagcheck exec` leaves of a launch: UNITSDIR/NAME.json, or NAME@INSTANCE.json where several
+// units have one name, owned by root, mode 0600, in a directory of mode 0700. While a unit starts there is
+// NAME.starting with its cgroup instead: a quick program may ask before its record is complete. Who can write there is root; the checks catch a mistake in its permissions.
 // The contract is intact while the process that was launched still runs the program that was launched.
 import {
   closeSync,
@@ -100,7 +101,8 @@ export function parseExecRecord(text: string): ExecRecord {
 function parseDevice(value: unknown): string {
   if (typeof value === 'string' && /^\d+:\d+$/.test(value)) return value
   if (typeof value === 'string' && /^\d{1,20}$/.test(value)) return formatDevice(BigInt(value))
-  if (Number.isSafeInteger(value)) return formatDevice(BigInt(value as number))
+  if (Number.isSafeInteger(value) && (value as number) >= 0)
+    return formatDevice(BigInt(value as number))
   throw unexpected('executableDevice', value)
 }
 
@@ -124,7 +126,8 @@ export function findExecRecord(
   for (const name of names) {
     const record = readRecord(join(unitsDir, name))
     if (record === undefined || !isWithin(cgroup, record.cgroup)) continue
-    if (`${record.name}.json` !== name) throw unexpected('name', record.name)
+    if (name !== `${record.name}.json` && !name.startsWith(`${record.name}@`))
+      throw unexpected('name', record.name)
     if (cgroupInode(mountPoint, record.cgroup) === record.cgroupInode) found.push(record)
   }
   if (found.length > 1)
@@ -133,6 +136,20 @@ export function findExecRecord(
       `expected one unit for cgroup ${quote(cgroup)}, saw ${quote(found.map(({ name }) => name))}`,
     )
   return found[0]
+}
+
+/** Whether `bagcheck exec` says that it is starting a unit in `cgroup`. Only ever makes us wait. */
+export function isStarting(unitsDir: string, cgroup: string): boolean {
+  try {
+    const names = readdirSync(unitsDir).filter((name) => name.endsWith('.starting'))
+    return names
+      .slice(0, MAX_RECORDS)
+      .some((name) => isWithin(cgroup, readFileSync(join(unitsDir, name), 'utf8').trim()))
+  } catch (error) {
+    // No directory, or the unit has started between the two reads.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+    throw error
+  }
 }
 
 /** The contract of `record` with whether its process still runs what was launched. */

@@ -66,6 +66,6 @@ export function instanceKey(instance: ProcessInstance): string {
 /** `st_dev` as `major:minor`, the form of maps and mountinfo; <sys/sysmacros.h>. */
 export function formatDevice(dev: bigint): string {
   const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn)
-  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn)
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffff_ff00n)
   return `${major}:${minor}`
 }

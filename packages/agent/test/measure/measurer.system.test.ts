@@ -73,7 +73,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
 
   test('is told with its contract, its program by object and its confinement', async () => {
     await using unit = await start({
-      command: SLEEP,
+      command: [...SLEEP],
       wrapper: ['setpriv', '--reuid=990', '--regid=991', '--clear-groups', '--no-new-privs'],
     })
     const { unit: facts, processes } = measure(unit)
@@ -160,7 +160,6 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     const facts = await only({
       command: ['/bin/sleep', '1000'],
       environment: { LD_PRELOAD: library, SECRET: 'value' },
-      runs: '/',
     })
     expect(facts.files).toContainEqual(
       expect.objectContaining({ path: library, isStoreFile: false }),
@@ -261,7 +260,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
   })
 
   test('a text page that was written to is counted, even with the same bytes', async () => {
-    await using unit = await start({ command: SLEEP })
+    await using unit = await start({ command: [...SLEEP] })
     expect(measure(unit).processes[0]!.modifiedTextBytes).toBe(0)
     const maps = readFileSync(`/proc/${unit.pid}/maps`, 'utf8')
     const text = parseExecutableMaps(maps).find(({ path }) => path === BUSYBOX)!
@@ -273,7 +272,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
   })
 
   test('the vDSO is the kernel’s until somebody writes to it', async () => {
-    await using unit = await start({ command: SLEEP })
+    await using unit = await start({ command: [...SLEEP] })
     const maps = readFileSync(`/proc/${unit.pid}/maps`, 'utf8')
     const vdso = parseExecutableMaps(maps).find(({ path }) => path === '[vdso]')!
     const memory = openSync(`/proc/${unit.pid}/mem`, 'r+')
@@ -283,7 +282,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
   })
 
   test('a tracer is told', async () => {
-    await using unit = await start({ command: SLEEP })
+    await using unit = await start({ command: [...SLEEP] })
     const ptrace = libc.func('long ptrace(long, int, void *, void *)')
     const PTRACE_SEIZE = 0x4206
     expect(ptrace(PTRACE_SEIZE, unit.pid, null, null)).toBe(0)
@@ -310,7 +309,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
   })
 
   test('a pid that belongs to another process now is not the instance', async () => {
-    await using unit = await start({ command: SLEEP })
+    await using unit = await start({ command: [...SLEEP] })
     const reused = { ...unit.instance(), startTicks: unit.instance().startTicks - 1 }
     expect(measurer.answer({ id: 1, instance: reused })).toMatchObject({ code: 'PROCESS_MOVED' })
   })
@@ -363,7 +362,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
   })
 
   test('a record of another cgroup, or that others may write, makes no unit', async () => {
-    await using unit = await start({ command: SLEEP })
+    await using unit = await start({ command: [...SLEEP] })
     const record = JSON.parse(readFileSync(unit.recordFile, 'utf8')) as Record<string, unknown>
     writeFileSync(unit.recordFile, JSON.stringify({ ...record, cgroupInode: '1' }))
     expect(measure(unit).unit).toMatchObject({ kind: 'none', contract: null })
@@ -382,24 +381,21 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
   })
 
   test('measuring an ordinary process costs what it costs', async () => {
-    await using unit = await start({ command: ['/bin/sleep', '1000'], runs: '/' })
-    const instance = unit.instance()
-    measurer.measure(instance)
-    const times = Array.from({ length: 50 }, () => {
-      const began = performance.now()
+    const cases = [
+      ['its libraries read each time', ['/bin/sleep', '1000']],
+      ['in the store', SLEEP],
+    ] as const
+    for (const [title, command] of cases) {
+      await using unit = await start({ command: [...command] })
+      const instance = unit.instance()
       measurer.measure(instance)
-      return performance.now() - began
-    }).toSorted((a, b) => a - b)
-    console.log(`warm measurement, p50 of 50: ${times[25]!.toFixed(2)} ms`)
-    const [busybox] = await Promise.all([start({ command: SLEEP })])
-    await using other = busybox
-    const again = other.instance()
-    measurer.measure(again)
-    const store = Array.from({ length: 50 }, () => {
-      const began = performance.now()
-      measurer.measure(again)
-      return performance.now() - began
-    }).toSorted((a, b) => a - b)
-    console.log(`the same, files in the store: ${store[25]!.toFixed(2)} ms`)
+      const times = Array.from({ length: 50 }, () => {
+        const began = performance.now()
+        measurer.measure(instance)
+        return performance.now() - began
+      })
+      const [p50] = times.toSorted((a, b) => a - b).slice(25)
+      console.log(`50 warm measurements, ${title}: p50 ${p50?.toFixed(2)} ms`)
+    }
   })
 })

@@ -9,7 +9,8 @@ const CACHED = { headers: { 'cache-control': 'public, max-age=300' } }
 export const openidConfiguration: Handler = ({ broker }) =>
   json(discoveryDocument(broker.config.issuer), CACHED)
 
-export const authorizationServer: Handler = openidConfiguration
+// RFC 8414: the same document under its own name.
+export const authorizationServer: Handler = (call) => openidConfiguration(call)
 
 export const jwks: Handler = ({ broker }) =>
   json(jwksDocument(broker.keys.token), {

@@ -17,12 +17,23 @@ export async function expectRefusal(
   return problem
 }
 
-/** How many tokens the log allows: every decision with `allow`. */
-export async function allowedDecisions(self: Installation): Promise<number> {
-  return (await self.broker.store.decisions({ allow: true })).length
+/** How many tokens the log allows this node. */
+export async function allowedDecisions(self: Installation, node: { id: string }): Promise<number> {
+  const decisions = await self.broker.store.decisions({ allow: true, limit: 1000 })
+  return decisions.filter((decision) => decision.node === node.id).length
 }
 
 /** The code under which the last decision was logged; null for an allow. */
 export async function lastLoggedCode(self: Installation): Promise<string | null | undefined> {
   return (await self.broker.store.decisions()).at(-1)?.code
+}
+
+/** As {@link allowedDecisions}, asked over the admin socket. */
+export async function allowedDecisionsOf(
+  self: Installation,
+  node: { id: string },
+): Promise<number> {
+  const response = await self.request('GET', '/v1/decisions?allow=true', undefined, true)
+  const { decisions } = (await response.json()) as { decisions: { node: string }[] }
+  return decisions.filter((decision) => decision.node === node.id).length
 }

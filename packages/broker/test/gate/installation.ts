@@ -81,9 +81,12 @@ export interface PolicyWish {
 
 export interface Installation extends AsyncDisposable {
   readonly dir: string
+  readonly pin: string
   readonly config: Config
   readonly configFile: string
   readonly broker: Broker
+  /** Where requests go instead of the broker of this process. */
+  transport: Transport | null
   /** Milliseconds since the epoch; set it to move time. */
   nowMs: number
   readonly closure: TestClosure
@@ -99,8 +102,11 @@ export interface Installation extends AsyncDisposable {
   challenge(node: string, purpose?: 'issue' | 'renew'): Promise<string>
   evidence(node: TestNode, change?: EvidenceChange): Promise<string>
   token(evidence: string, audience?: string): Promise<Response>
-  restart(options?: { keepClock?: boolean }): Promise<void>
+  restart(): Promise<void>
 }
+
+/** Sends a request to a broker in another process. */
+export type Transport = (path: string, init: RequestInit) => Promise<Response>
 
 /** Changes to evidence before it is signed. */
 export interface EvidenceChange {
@@ -185,7 +191,9 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
 
   const self: Installation = {
     dir,
+    pin,
     config,
+    transport: null,
     configFile,
     nowMs: start * 1000,
     closure,
@@ -213,19 +221,21 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
         installation: INSTALLATION,
         tokenId,
         nodeClass: 'demo',
-        notBefore: iso(start - 60),
-        expires: wish.expires ?? iso(start + 3600),
+        notBefore: iso(Math.floor(self.nowMs / 1000) - 60),
+        expires: wish.expires ?? iso(Math.floor(self.nowMs / 1000) + 3600),
         nodeExpiresSeconds: 7 * 86_400,
       }
       return formatEnvelope(createJoinToken(token, wish.key ?? enrolment.key))
     },
     request: async (method, path, body, admin = false) => {
-      const app = createApp(self.broker, admin ? 'admin' : 'public')
-      if (body === undefined) return app.request(path, { method })
       const form = typeof body === 'string'
       const type = form ? 'application/x-www-form-urlencoded' : 'application/json'
       const text = form ? body : JSON.stringify(body)
-      return app.request(path, { method, body: text, headers: { 'content-type': type } })
+      const init = { method, body: text, headers: { 'content-type': type } }
+      if (self.transport !== null)
+        return self.transport(path, body === undefined ? { method } : init)
+      const app = createApp(self.broker, admin ? 'admin' : 'public')
+      return app.request(path, body === undefined ? { method } : init)
     },
     publish: (wish) => {
       const { policy, envelope } = self.policy(wish)

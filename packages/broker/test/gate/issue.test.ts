@@ -1,5 +1,9 @@
 import { createRemoteJWKSet, customFetch, decodeJwt, jwtVerify } from 'jose'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { evaluate } from '@bagcheck/policy'
+import { logAllow } from '../../src/decision.ts'
+import { checkEvidence, identifyEvidence } from '../../src/evidence.ts'
+import { mintToken } from '../../src/token.ts'
 import {
   AUDIENCE,
   BEARER_AUDIENCE,
@@ -74,4 +78,40 @@ describe('a token', () => {
     expect(answer.token_type).toBe('Bearer')
     expect(decodeJwt(answer.access_token)).not.toHaveProperty('cnf')
   })
+})
+
+test('an approval and a logged decision can be used once each', async () => {
+  const node = await self.enrol()
+  const { broker } = self
+  const nowSeconds = Math.floor(self.nowMs / 1000)
+  const { nonces, nodes, closures } = broker
+  const identified = await identifyEvidence(await self.evidence(node), {
+    nonces,
+    nodes,
+    nowSeconds,
+  })
+  const verified = checkEvidence(identified, {
+    issuer: ISSUER,
+    installation: 'demo',
+    trustRoot: self.pin,
+    audience: AUDIENCE,
+    nowSeconds,
+  })
+  const { version, sha256, verified: policy } = broker.policy.installed()
+  const decision = evaluate(policy, verified.content.facts, {
+    nodeClass: 'demo',
+    tier: 0,
+    now: new Date(self.nowMs),
+    workloadKey: verified.content.workloadKey,
+    profile: null,
+    closures,
+  })
+  if (!decision.allow) throw new Error('expected an allow')
+  const approval = decision.approval.use()
+  expect(() => decision.approval.use()).toThrow(TypeError)
+  const frame = { id: 'an-id', at: nowSeconds, policy: { version, sha256 } }
+  const attestation = closures.envelopeSha256(approval.closureDigest)
+  const logged = await logAllow(broker.log, frame, verified, approval, attestation)
+  expect(mintToken(logged, ISSUER, broker.keys.token).jti).toBe('an-id')
+  expect(() => mintToken(logged, ISSUER, broker.keys.token)).toThrow(TypeError)
 })

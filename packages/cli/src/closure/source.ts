@@ -2,6 +2,7 @@
 import {
   connectDaemon,
   openNixDatabase,
+  parseStorePath,
   readClosure,
   type ClosureManifest,
   type StorePath,
@@ -24,6 +25,15 @@ export const SOURCE_OPTIONS = {
   },
   database: { type: 'string', value: 'FILE', help: 'the Nix database instead of its usual one' },
 } as const
+
+/** A root that was given as an argument. @throws {CliError} USAGE */
+export function parseRoot(text: string): StorePath {
+  try {
+    return parseStorePath(text)
+  } catch (error) {
+    throw new CliError('USAGE', `ROOT is a store path: ${(error as Error).message}`)
+  }
+}
 
 /** Reads the closure of `root` from the source that the options name. */
 export async function readClosureFrom(

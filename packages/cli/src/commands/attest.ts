@@ -5,8 +5,8 @@ import {
   createProvenance,
   parseSigningKey,
 } from '@bagcheck/attest'
-import { buildFileList, parseStorePath, storePathName } from '@bagcheck/nix'
-import { readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { buildFileList, storePathName } from '@bagcheck/nix'
+import { parseRoot, readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
 import { MAX_SMALL_BYTES, readInput, readSmallText, writeOutput } from '../files.ts'
@@ -32,7 +32,7 @@ export const attestRoot = command({
   examples: ['bagcheck attest $(nix build --print-out-paths) --key ci.pem -o out/'],
   run: async ({ env, signal, now, result, progress }, values, [argument = '']) => {
     if (values.pure && values.impure) throw new CliError('USAGE', 'either --pure or --impure')
-    const root = parseStorePath(argument)
+    const root = parseRoot(argument)
     const key = parseSigningKey(await readSmallText(values.key))
     const manifest = await readClosureFrom(root, values, signal)
     const files = await buildFileList(manifest, {

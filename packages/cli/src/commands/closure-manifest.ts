@@ -1,5 +1,5 @@
-import { buildFileList, parseStorePath } from '@bagcheck/nix'
-import { readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { buildFileList } from '@bagcheck/nix'
+import { parseRoot, readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
 import { command } from '../command.ts'
 import { writeOutput } from '../files.ts'
 
@@ -21,7 +21,7 @@ export const closureManifest = command({
   },
   examples: ['bagcheck closure manifest /nix/store/…-orders-1.0 | sha256sum'],
   run: async ({ signal, json, print, result, progress }, values, [root = '']) => {
-    const manifest = await readClosureFrom(parseStorePath(root), values, signal)
+    const manifest = await readClosureFrom(parseRoot(root), values, signal)
     const files =
       values.files === undefined
         ? undefined

@@ -4,10 +4,9 @@ import {
   openLedger,
   parseFileList,
   parseManifest,
-  parseStorePath,
   verifyClosure,
 } from '@bagcheck/nix'
-import { readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { parseRoot, readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
 import { command } from '../command.ts'
 import { CliError, EXIT } from '../error.ts'
 import { readInput } from '../files.ts'
@@ -40,7 +39,7 @@ export const closureVerify = command({
       throw new CliError('USAGE', 'give either ROOT or --manifest FILE')
     const manifest =
       values.manifest === undefined
-        ? await readClosureFrom(parseStorePath(root ?? ''), values, signal)
+        ? await readClosureFrom(parseRoot(root ?? ''), values, signal)
         : parseManifest(await readInput(values.manifest, MANIFEST_MAX_BYTES))
     const files = values.files && parseFileList(await readInput(values.files, FILE_LIST_MAX_BYTES))
     const ledger = values.ledger === undefined ? undefined : openLedger(values.ledger)

@@ -1,4 +1,6 @@
+import { resolve } from 'node:path'
 import { command } from '../command.ts'
+import { findMissingCommands } from '../demo/build.ts'
 import { enterPrivateRoot, PRIVATE_ROOT_VARIABLE } from '../demo/private-root.ts'
 import { programCommand } from '../demo/programs.ts'
 import { playDemo } from '../demo/story.ts'
@@ -11,19 +13,35 @@ export const demo = command({
       'them, runs them, and then attacks them one way after the other. Each step says what was seen; the ' +
       'exit code is 1 if one did not go as told. Needs root, nix-bin, patchelf and busybox-static.',
   ],
+  options: {
+    output: {
+      type: 'string',
+      value: 'DIR',
+      help: 'keep the evidence bundle, the trust root and the policies there',
+    },
+  },
   examples: ['bagcheck demo', 'bagcheck demo --json | jq .title'],
-  run: async (context) => {
+  run: async (context, { output }) => {
     if (process.getuid?.() !== 0)
       throw new CliError(
         'NOT_ROOT',
         'the demo makes a /nix of its own, which needs root: run it with sudo',
       )
+    const missing = await findMissingCommands()
+    if (missing.length > 0)
+      throw new CliError(
+        'TOOL_MISSING',
+        `not installed: ${missing.join(', ')}; "bagcheck doctor" says how to get them`,
+      )
     if (context.env[PRIVATE_ROOT_VARIABLE] === undefined) {
-      const again = [...programCommand('bagcheck'), 'demo', ...(context.json ? ['--json'] : [])]
+      const again = [
+        ...[...programCommand('bagcheck'), 'demo', ...(context.json ? ['--json'] : [])],
+        ...(output === undefined ? [] : ['--output', resolve(output)]),
+      ]
       return (await enterPrivateRoot(again)) as ExitCode
     }
     const start = performance.now()
-    const results = await playDemo(context)
+    const results = await playDemo(context, output)
     const failures = results.filter(({ ok }) => !ok)
     const seconds = ((performance.now() - start) / 1000).toFixed(0)
     if (!context.json) {

@@ -17,8 +17,8 @@ export const evidenceVerify = command({
   options: TRUST_OPTION,
   examples: ['bagcheck evidence verify token.evidence.json --trust sha256:…'],
   run: async ({ result }, { trust }, [file = '']) => {
-    const bytes = await readInput(file, MAX_EVIDENCE_BUNDLE_BYTES)
     const pin = trust === undefined ? null : await readPin(trust)
+    const bytes = await readInput(file, MAX_EVIDENCE_BUNDLE_BYTES)
     const bundle = verifyEvidenceBundle(bytes, { trust: pin })
     const { authenticated, token, decision, installation } = bundle
     const verdict = authenticated

@@ -13,13 +13,15 @@ const STOP_TIMEOUT_MS = 5000
 export class Actor {
   readonly name: string
   readonly #child: ChildProcess
+  readonly #signal: AbortSignal
   readonly #events: ActorEvent[] = []
   readonly #ended: Promise<void>
   #waiters: (() => void)[] = []
   #complaints = ''
 
-  constructor(name: string, child: ChildProcess) {
+  constructor(name: string, child: ChildProcess, signal: AbortSignal) {
     this.name = name
+    this.#signal = signal
     this.#child = child
     if (child.stdout) {
       createInterface({ input: child.stdout }).on('line', (line) => {
@@ -63,7 +65,9 @@ export class Actor {
     { from = 0, timeoutMs = 15_000 }: { from?: number; timeoutMs?: number } = {},
   ): Promise<ActorEvent> {
     const deadline = AbortSignal.timeout(timeoutMs)
+    const over = AbortSignal.any([deadline, this.#signal])
     for (;;) {
+      this.#signal.throwIfAborted()
       const found = this.#events.slice(from).find(fits)
       if (found !== undefined) return found
       if (this.#child.exitCode !== null || this.#child.signalCode !== null)
@@ -71,7 +75,7 @@ export class Actor {
       if (deadline.aborted) throw this.#unexpected(`said nothing of the kind in ${timeoutMs} ms`)
       await new Promise<void>((resolve) => {
         this.#waiters.push(resolve)
-        deadline.addEventListener('abort', () => resolve(), { once: true })
+        over.addEventListener('abort', () => resolve(), { once: true })
       })
     }
   }
@@ -105,16 +109,15 @@ export class Actor {
 export function startActor(
   name: string,
   [file = '', ...args]: readonly string[],
-  environment: Readonly<Record<string, string>> = {},
+  signal: AbortSignal,
 ): Actor {
   const child = spawn(file, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...environment },
   })
   child.on('error', () => {
     // Seen as an end without events.
   })
-  return new Actor(name, child)
+  return new Actor(name, child, signal)
 }
 
 function parseLine(line: string): ActorEvent | undefined {

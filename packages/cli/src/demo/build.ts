@@ -2,17 +2,15 @@
 // fallback and no substituters. What the derivations copy (programs, libraries, tools) comes from this
 // machine, so that neither nixpkgs nor a network is needed.
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { realpathSync, writeFileSync } from 'node:fs'
+import { existsSync, realpathSync, writeFileSync } from 'node:fs'
 import { access } from 'node:fs/promises'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { connectDaemon } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
 
 const run = promisify(execFile)
-
-/** Where the daemon of the private `/nix` listens. */
-export const DAEMON_SOCKET = '/nix/var/nix/daemon-socket/socket'
 
 /** Nix's settings for the demo, for daemon and client alike. */
 export const NIX_CONFIG: string = [
@@ -45,6 +43,12 @@ export async function findCommand(name: string): Promise<string | undefined> {
   return undefined
 }
 
+/** What is not installed of what the demo needs. */
+export async function findMissingCommands(): Promise<string[]> {
+  const found = await Promise.all(NEEDED_COMMANDS.map(findCommand))
+  return NEEDED_COMMANDS.filter((_name, index) => found[index] === undefined)
+}
+
 async function needCommand(name: string): Promise<string> {
   const file = await findCommand(name)
   if (file === undefined) throw new CliError('TOOL_MISSING', `${name} is not installed`)
@@ -75,6 +79,14 @@ async function linkage(program: string): Promise<{ loader: NamedFile; libraries:
   return { loader, libraries }
 }
 
+/** A library of this machine that lies beside its C library, and that Node does not need. */
+export async function findSpareLibrary(): Promise<string> {
+  const { libraries } = await linkage(process.execPath)
+  const libc = libraries.find(({ name }) => name.startsWith('libc.so'))
+  if (libc === undefined) throw new CliError('TOOL_UNSUITABLE', 'Node does not name a C library')
+  return realpathSync(join(dirname(libc.path), 'libresolv.so.2'))
+}
+
 /** The directory of perl's own modules that holds the sockets that the service needs. */
 async function perlModules(perl: string): Promise<string> {
   const { stdout } = await run(perl, [
@@ -99,13 +111,11 @@ export async function startDaemon(signal: AbortSignal): Promise<ChildProcess> {
   daemon.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint = (complaint + text).slice(-4000)
   })
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (daemon.exitCode !== null) break
-    const up = await access(DAEMON_SOCKET).then(
-      () => true,
-      () => false,
-    )
-    if (up) return daemon
+  // The socket of an earlier daemon may still lie there, so what counts is an answer.
+  for (let attempt = 0; attempt < 200 && daemon.exitCode === null; attempt++) {
+    const answer = await connectDaemon({ timeoutMs: 1000 }).catch(() => undefined)
+    await answer?.close()
+    if (answer !== undefined) return daemon
     await sleep(25, undefined, { signal })
   }
   daemon.kill('SIGKILL')
@@ -136,7 +146,10 @@ export async function buildBags(
   }
   const file = join(scratch, 'inputs.json')
   writeFileSync(file, JSON.stringify(config))
-  const args = [join(import.meta.dirname, 'nix'), '--argstr', 'config', file, '--no-out-link']
+  const expressions = join(import.meta.dirname, 'nix')
+  if (!existsSync(expressions))
+    throw new CliError('TOOL_MISSING', `${expressions}, which the demo builds, is not there`)
+  const args = [expressions, '--argstr', 'config', file, '--no-out-link']
   for (const bag of BAGS) args.push('-A', bag)
   const { stdout } = await run('nix-build', args, {
     env: nixEnvironment(),

@@ -1,5 +1,5 @@
 // Where the demo plays: its directories, the programs it runs, and the commands that it gives.
-import { chmodSync, mkdirSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { Context } from '../command.ts'
@@ -33,7 +33,8 @@ export function makePlaces(env: Context['env']): Places {
   }
   // The services run as other users and must reach the agent's socket.
   chmodSync(scratch, 0o711)
-  const directory = join(scratch, 'demo')
+  const directory = mkdtempSync(join(scratch, 'demo-'))
+  chmodSync(directory, 0o755)
   const places = {
     directory,
     trust: join(directory, 'trust'),
@@ -43,7 +44,7 @@ export function makePlaces(env: Context['env']): Places {
     adminSocket: join(directory, 'broker/admin.sock'),
     unitsDirectory: join(directory, 'units'),
   }
-  for (const path of [directory, join(directory, 'agent'), join(directory, 'public')])
+  for (const path of [join(directory, 'agent'), join(directory, 'public')])
     mkdirSync(path, { mode: 0o755 })
   for (const path of [places.trust, places.unitsDirectory, join(directory, 'broker')])
     mkdirSync(path, { mode: 0o700 })
@@ -76,7 +77,7 @@ export class Stage {
 
   /** Starts one of our programs. */
   start(name: string, program: 'bagcheck' | 'broker' | 'agent', ...args: string[]): Actor {
-    const actor = startActor(name, [...programCommand(program), ...args])
+    const actor = startActor(name, [...programCommand(program), ...args], this.#context.signal)
     this.#actors.push(actor)
     return actor
   }

@@ -1,13 +1,14 @@
 // The story of the demo: every part real, in the order in which an operator would meet them, and after
 // that the attacks. Each step is also an end-to-end test (test/demo.system.test.ts).
 import { createHash } from 'node:crypto'
-import { copyFileSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { chmod } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { NIX_DAEMON_SOCKET, NIX_DATABASE_FILE } from '@bagcheck/nix'
 import type { Context } from '../command.ts'
 import { CliError } from '../error.ts'
 import type { Actor, ActorEvent } from './actor.ts'
-import { buildBags, startDaemon, BAGS, DAEMON_SOCKET, type Bag } from './build.ts'
+import { buildBags, findSpareLibrary, startDaemon, BAGS, type Bag } from './build.ts'
 import { policyText, TTL_SECONDS, UNITS, type AttestedRoot } from './policy-text.ts'
 import { findFreePort, INSTALLATION, makePlaces, Stage, type Places } from './stage.ts'
 import { StoryEnded, Teller, type StepResult, type Told } from './teller.ts'
@@ -33,11 +34,14 @@ export const STEPS = [
   'foreign-script',
   'jit-denied',
   'jit-allowed',
+  'explain',
   'log',
   'evidence',
   'other-root',
 ] as const
-export type StepId = (typeof STEPS)[number]
+
+/** The exported evidence of the first token. */
+const BUNDLE = 'token.evidence.json'
 
 /** Longest wait for a service to be answered. */
 const ANSWER_MS = 20_000
@@ -49,13 +53,17 @@ interface Reason {
 }
 
 /** Plays the demo and returns what became of each step. Ends all that it started, however it ends. */
-export async function playDemo(context: Context): Promise<readonly StepResult[]> {
+export async function playDemo(
+  context: Context,
+  keepDirectory: string | undefined,
+): Promise<readonly StepResult[]> {
   const places = makePlaces(context.env)
   const stage = new Stage(places, context)
   const teller = new Teller(context)
   const daemon = await startDaemon(context.signal)
   try {
     await new Story(context, stage, teller).play()
+    if (keepDirectory !== undefined) keep(places, keepDirectory)
   } catch (error) {
     if (!(error instanceof StoryEnded)) throw error
   } finally {
@@ -64,6 +72,15 @@ export async function playDemo(context: Context): Promise<readonly StepResult[]>
     daemon.kill('SIGKILL')
   }
   return teller.results
+}
+
+/** Copies what can be looked at after the demo. */
+function keep({ directory, trust }: Places, target: string): void {
+  mkdirSync(target, { recursive: true })
+  copyFileSync(join(directory, BUNDLE), join(target, BUNDLE))
+  copyFileSync(join(trust, 'root.json'), join(target, 'root.json'))
+  for (const version of [1, 2, 3])
+    copyFileSync(join(trust, `policy-v${version}.yaml`), join(target, `policy-v${version}.yaml`))
 }
 
 class Story {
@@ -81,6 +98,7 @@ class Story {
   #apiUrl = ''
   #orders: Actor | undefined
   #decision = ''
+  #denial = ''
 
   constructor(context: Context, stage: Stage, teller: Teller) {
     this.#context = context
@@ -126,7 +144,8 @@ class Story {
     await teller.step('jit-denied', 'Node makes code at run time, which nobody allowed: denied', () => this.#jitDenied()) // prettier-ignore
     await teller.step('jit-allowed', 'Policy version 3 allows it for this very runtime: allowed', () => this.#jitAllowed()) // prettier-ignore
 
-    teller.chapter('Audit: without the broker, without a network')
+    teller.chapter('Audit')
+    await teller.step('explain', 'Why a process has its token, and why another had none', () => this.#explain()) // prettier-ignore
     await teller.step('log', 'The whole log is read and its root computed anew', () => this.#log())
     await teller.step('evidence', 'The evidence of one token is exported and verified offline', () => this.#evidence()) // prettier-ignore
     await teller.step('other-root', 'The same file against another trust root: refused', () => this.#otherRoot()) // prettier-ignore
@@ -221,7 +240,8 @@ class Story {
       socket: agentSocket,
       unitsDir: unitsDirectory,
       joinToken,
-      nix: { daemonSocket: DAEMON_SOCKET, database: '/nix/var/nix/db/db.sqlite' },
+      storeCheckIntervalSeconds: 0,
+      nix: { daemonSocket: NIX_DAEMON_SOCKET, database: NIX_DATABASE_FILE },
     })
     const agent = this.#stage.start('agent', 'agent', '--config', config)
     const ready = await agent.next(({ msg }) => msg === 'ready')
@@ -280,7 +300,8 @@ class Story {
     const orders = this.#running(this.#orders)
     const { position } = orders
     this.#writeData('{"currency":"EUR","rounding":"up!!"}')
-    const { code, reasons } = await nextDenial(orders, position)
+    const { code, reasons, decision } = await nextDenial(orders, position)
+    this.#denial = decision
     const file = this.#dataFile()
     expectCode(reasons, 'CONTENT_MISMATCH')
     if (!reasons.some(({ message }) => message.includes(file)))
@@ -303,15 +324,9 @@ class Story {
     const { reasons } = await nextDenial(service)
     await service.stop()
     const { nearest } = expectCode(reasons, 'CLOSURE_NOT_APPROVED')
-    if (nearest === undefined) throw failed('no nearest approved closure was named', reasons)
-    return {
-      seen: [
-        ...sayReasons(reasons),
-        `nearest approved: ${short(nearest.root)}`,
-        `first difference: ${nearest.firstDifference}`,
-      ],
-      facts: { reasons },
-    }
+    if (nearest?.root !== this.#bag('orders') || !nearest.firstDifference.includes('orders.mjs'))
+      throw failed('the nearest approved closure and the first difference were not named', reasons)
+    return { seen: sayReasons(reasons), facts: { reasons } }
   }
 
   async #successor(): Promise<Told> {
@@ -340,9 +355,8 @@ class Story {
   }
 
   async #preload(): Promise<Told> {
-    // Any library will do; this one is harmless, and known to every machine.
     const library = join(this.#places.directory, 'public/libpreloaded.so')
-    copyFileSync(realpathSync(this.#nodeLibrary('libm.so.6')), library)
+    copyFileSync(await findSpareLibrary(), library)
     await chmod(library, 0o755)
     const service = this.#startOrders('orders', {
       instance: 'preload',
@@ -403,6 +417,18 @@ class Story {
       ],
       facts: token,
     }
+  }
+
+  async #explain(): Promise<Told> {
+    const { unitsDirectory, adminSocket } = this.#places
+    const record = readFileSync(join(unitsDirectory, 'orders.json'), 'utf8')
+    const { pid } = JSON.parse(record) as { pid: number }
+    const options = ['--units-dir', unitsDirectory, '--admin', adminSocket]
+    const allowed = await this.#context.invoke(['explain', String(pid), ...options], {})
+    const denied = await this.#context.invoke(['explain', this.#denial, ...options], {})
+    if (allowed.code !== 0 || denied.code !== 1)
+      throw failed('it was not explained', { allowed, denied })
+    return { seen: `${allowed.stdout}${denied.stdout}`.trim().split('\n') }
   }
 
   async #log(): Promise<Told> {
@@ -547,12 +573,8 @@ class Story {
     writeFileSync(this.#dataFile(), text, { flag: 'r+' })
   }
 
-  #nodeLibrary(name: string): string {
-    return join(dirname(realpathSync(join(this.#bag('orders'), 'bin/node'))), '../lib', name)
-  }
-
   #bundleFile(): string {
-    return join(this.#places.directory, 'token.evidence.json')
+    return join(this.#places.directory, BUNDLE)
   }
 }
 
@@ -569,13 +591,17 @@ async function nextToken(service: Actor, from = 0): Promise<ActorEvent> {
 async function nextDenial(
   service: Actor,
   from = 0,
-): Promise<{ code: string; reasons: readonly Reason[] }> {
+): Promise<{ code: string; reasons: readonly Reason[]; decision: string }> {
   // A renewal that was under way may still bring a token.
   const event = await service.next(({ event: kind }) => kind === 'denied', {
     from,
     timeoutMs: ANSWER_MS,
   })
-  return { code: String(event['code']), reasons: (event['reasons'] ?? []) as readonly Reason[] }
+  return {
+    code: String(event['code']),
+    reasons: (event['reasons'] ?? []) as readonly Reason[],
+    decision: String(event['decision']),
+  }
 }
 
 function expectCode(reasons: readonly Reason[], code: string): Reason {

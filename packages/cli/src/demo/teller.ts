@@ -18,6 +18,29 @@ export interface Told {
   readonly facts?: unknown
 }
 
+const WIDTH = 96
+
+/** For people: digests and store hashes by their first characters. --json has all of them. */
+function shorten(text: string): string {
+  return text
+    .replaceAll(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, '$1…')
+    .replaceAll(/(\/nix\/store\/[0-9a-z]{4})[0-9a-z]{28}-/g, '$1…-')
+}
+
+/** Lines of at most {@link WIDTH} where words allow it; what follows the first is indented as that is. */
+function wrap(text: string): string[] {
+  const indent = `${/^ */.exec(text)?.[0] ?? ''}  `
+  const lines: string[] = []
+  let line = ''
+  for (const word of text.split(/(?<=\S) /)) {
+    if (line !== '' && line.length + 1 + word.length > WIDTH) {
+      lines.push(line)
+      line = indent + word
+    } else line = line === '' ? word : `${line} ${word}`
+  }
+  return [...lines, line]
+}
+
 /** Thrown when a step failed on which all others stand. */
 export class StoryEnded extends Error {
   override readonly name = 'StoryEnded'
@@ -75,7 +98,8 @@ export class Teller {
     const mark = result.ok ? this.#style('32', '✓') : this.#style('31', '✗')
     const seconds = (result.milliseconds / 1000).toFixed(1)
     print(`${mark} ${result.title} ${this.#style('2', `(${seconds} s)`)}`)
-    for (const line of result.seen) print(`    ${line}`)
+    for (const line of result.seen)
+      for (const part of wrap(shorten(line))) print(`    ${part}`.trimEnd())
   }
 
   #style(code: string, text: string): string {

@@ -40,6 +40,7 @@ import {
   verifyPolicyDocument,
   verifyTrustRootChain,
   trustRootDigest,
+  type ApprovalContent,
   type AttestedClosure,
   type TrustRoot,
   type VerifiedPolicy,
@@ -62,6 +63,8 @@ export interface VerifiedBundle {
   readonly authenticated: boolean
   readonly token: EvidenceBundle['token']
   readonly decision: AllowedDecision
+  /** What the policy says when it is asked again. */
+  readonly approval: ApprovalContent
   readonly enrolment: Enrolment
   readonly evidence: Evidence
   readonly installation: string
@@ -113,13 +116,16 @@ export function verifyEvidenceBundle(
   const evidence = link('evidence', () => readEvidence(bundle, enrolment, decision, pin))
   const closure = link('attestation', () => readClosure(bundle, policy, decision))
   link('log', () => checkLogged(bundle, checkpoint, root, closure))
-  link('evaluation', () => evaluateAgain(policy, evidence, enrolment, closure, decision))
-  link('token', () => checkToken(bundle, decision))
+  const approval = link('evaluation', () =>
+    evaluateAgain(policy, evidence, enrolment, closure, decision),
+  )
+  link('token', () => checkToken(bundle, decision, approval))
 
   return {
     authenticated: trust !== null,
     token: bundle.token,
     decision,
+    approval,
     enrolment,
     evidence,
     installation: root.installation,
@@ -256,7 +262,7 @@ function checkLogged(
         index: leafIndex,
         size: checkpoint.size,
         root: checkpoint.root,
-        proof: proof.map((hash) => Buffer.from(hash, 'base64')),
+        proof: proof.map(decodeHash),
       })
     } catch (error) {
       throw mismatch(`the ${what} is not in the log: ${(error as Error).message}`)
@@ -271,7 +277,7 @@ function evaluateAgain(
   enrolment: Enrolment,
   closure: AttestedClosure,
   decision: AllowedDecision,
-): void {
+): ApprovalContent {
   const verdict = evaluate(policy, evidence.facts, {
     nodeClass: enrolment.nodeClass,
     tier: 0,
@@ -294,16 +300,24 @@ function evaluateAgain(
   equal('the tier', approval.tier, decision.tier)
   equal('the strength', approval.strength, decision.strength)
   equal('the lifetime', approval.ttlSeconds, decision.ttlSeconds)
+  equal('the profile', approval.profile.name, decision.profile)
+  return approval
 }
 
-function checkToken({ token }: EvidenceBundle, decision: AllowedDecision): void {
+/** `kid` and `sha256` are hints to find the token by; nothing here vouches for them. */
+function checkToken(
+  { token }: EvidenceBundle,
+  decision: AllowedDecision,
+  { profile }: ApprovalContent,
+): void {
   equal('jti', token.jti, decision.id)
   equal('sub', token.sub, decision.sub)
   equal('aud', token.aud, decision.audience)
   equal('iat', token.iat, decision.issuedAt)
   equal('exp', token.exp, decision.expiresAt)
   equal('exp − iat', token.exp - token.iat, decision.ttlSeconds)
-  if (token.cnf !== null) equal('cnf.jkt', token.cnf.jkt, decision.keyThumbprint)
+  const bound = profile.binding === 'dpop' ? decision.keyThumbprint : null
+  equal('cnf.jkt', token.cnf?.jkt ?? null, bound)
 }
 
 /** Kept as it was submitted: a Sigstore bundle or a bare envelope. */
@@ -323,6 +337,13 @@ function firstSigner(envelope: Envelope, keys: readonly VerifyingKey[]): Verifyi
   const signed = pae(envelope.payloadType, envelope.payload)
   const sig = envelope.signatures[0]?.sig
   return sig && keys.find((key) => verifySignature(key, signed, sig))
+}
+
+/** Base64 in its one canonical form, so that a bundle has one form too. */
+function decodeHash(text: string): Buffer {
+  const bytes = Buffer.from(text, 'base64')
+  if (bytes.toString('base64') !== text) throw mismatch(`${JSON.stringify(text)} is not base64`)
+  return bytes
 }
 
 function decodePart(part: string): unknown {

@@ -32,6 +32,12 @@ export async function makeCgroup(parent: string | undefined, unit: string): Prom
     )
   }
   const directory = join(parent ?? join(mount, 'bagcheck'), unit)
+  if (!directory.startsWith(`${mount}/`)) {
+    throw new CliError(
+      'CGROUP_UNAVAILABLE',
+      `${directory} is not below ${mount}, where cgroups are made; mend --cgroup-parent`,
+    )
+  }
   try {
     await mkdir(join(directory, '..'), { recursive: true })
     await mkdir(directory).catch(async (error: NodeJS.ErrnoException) => {

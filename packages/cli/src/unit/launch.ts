@@ -6,11 +6,12 @@
 //   sh (root) joins the cgroup → setpriv becomes the user → env clears the environment → CMD
 //
 // all in one process id. Once /proc/PID/exe is CMD the cgroup is frozen, so that the record is complete
-// before CMD asks for anything, and thawed when the record is on disk.
+// before CMD gets far, and thawed when the record is on disk. A program that is quicker than the freeze is
+// not lost: NAME.starting, which holds the cgroup, tells the agent to wait for the record.
 // `--env` may hold LD_PRELOAD and the like; it is set only after root's privileges are gone.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { statSync, type BigIntStats } from 'node:fs'
-import { chmod, mkdir, open, readFile, realpath, rm } from 'node:fs/promises'
+import { readFileSync, statSync, type BigIntStats } from 'node:fs'
+import { chmod, mkdir, open, realpath, rm } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as yieldTurn } from 'node:timers/promises'
@@ -52,8 +53,13 @@ export async function launchUnit(launch: Launch): Promise<number> {
   const unit = launch.instance === '' ? launch.name : `${launch.name}@${launch.instance}`
   const cgroup = await makeCgroup(launch.cgroupParent, unit)
   const recordFile = join(launch.unitsDirectory, `${unit}.json`)
+  const startingFile = join(launch.unitsDirectory, `${unit}.starting`)
   try {
-    const child = start(launch, program, cgroup)
+    await mkdir(launch.unitsDirectory, { recursive: true, mode: 0o700 })
+    await chmod(launch.unitsDirectory, 0o700)
+    await writeOutput(startingFile, `${cgroup.path}\n`, 0o600)
+    const before = stages(launch, program, cgroup)
+    const child = start(before)
     const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
     for (const signal of FORWARDED) process.on(signal, forward)
     try {
@@ -63,16 +69,19 @@ export async function launchUnit(launch: Launch): Promise<number> {
           resolve(signal === null ? (code ?? 0) : 128 + constants.signals[signal]),
         )
       })
-      const recorded = await record(launch, program, cgroup, child, recordFile)
+      const recorded = await record(launch, program, before, cgroup, child, recordFile)
+      await rm(startingFile, { force: true })
       const code = await ended
       if (!recorded && (code === NOT_EXECUTABLE || code === NOT_FOUND))
         throw new CliError('COMMAND_NOT_STARTED', `${program} could not be executed`)
       return code
     } finally {
       for (const signal of FORWARDED) process.off(signal, forward)
+      child.kill('SIGKILL') // in case it never came to join the cgroup; a no-op once it has ended
     }
   } finally {
     await rm(recordFile, { force: true })
+    await rm(startingFile, { force: true })
     await removeCgroup(cgroup)
   }
 }
@@ -97,18 +106,30 @@ async function resolveProgram(file: string): Promise<string> {
   return program
 }
 
-function start(launch: Launch, program: string, cgroup: UnitCgroup): ChildProcess {
+/** The command lines that the process has one after the other before it is the program. */
+function stages(
+  launch: Launch,
+  program: string,
+  cgroup: UnitCgroup,
+): readonly (readonly string[])[] {
   const { uid, gid } = launch.account
-  const join_ = 'echo 0 > "$1/cgroup.procs" && shift && exec setpriv "$@"'
   const privileges = [
     ...[`--reuid=${uid}`, `--regid=${gid}`, '--clear-groups', '--no-new-privs'],
     ...['--inh-caps=-all', '--pdeathsig', 'KILL'],
     ...(uid === 0 ? [] : ['--bounding-set=-all']),
   ]
   const environment = Object.entries(launch.environment).map(([name, value]) => `${name}=${value}`)
-  const command = ['/bin/sh', '-c', 'exec "$@"', 'sh', program, ...launch.arguments]
-  const args = ['-c', join_, 'sh', cgroup.directory, ...privileges, 'env', '-i', ...environment]
-  return spawn('/bin/sh', [...args, ...command], {
+  // The last shell, because env takes a program whose path holds "=" for a variable.
+  const last = ['/bin/sh', '-c', 'exec "$@"', 'sh', program, ...launch.arguments]
+  const clear = ['env', '-i', ...environment, ...last]
+  const drop = ['setpriv', ...privileges, ...clear]
+  const enter = 'echo 0 > "$1/cgroup.procs" || exit 126; shift; exec "$@"'
+  return [['/bin/sh', '-c', enter, 'sh', cgroup.directory, ...drop], drop, clear, last]
+}
+
+function start([first]: readonly (readonly string[])[]): ChildProcess {
+  const [shell = '', ...args] = first ?? []
+  return spawn(shell, args, {
     cwd: '/',
     detached: true, // its own session: the terminal's signals reach it through us, once
     stdio: 'inherit',
@@ -120,30 +141,28 @@ function start(launch: Launch, program: string, cgroup: UnitCgroup): ChildProces
 async function record(
   launch: Launch,
   program: string,
+  before: readonly (readonly string[])[],
   cgroup: UnitCgroup,
   child: ChildProcess,
   recordFile: string,
 ): Promise<boolean> {
   const wanted = statSync(program, { bigint: true })
+  const lines = before.map((stage) => `${stage.join('\0')}\0`)
   const { pid } = child
   const deadline = Date.now() + START_TIMEOUT_MS
   for (;;) {
     // Over already: nobody is left whom a record could help.
     if (pid === undefined || child.exitCode !== null || child.signalCode !== null) return false
-    if (runs(pid, wanted)) break
+    if (runs(pid, wanted, lines)) break
     if (Date.now() > deadline) {
       throw new CliError('COMMAND_NOT_STARTED', `${program} did not start within 10 s`)
     }
     await yieldTurn() // no timer: the program must not get far before it is frozen
   }
   await freeze(cgroup)
-  const stat = await readStat(pid)
-  if (!runs(pid, wanted)) {
-    throw new CliError('COMMAND_NOT_STARTED', `${program} executed another program at once`)
-  }
+  const stat = readStat(pid)
+  if (stat === undefined) return false
   const { uid, gid } = launch.account
-  await mkdir(launch.unitsDirectory, { recursive: true, mode: 0o700 })
-  await chmod(launch.unitsDirectory, 0o700)
   const contract = {
     schema: 'bagcheck.unit/v1',
     name: launch.name,
@@ -165,17 +184,37 @@ async function record(
   return true
 }
 
-function runs(pid: number, wanted: BigIntStats): boolean {
-  const seen = statSync(`/proc/${pid}/exe`, { bigint: true, throwIfNoEntry: false })
-  return seen !== undefined && seen.dev === wanted.dev && seen.ino === wanted.ino
+/**
+ * Whether the process has come to the program: it executes that file, and not as one of the stages before,
+ * which may be the same file. Should it have executed another one by the time that it is frozen, the record
+ * does not fit, and the agent says so (CONTRACT_BROKEN).
+ */
+function runs(pid: number, wanted: BigIntStats, stageLines: readonly string[]): boolean {
+  try {
+    const { dev, ino } = statSync(`/proc/${pid}/exe`, { bigint: true })
+    if (dev !== wanted.dev || ino !== wanted.ino) return false
+    const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+    return line !== '' && !stageLines.includes(line)
+  } catch {
+    return false // gone, which the caller notices
+  }
 }
 
-/** Fields 22, 26 and 28 of `/proc/PID/stat`, counted after the command's name, which may hold anything. */
-async function readStat(
+/**
+ * Fields 22, 26 and 28 of `/proc/PID/stat`, counted after the command's name, which may hold anything;
+ * undefined if the process is no more.
+ */
+function readStat(
   pid: number,
-): Promise<{ startTicks: number; startCode: number; startStack: number }> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8')
+): { startTicks: number; startCode: number; startStack: number } | undefined {
+  let text: string
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  } catch {
+    return undefined
+  }
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
   const field = (number: number): number => Number(fields[number - 3])
+  if (fields[0] === 'Z' || fields[0] === 'X') return undefined
   return { startTicks: field(22), startCode: field(26), startStack: field(28) }
 }

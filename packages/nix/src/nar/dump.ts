@@ -38,6 +38,7 @@ export interface DumpObserver {
 const CHUNK_BYTES = 1 << 20
 // More than the longest run of tokens between two looks at the buffer: a name, a target and their frame.
 const HEADROOM_BYTES = 8192
+const BIGINT = { bigint: true } as const
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 const MAGIC = token('nix-archive-1')
@@ -101,13 +102,14 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
     } else if (kind === 'regular') {
       const fd = openRegular(root, name)
       try {
-        const stat = fstatSync(fd, { bigint: true })
+        const stat = fstatSync(fd, BIGINT)
         if (!stat.isFile()) throw changed(root, name)
         observer.regular?.(name, stat)
         put((stat.mode & 0o100n) === 0n ? REGULAR : EXECUTABLE)
         buffer.writeBigUInt64LE(stat.size, end)
         end += 8
         let left = Number(stat.size)
+        let reads = 0
         do {
           if (end >= CHUNK_BYTES) {
             yield buffer.subarray(0, end)
@@ -116,11 +118,12 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
           // One byte more than is due: a file that grew shows itself.
           const count = readSync(fd, buffer, end, Math.min(left + 1, buffer.length - end), null)
           if (count > left || (count === 0 && left > 0)) throw changed(root, name)
+          reads++
           observer.contents?.(buffer.subarray(end, end + count))
           end += count
           left -= count
         } while (left > 0)
-        if (moved(stat, fstatSync(fd, { bigint: true }))) throw changed(root, name)
+        if (reads > 1 && moved(stat, fstatSync(fd, BIGINT))) throw changed(root, name)
         observer.regularEnd?.()
         if (end >= CHUNK_BYTES) {
           yield buffer.subarray(0, end)
@@ -203,7 +206,7 @@ function kindOf(entry: {
 
 function statPath(root: string, name: string, missing?: 'STORE_MISSING'): BigIntStats {
   try {
-    return lstatSync(fsPath(root + name), { bigint: true })
+    return lstatSync(fsPath(root + name), BIGINT)
   } catch (cause) {
     throw readError(root, name, cause, missing)
   }

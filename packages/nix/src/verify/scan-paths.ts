@@ -1,14 +1,14 @@
 // Scans many store paths: small work at once on this thread, large work on worker threads, largest path
 // first, because one path is one serial hash and the last to start decides when all is done.
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import { NixError } from '../error.ts'
 import type { PathInfo } from '../manifest.ts'
 import { replyToScan } from './scan.ts'
 import type { PathScan, ScanReply, ScanRequest } from './scan.ts'
+import { availableThreads, withThreads } from './threads.ts'
 
 /** How to scan. */
 export interface ScanOptions {
@@ -27,13 +27,6 @@ export type ScanOutcome =
 // Below this a thread takes longer to start than the work does.
 const INLINE_BYTES = 16 << 20
 
-// The same module before and after the build. Where neither lies beside this one, as in a bundle that
-// left it out, all work is done on this thread.
-const workerFile = [
-  new URL('./scan-worker.ts', import.meta.url),
-  new URL('./scan-worker.js', import.meta.url),
-].find((url) => existsSync(url))
-
 /**
  * Scans `entries` and reports each outcome as it comes, in no fixed order.
  *
@@ -47,7 +40,8 @@ export async function scanPaths(
   const queue = [...entries].sort((a, b) => b.narSize - a.narSize)
   const bytes = queue.reduce((sum, entry) => sum + entry.narSize, 0)
   const workers = Math.min(options.workers ?? availableParallelism(), queue.length)
-  if (workers === 0 || bytes < INLINE_BYTES || workerFile === undefined) {
+  const count = bytes < INLINE_BYTES ? 0 : availableThreads(workers)
+  if (count === 0) {
     for (const entry of queue) {
       options.signal?.throwIfAborted()
       onOutcome(outcomeOf(entry, replyToScan(requestOf(entry, options))))
@@ -55,15 +49,13 @@ export async function scanPaths(
     }
     return
   }
-  const threads = Array.from({ length: workers }, () => new Worker(workerFile))
   try {
-    await Promise.all(threads.map((thread) => feed(thread, queue, options, onOutcome)))
+    await withThreads(count, (threads) =>
+      Promise.all(threads.map((thread) => feed(thread, queue, options, onOutcome))),
+    )
   } catch (error) {
     options.signal?.throwIfAborted()
     throw error
-  } finally {
-    queue.length = 0
-    await Promise.all(threads.map((thread) => thread.terminate()))
   }
 }
 

@@ -90,6 +90,7 @@ function scanOnce({ path, listFiles, owner }: ScanRequest): PathScan {
 
   const note = (name: string, stat: BigIntStats, target?: string): void => {
     snapshot.add(name, stat, target)
+    if (isAsNixLeavesIt(stat, owner)) return
     deviations.push(...findDeviations(path + fromLatin1(name), stat, owner))
   }
   const observer: DumpObserver = {
@@ -127,14 +128,22 @@ function collectFiles(root: string, files: ListedFile[], observer: DumpObserver)
   }
 }
 
-/** As Nix leaves it: 0444 or 0555 for files, 0555 for directories, the store's owner, no setuid. */
-export function findDeviations(file: string, stat: BigIntStats, owner: number): Deviation[] {
-  const found: Deviation[] = []
+/** 0444 or 0555 for files, 0555 for directories, the store's owner, no setuid. */
+export function isAsNixLeavesIt(stat: BigIntStats, owner: number): boolean {
+  return hasUsualMode(stat) && stat.uid === BigInt(owner)
+}
+
+function hasUsualMode(stat: BigIntStats): boolean {
   const mode = stat.mode & PERMISSIONS
-  const usual = stat.isSymbolicLink() || mode === 0o555n || (mode === 0o444n && stat.isFile())
-  if (!usual) {
+  return mode === 0o555n || (mode === 0o444n && stat.isFile()) || stat.isSymbolicLink()
+}
+
+function findDeviations(file: string, stat: BigIntStats, owner: number): Deviation[] {
+  const found: Deviation[] = []
+  if (!hasUsualMode(stat)) {
     const expected = stat.isFile() ? '0444 or 0555' : '0555'
-    found.push({ file, kind: 'mode', expected, seen: mode.toString(8).padStart(4, '0') })
+    const seen = (stat.mode & PERMISSIONS).toString(8).padStart(4, '0')
+    found.push({ file, kind: 'mode', expected, seen })
   }
   if (stat.uid !== BigInt(owner))
     found.push({ file, kind: 'owner', expected: `uid ${owner}`, seen: `uid ${stat.uid}` })

@@ -1,12 +1,13 @@
 // The metadata of one store path at the moment its content was found good: for the root and every entry
 // below it, in archive order, what changes when content does. Kept flat, because a large system has
-// 140,000 entries: eight integers each and the names in one string.
+// 140,000 entries: eight integers each and the names in one string. The integers are in shared memory, so
+// that threads get them without a copy.
 import type { BigIntStats } from 'node:fs'
 
 /** See the module's head. Serialisable as it is. */
 export interface Snapshot {
   /** {@link SNAPSHOT_COLUMNS} integers per entry: dev, ino, mode, uid, gid, size, mtime ns, ctime ns. */
-  readonly stats: BigInt64Array<ArrayBuffer>
+  readonly stats: BigInt64Array<SharedArrayBuffer>
   /**
    * Each entry's name (`''` for the root, else `/bin/x`; one code unit per byte) and, for a symlink, its
    * target, every one followed by NUL.
@@ -25,24 +26,66 @@ export interface SnapshotEntry {
 export const SNAPSHOT_COLUMNS = 8
 
 const MODE_COLUMN = 2
+const CTIME_COLUMN = 7
+const SETTLED_NS = 20_000_000n
 const FORMAT_MASK = 0o170000n
+const REGULAR = 0o100000n
 const DIRECTORY = 0o040000n
 const SYMLINK = 0o120000n
 
-/** Collects a snapshot entry by entry. */
+/** Collects a snapshot entry by entry, in flat buffers: kept objects would cost more than the reading. */
 export class SnapshotBuilder {
-  readonly #stats: bigint[] = []
-  #names = ''
+  #stats = new BigInt64Array(SNAPSHOT_COLUMNS * 64)
+  #integers = 0
+  #names = Buffer.allocUnsafe(4096)
+  #bytes = 0
 
   add(name: string, stat: BigIntStats, target?: string): void {
-    this.#stats.push(stat.dev, stat.ino, stat.mode, stat.uid)
-    this.#stats.push(stat.gid, stat.size, stat.mtimeNs, stat.ctimeNs)
-    this.#names += target === undefined ? `${name}\0` : `${name}\0${target}\0`
+    if (this.#integers === this.#stats.length) {
+      const larger = new BigInt64Array(this.#stats.length * 2)
+      larger.set(this.#stats)
+      this.#stats = larger
+    }
+    setStat(this.#stats, this.#integers, stat)
+    this.#integers += SNAPSHOT_COLUMNS
+    this.#addString(name)
+    if (target !== undefined) this.#addString(target)
   }
 
   build(): Snapshot {
-    return { stats: BigInt64Array.from(this.#stats), names: this.#names }
+    return {
+      stats: sharedCopy(this.#stats.subarray(0, this.#integers)),
+      names: this.#names.toString('latin1', 0, this.#bytes),
+    }
   }
+
+  #addString(latin1: string): void {
+    if (this.#bytes + latin1.length >= this.#names.length) {
+      const larger = Buffer.allocUnsafe((this.#names.length + latin1.length) * 2)
+      larger.set(this.#names.subarray(0, this.#bytes))
+      this.#names = larger
+    }
+    this.#bytes += this.#names.write(latin1, this.#bytes, 'latin1')
+    this.#names[this.#bytes++] = 0
+  }
+}
+
+/** A copy of `integers` in shared memory. */
+export function sharedCopy(integers: BigInt64Array): Snapshot['stats'] {
+  const copy = new BigInt64Array(new SharedArrayBuffer(integers.byteLength))
+  copy.set(integers)
+  return copy
+}
+
+function setStat(stats: BigInt64Array, at: number, stat: BigIntStats): void {
+  stats[at] = stat.dev
+  stats[at + 1] = stat.ino
+  stats[at + 2] = stat.mode
+  stats[at + 3] = stat.uid
+  stats[at + 4] = stat.gid
+  stats[at + 5] = stat.size
+  stats[at + 6] = stat.mtimeNs
+  stats[at + 7] = stat.ctimeNs
 }
 
 /** True when `stat` is what the snapshot holds for entry `index`. */
@@ -63,9 +106,8 @@ export function isUnmoved(snapshot: Snapshot, index: number, stat: BigIntStats):
 
 /** `snapshot` with the metadata of entry `index` replaced. */
 export function replaceStat(snapshot: Snapshot, index: number, stat: BigIntStats): Snapshot {
-  const stats = snapshot.stats.slice()
-  const row = [stat.dev, stat.ino, stat.mode, stat.uid, stat.gid, stat.size]
-  stats.set([...row, stat.mtimeNs, stat.ctimeNs], index * SNAPSHOT_COLUMNS)
+  const stats = sharedCopy(snapshot.stats)
+  setStat(stats, index * SNAPSHOT_COLUMNS, stat)
   return { stats, names: snapshot.names }
 }
 
@@ -85,4 +127,31 @@ export function readSnapshot(snapshot: Snapshot): SnapshotEntry[] {
     else entries.push({ name, kind: format === DIRECTORY ? 'directory' : 'regular' })
   }
   return next === names.length - 1 ? entries : []
+}
+
+/**
+ * False when something changed so shortly before `atMs` that another change could bear the same ctime:
+ * before Linux 6.13 ctime has the resolution of the timer tick, up to 10 ms. (Git calls this racy.)
+ */
+export function isSettled({ stats }: Snapshot, atMs: number): boolean {
+  const at = BigInt(Math.trunc(atMs)) * 1_000_000n
+  for (let index = CTIME_COLUMN; index < stats.length; index += SNAPSHOT_COLUMNS) {
+    const age = at - (stats[index] ?? 0n)
+    if (age < SETTLED_NS && age > -SETTLED_NS) return false
+  }
+  return true
+}
+
+/** How many regular files the snapshot holds. */
+export function countRegular({ stats }: Snapshot): number {
+  let count = 0
+  for (let at = MODE_COLUMN; at < stats.length; at += SNAPSHOT_COLUMNS)
+    if (((stats[at] ?? 0n) & FORMAT_MASK) === REGULAR) count++
+  return count
+}
+
+/** True when both hold the same. */
+export function isSameSnapshot(a: Snapshot, b: Snapshot): boolean {
+  if (a.names !== b.names || a.stats.length !== b.stats.length) return false
+  return a.stats.every((integer, index) => integer === b.stats[index])
 }

@@ -1,0 +1,78 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { parseConfig } from '../src/index.ts'
+import { AGENT_VERSION } from '../src/version.ts'
+
+const CONFIG = {
+  installation: 'demo',
+  broker: 'http://127.0.0.1:8443',
+  trustRootPin: 'a'.repeat(64),
+  stateDir: 'state',
+}
+const parse = (changes: Record<string, unknown> = {}) =>
+  parseConfig(JSON.stringify({ ...CONFIG, ...changes }), '/etc/bagcheck')
+
+describe('the configuration', () => {
+  test('resolves paths from its own directory and fills in defaults', () => {
+    expect(parse({ joinToken: '/abs/join.json' })).toEqual({
+      installation: 'demo',
+      broker: 'http://127.0.0.1:8443',
+      issuer: 'http://127.0.0.1:8443',
+      brokerCa: null,
+      trustRootPin: 'a'.repeat(64),
+      stateDir: '/etc/bagcheck/state',
+      socket: '/run/bagcheck/agent.sock',
+      unitsDir: '/run/bagcheck/units',
+      joinToken: '/abs/join.json',
+      nix: {
+        daemonSocket: '/nix/var/nix/daemon-socket/socket',
+        database: '/nix/var/nix/db/db.sqlite',
+      },
+      storeCheckIntervalSeconds: 5,
+    })
+  })
+
+  test.each([
+    'http://broker.example',
+    'http://10.0.0.1:8443',
+    'http://127.0.0.1.example',
+    'http://localhost.example:80',
+  ])('%s would carry tokens in the clear', (broker) => {
+    expect(() => parse({ broker })).toThrow(
+      expect.objectContaining({ code: 'CONFIG_TLS_REQUIRED' }),
+    )
+  })
+
+  test.each(['https://broker.example', 'http://localhost:1', 'http://[::1]:8443'])(
+    '%s is taken',
+    (broker) => {
+      expect(parse({ broker }).broker).toBe(broker)
+    },
+  )
+
+  test('a broker on a unix socket needs its issuer said', () => {
+    expect(() => parse({ broker: 'unix:/run/b.sock' })).toThrow(
+      expect.objectContaining({ code: 'CONFIG_INVALID' }),
+    )
+    const { issuer } = parse({ broker: 'unix:/run/b.sock', issuer: 'https://b.example' })
+    expect(issuer).toBe('https://b.example')
+  })
+
+  test.each([
+    [{ trustRootPin: 'A'.repeat(64) }],
+    [{ trustRootPin: undefined }],
+    [{ installation: '' }],
+    [{ broker: 'ftp://x' }],
+    [{ stateDir: 7 }],
+    [{ nix: { store: '/x' } }],
+    [{ storeCheckIntervalSeconds: -1 }],
+    [{ acceptAll: true }],
+  ])('%j is refused', (changes) => {
+    expect(() => parse(changes)).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID' }))
+  })
+})
+
+test('evidence tells the version of the package', () => {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
+  expect(AGENT_VERSION).toBe((JSON.parse(text) as { version: string }).version)
+})

@@ -1,0 +1,75 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { DEFAULT_POOL_LIMITS, MeasurerPool } from '../../src/index.ts'
+import { readInstance } from '../../src/measure/instance.ts'
+import { readProcLink } from '../../src/measure/proc-file.ts'
+import { sharedMemoryDevice } from '../../src/peer.ts'
+import { inPrivateRoot } from '../fixture/private-root.ts'
+import { until } from '../fixture/unit.ts'
+
+describe.runIf(inPrivateRoot())('the measuring threads', () => {
+  let child: ChildProcess
+  const options = {
+    unitsDir: '/nonexistent',
+    storeDir: '/nix/store',
+    sharedMemoryDevice: sharedMemoryDevice(),
+  }
+  beforeAll(async () => {
+    child = spawn('/bin/sleep', ['1000'])
+    await until(() => readProcLink(`/proc/${child.pid}/exe`).endsWith('/sleep'))
+  })
+  afterAll(() => child.kill('SIGKILL'))
+
+  test('answer many requests at once, each with its own facts', async () => {
+    await using pool = new MeasurerPool(options)
+    const instance = readInstance(child.pid!)
+    const moved = { ...instance, startTicks: instance.startTicks + 1 }
+    const answers = await Promise.allSettled(
+      Array.from({ length: 40 }, (_, index) => pool.measure(index % 2 === 0 ? instance : moved)),
+    )
+    answers.forEach((answer, index) => {
+      if (index % 2 === 0) expect(answer.status).toBe('fulfilled')
+      else expect(answer).toMatchObject({ reason: { code: 'PROCESS_MOVED' } })
+    })
+  })
+
+  test('that do not answer in time are given up, and others take their place', async () => {
+    // No thread starts within a millisecond.
+    await using pool = new MeasurerPool(options, { ...DEFAULT_POOL_LIMITS, timeoutMs: 1 })
+    const instance = readInstance(child.pid!)
+    for (let i = 0; i < 4; i += 1)
+      await expect(pool.measure(instance)).rejects.toMatchObject({ code: 'MEASUREMENT_TIMEOUT' })
+  })
+
+  test('are refused to more than can wait', async () => {
+    await using pool = new MeasurerPool(options, {
+      ...DEFAULT_POOL_LIMITS,
+      threads: 1,
+      maxWaiting: 2,
+    })
+    const instance = readInstance(child.pid!)
+    const answers = await Promise.allSettled(
+      Array.from({ length: 5 }, () => pool.measure(instance)),
+    )
+    expect(answers.map(({ status }) => status)).toEqual([
+      'fulfilled',
+      'fulfilled',
+      'fulfilled',
+      'rejected',
+      'rejected',
+    ])
+    expect(answers[4]).toMatchObject({ reason: { code: 'MEASURER_BUSY' } })
+  })
+
+  test('end what waits when they are stopped', async () => {
+    const pool = new MeasurerPool(options)
+    const running = expect(pool.measure(readInstance(child.pid!))).rejects.toMatchObject({
+      code: 'MEASURER_BUSY',
+    })
+    await pool[Symbol.asyncDispose]()
+    await running
+    await expect(pool.measure(readInstance(child.pid!))).rejects.toMatchObject({
+      code: 'MEASURER_BUSY',
+    })
+  })
+})

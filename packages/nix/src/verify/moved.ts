@@ -1,0 +1,92 @@
+// Finds the entries of store paths whose metadata is no longer what a snapshot holds. A look at one entry
+// is one lstat of 2 to 3 µs, so large closures are shared between threads: every thread gets the whole
+// request and takes the next piece by a counter that all share.
+import { once } from 'node:events'
+import { lstatSync } from 'node:fs'
+import type { BigIntStats } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
+import { fsPath } from '../file-name.ts'
+import type { StorePath } from '../store-path.ts'
+import { isUnmoved, readSnapshot, SNAPSHOT_COLUMNS } from './snapshot.ts'
+import type { Snapshot } from './snapshot.ts'
+import { availableThreads, withThreads } from './threads.ts'
+
+/** What to look at; crosses to worker threads. */
+export interface MovedRequest {
+  readonly snapshots: readonly { readonly path: StorePath; readonly snapshot: Snapshot }[]
+  /** The number of the next piece that nobody has taken. */
+  readonly next: Int32Array<SharedArrayBuffer>
+}
+
+/** Entries that moved: position of the path in the request, index of the entry in its snapshot. */
+export type Moved = readonly (readonly [path: number, entry: number])[]
+
+const PIECE = 1024
+// Below this, one thread is done before another has what it needs.
+const SHARED_ENTRIES = 8192
+
+/** Looks at every entry of every snapshot, on up to `workers` threads, this one among them. */
+export async function findAllMoved(
+  snapshots: MovedRequest['snapshots'],
+  workers: number,
+  signal: AbortSignal | undefined,
+): Promise<Moved> {
+  const next = new Int32Array(new SharedArrayBuffer(4))
+  const request: MovedRequest = { snapshots, next }
+  const entries = snapshots.reduce((sum, { snapshot }) => sum + countEntries(snapshot), 0)
+  const helpers = entries < SHARED_ENTRIES ? 0 : availableThreads(Math.max(workers - 1, 0))
+  return withThreads(helpers, async (threads) => {
+    const replies = threads.map((thread) => {
+      thread.postMessage(request)
+      return once(thread, 'message')
+    })
+    const moved: (readonly [number, number])[] = []
+    for (const piece of takePieces(request)) {
+      moved.push(...piece)
+      await setImmediate() // other work goes on between pieces
+      signal?.throwIfAborted()
+    }
+    for (const [found] of await Promise.all(replies)) moved.push(...(found as Moved))
+    return moved
+  })
+}
+
+/** What one thread finds in the pieces that it gets. */
+export function findMoved(request: MovedRequest): Moved {
+  return [...takePieces(request)].flat()
+}
+
+function* takePieces({ snapshots, next }: MovedRequest): Generator<Moved, void> {
+  let first = 0 // number of the first piece of the path
+  let mine = Atomics.add(next, 0, 1)
+  for (const [position, { path, snapshot }] of snapshots.entries()) {
+    const count = countEntries(snapshot)
+    const pieces = Math.ceil(count / PIECE)
+    const entries = mine < first + pieces ? readSnapshot(snapshot) : []
+    while (mine < first + pieces) {
+      const moved: (readonly [number, number])[] = []
+      const start = (mine - first) * PIECE
+      const end = Math.min(start + PIECE, count)
+      for (let index = start; index < end; index++) {
+        const entry = entries[index]
+        const stat = entry === undefined ? undefined : lookAt(path + entry.name)
+        if (stat === undefined || !isUnmoved(snapshot, index, stat)) moved.push([position, index])
+      }
+      yield moved
+      mine = Atomics.add(next, 0, 1)
+    }
+    first += pieces
+  }
+}
+
+function countEntries(snapshot: Snapshot): number {
+  return snapshot.stats.length / SNAPSHOT_COLUMNS
+}
+
+function lookAt(latin1: string): BigIntStats | undefined {
+  try {
+    return lstatSync(fsPath(latin1), { bigint: true, throwIfNoEntry: false })
+  } catch {
+    return undefined // such as ENOTDIR; whoever reads it next says what is wrong
+  }
+}
