@@ -1,5 +1,6 @@
-// Attested closures of made-up services: a runtime, libraries and a script. Their content exists nowhere,
-// but manifest, file list and attestation are complete and signed, which is all that broker and policy see.
+// Attested closures of services: a runtime, libraries and a script. The content of made-up ones exists
+// nowhere, but manifest, file list and attestation are complete and signed, which is all that broker and
+// policy see.
 import { hash } from 'node:crypto'
 import {
   createClosureAttestation,
@@ -24,15 +25,17 @@ import type { AttestedClosure } from '@bagcheck/policy'
 const LIBRARIES = 11
 const FILES_PER_LIBRARY = 100
 
-/** A service with its attested closure. */
-export interface Service {
+/** A closure that was attested. */
+export interface Attested {
   /** Also the name of its unit. */
   readonly name: string
   readonly root: StorePath
-  readonly executable: ListedFile
-  readonly script: ListedFile
-  /** What its process maps beside the executable. */
-  readonly libraries: readonly ListedFile[]
+  /** What policy says of its entry. */
+  readonly entry: {
+    readonly executable: string
+    readonly script: string
+    readonly arguments: readonly string[]
+  }
   readonly closure: AttestedClosure
   /** Body of `POST /v1/attestations`. */
   readonly submission: {
@@ -40,6 +43,14 @@ export interface Service {
     readonly manifest: string
     readonly files: string
   }
+}
+
+/** A made-up service. */
+export interface Service extends Attested {
+  readonly executable: ListedFile
+  readonly script: ListedFile
+  /** What its process maps beside the executable. */
+  readonly libraries: readonly ListedFile[]
 }
 
 /** A store path that is as good as any. */
@@ -55,8 +66,14 @@ const file = (path: string, executable: boolean): ListedFile => ({
   executable,
 })
 
+/** So many services, for `createInstallation`. */
+export const services =
+  (count: number) =>
+  (key: SigningKey): Service[] =>
+    Array.from({ length: count }, (_, index) => attestService(`service-${index}`, key))
+
 /** Makes the service called `name`, attested by `key`. */
-export function attestService(name: string, key: SigningKey): Service {
+function attestService(name: string, key: SigningKey): Service {
   const runtime = storePath('runtime-24.1')
   const root = storePath(`${name}-1.0`)
   const libraryPaths = Array.from({ length: LIBRARIES }, (_, index) => storePath(`lib${index}-1.0`))
@@ -66,18 +83,32 @@ export function attestService(name: string, key: SigningKey): Service {
   const others = libraryPaths.flatMap((path) =>
     Array.from({ length: FILES_PER_LIBRARY }, (_, index) => file(`${path}/share/${index}`, false)),
   )
-  const entry = (path: StorePath, references: readonly StorePath[]): PathInfo => ({
+  const info = (path: StorePath, references: readonly StorePath[]): PathInfo => ({
     path,
     narHash: narHashFromDigest(Buffer.from(hash('sha256', path), 'hex')),
     narSize: 4096,
     references,
   })
   const manifest = buildManifest(root, [
-    entry(root, [runtime, root]),
-    entry(runtime, libraryPaths),
-    ...libraryPaths.map((path) => entry(path, [])),
+    info(root, [runtime, root]),
+    info(runtime, libraryPaths),
+    ...libraryPaths.map((path) => info(path, [])),
   ])
   const files = makeFileList([executable, script, ...libraries, ...others])
+  const entry = {
+    executable: 'runtime-*/bin/node',
+    script: 'service-*/lib/service.mjs',
+    arguments: ['--jitless', '{script}'],
+  }
+  return { ...attest({ name, entry, manifest, files }, key), executable, script, libraries }
+}
+
+/** Attests a closure, with the build facts that the policy demands. */
+export function attest(
+  content: Pick<Attested, 'name' | 'entry'> & Pick<AttestedClosure, 'manifest' | 'files'>,
+  key: SigningKey,
+): Attested {
+  const { name, entry, manifest, files } = content
   const fact = (value: boolean) => ({ value, source: 'nix show-config' })
   const build = {
     ...UNKNOWN_FACTS.build,
@@ -88,7 +119,8 @@ export function attestService(name: string, key: SigningKey): Service {
   const facts = { ...UNKNOWN_FACTS, build }
   const signed = createClosureAttestation({ manifest, files, facts, key })
   const attestation = verifyClosureAttestation(signed.envelope, [key])
+  const { root } = attestation
   const closure = { attestation, manifest, files }
   const submission = { bundle: signed.bundle, manifest: manifest.text, files: files.text }
-  return { name, root, executable, script, libraries, closure, submission }
+  return { name, root, entry, closure, submission }
 }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { evaluate, verifyPolicyDocument, type EvaluationContext } from '@bagcheck/policy'
 import { effort, format, printBudget } from './budget.ts'
+import { services, type Service } from './closures.ts'
 import { factsOf } from './facts.ts'
 import { createInstallation, type Installation } from './installation.ts'
 import { median, printTable, quantile } from './statistics.ts'
@@ -23,7 +24,7 @@ const WARM_UP = 20_000
 export async function run(): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'bagcheck-bench-'))
   try {
-    const installation = createInstallation(join(directory, 'installation'), SERVICES)
+    const installation = createInstallation(join(directory, 'installation'), services(SERVICES))
     const rows = SIZES.map((size) => ({ ...size, ...measure(installation, size) }))
     printTable(
       ['approved roots', 'roles', 'policy MB', 'load s', 'decision p50 µs', 'p99 µs'],
@@ -52,7 +53,7 @@ export async function run(): Promise<void> {
 }
 
 function measure(
-  installation: Installation,
+  installation: Installation<Service>,
   size: { roots: number; roles: number },
 ): { bytes: number; loadSeconds: number; p50: number; p99: number } {
   const document = installation.policy(size)

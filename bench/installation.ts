@@ -22,22 +22,26 @@ import {
   type SignedPolicy,
   type TrustRoot,
 } from '@bagcheck/policy'
-import { attestService, storePath, type Service } from './closures.ts'
+import { effort } from './budget.ts'
+import { storePath, type Attested } from './closures.ts'
 
 export const INSTALLATION = 'bench'
 export const AUDIENCE = 'https://api.bench.test'
+/** Its tokens need no key, and live a shorter time. */
+export const BEARER_AUDIENCE = 'https://reports.bench.test'
+export const BEARER_TTL_SECONDS: number = effort(60, 5)
 /** Every service runs as this user. */
 export const UID = 990
 const NODE_CLASS = 'bench'
 const LOG_ORIGIN = 'bench-log.test'
 
 /** Keys, trust root and services of one installation. */
-export interface Installation {
+export interface Installation<T extends Attested = Attested> {
   readonly directory: string
   /** Digest of version 1 of the trust root. */
   readonly pin: string
   readonly root: TrustRoot
-  readonly services: readonly Service[]
+  readonly services: readonly T[]
   /** A policy with so many approved roots, evenly over its roles; the first roles are those of `services`. */
   policy(size: { roots: number; roles: number }): SignedPolicy
   joinToken(): string
@@ -54,8 +58,11 @@ export interface BrokerOptions {
 const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+/, '')
 const DAY_MS = 86_400_000
 
-/** Makes an installation in `directory`, with so many attested services. */
-export function createInstallation(directory: string, services: number): Installation {
+/** Makes an installation in `directory`, with the services that CI's key attests. */
+export function createInstallation<T extends Attested>(
+  directory: string,
+  attestAll: (ci: SigningKey) => readonly T[],
+): Installation<T> {
   const now = Date.now()
   const [rootKey, policyKey, enrolmentKey, brokerKey, ci] = keys()
   const logKey = generateNoteKey(LOG_ORIGIN)
@@ -86,9 +93,7 @@ export function createInstallation(directory: string, services: number): Install
   secret('broker.pem', brokerKey.pem)
   secret('log.key', `${logKey.secretKey}\n`)
   writeFileSync(join(directory, 'root.json'), rootText)
-  const attested = Array.from({ length: services }, (_, index) =>
-    attestService(`service-${index}`, ci.signing),
-  )
+  const attested = attestAll(ci.signing)
   return {
     directory,
     pin,
@@ -138,7 +143,7 @@ function keys(): [KeyPair, KeyPair, KeyPair, KeyPair, KeyPair] {
 
 /** Compiles the policy of one role as people write it, and repeats that role. */
 function policyJson(
-  services: readonly Service[],
+  services: readonly Attested[],
   signer: SigningKey,
   { roots, roles }: { roots: number; roles: number },
   expires: string,
@@ -154,7 +159,7 @@ function policyJson(
   const [template] = Object.values(compiled.roles)
   const repeated = Array.from({ length: roles }, (_, role) => {
     const service = services[role]
-    const name = `service-${role}`
+    const name = service?.name ?? `service-${role}`
     const fillers = Array.from({ length: roots / roles - (service ? 1 : 0) }, (_, version) => ({
       ...approvedRoot(storePath(`${name}-0.${version}`), sha256Hex(`${name}-0.${version}`)),
     }))
@@ -173,7 +178,9 @@ const approvedRoot = (root: string, closure: string) => ({
   audiences: null,
 })
 
-const policySource = (service: Service, expires: string): string => `schema: bagcheck.policy/v1
+const CONTENT_RULES = 'minTier: 0, minStrength: incremental, maxAgeFullSeconds: 86400'
+
+const policySource = (service: Attested, expires: string): string => `schema: bagcheck.policy/v1
 installation: ${INSTALLATION}
 version: 1
 expires: ${expires}
@@ -182,6 +189,7 @@ signers:
   ci: { key: ci.pub }
 profiles:
   api: { type: access_token, binding: dpop }
+  reports: { type: access_token, binding: none }
 roles:
   service:
     nodeClasses: [${NODE_CLASS}]
@@ -189,11 +197,15 @@ roles:
     uid: ${UID}
     entry:
       kind: interpreter
-      executable: 'runtime-*/bin/node'
-      script: 'service-*/lib/service.mjs'
-      arguments: ['--jitless', '{script}']
+      executable: '${service.entry.executable}'
+      script: '${service.entry.script}'
+      arguments: ${JSON.stringify(service.entry.arguments)}
     audiences:
-      ${AUDIENCE}: { profile: api, minTier: 0, minStrength: incremental, maxAgeFullSeconds: 86400 }
+      ${AUDIENCE}: { profile: api, ${CONTENT_RULES} }
+      ${BEARER_AUDIENCE}:
+        profile: reports
+        ttlSeconds: { min: 5, default: ${BEARER_TTL_SECONDS}, max: 300 }
+        ${CONTENT_RULES.replaceAll(', ', '\n        ')}
     signers: [ci]
     build: { sandbox: true, sandboxFallback: false, impure: false }
     roots:

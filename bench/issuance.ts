@@ -5,10 +5,11 @@ import { spawnSync } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { findPostgres, startPostgres } from '../packages/testkit/src/index.ts'
 import { effort, format, printBudget } from './budget.ts'
-import { expectJson, json, openHttp, type HttpClient } from './http.ts'
+import { services, type Service } from './closures.ts'
+import { furnish } from './furnish.ts'
+import { openHttp } from './http.ts'
 import { createInstallation, type BrokerOptions, type Installation } from './installation.ts'
 import { paced, saturate, type Action } from './load.ts'
 import { enrolNode } from './node.ts'
@@ -34,7 +35,7 @@ export async function run(): Promise<void> {
   const directory = mkdtempSync('/var/tmp/bagcheck-bench-')
   const cores = pin('1')
   try {
-    const installation = createInstallation(join(directory, 'sqlite'), SERVICES)
+    const installation = createInstallation(join(directory, 'sqlite'), services(SERVICES))
     const sqlite = await measure(installation, 1, { sqlite: 'bagcheck.sqlite' })
     const rows = [row('SQLite, 1 broker', sqlite)]
     const postgres = await measurePostgres(directory)
@@ -78,14 +79,14 @@ async function measurePostgres(
   await using server = await startPostgres()
   const on = async (name: string, replicas: number): Promise<Figures> => {
     const store = { postgres: await server.createDatabase(name) }
-    return measure(createInstallation(join(directory, name), SERVICES), replicas, store)
+    return measure(createInstallation(join(directory, name), services(SERVICES)), replicas, store)
   }
   return { one: await on('one', 1), two: await on('two', 2) }
 }
 
 /** Throughput at saturation, then latency at half of it. */
 async function measure(
-  installation: Installation,
+  installation: Installation<Service>,
   replicas: number,
   store: BrokerOptions['store'],
 ): Promise<Figures> {
@@ -99,7 +100,7 @@ async function measure(
     brokers.push(started.use(await startPacked(command)))
   }
   const clients = brokers.map(({ ready }) => started.use(openHttp({ url: ready['listen'] ?? '' })))
-  await furnish(installation, clients)
+  await furnish(installation, clients, { roots: 1_000, roles: 10 })
   const [first] = clients
   if (first === undefined) throw new TypeError('expected a broker')
   const nodes = await Promise.all(
@@ -137,20 +138,8 @@ async function measure(
   }
 }
 
-/** Publishes the policy and submits the attestations, and waits until every replica has the policy. */
-async function furnish(installation: Installation, clients: readonly HttpClient[]): Promise<void> {
-  const [first] = clients
-  if (first === undefined) throw new TypeError('expected a broker')
-  const { json: policy, envelope } = installation.policy({ roots: 1_000, roles: 10 })
-  await expectJson(first.send('POST', '/v1/policy', json({ policy, envelope })), 200)
-  for (const { submission } of installation.services)
-    await expectJson(first.send('POST', '/v1/attestations', json(submission)), 200)
-  for (const client of clients)
-    while ((await client.send('GET', '/v1/policy')).status !== 200) await sleep(200)
-}
-
 /** Replicas answer for each other: they share the keys that the first one made. */
-function shareSecrets(installation: Installation, replica: number): void {
+function shareSecrets(installation: Installation<Service>, replica: number): void {
   const stateOf = (index: number): string => join(installation.directory, `state-broker-${index}`)
   mkdirSync(stateOf(replica), { mode: 0o700 })
   for (const name of ['token-key.pem', 'nonce.key'])

@@ -4,7 +4,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { expectJson, json, openHttp } from '../bench/http.ts'
+import { services } from '../bench/closures.ts'
+import { furnish } from '../bench/furnish.ts'
+import { openHttp } from '../bench/http.ts'
 import { createInstallation } from '../bench/installation.ts'
 import { enrolNode } from '../bench/node.ts'
 import { startPacked } from '../bench/packed.ts'
@@ -52,7 +54,7 @@ test('every file that a packed file names with new URL is packed beside it', () 
 })
 
 test('the packed broker gets ready and issues a token with its decision in the log', async () => {
-  const installation = createInstallation(join(directory, 'installation'), 1)
+  const installation = createInstallation(join(directory, 'installation'), services(1))
   const store = { sqlite: 'bagcheck.sqlite' }
   const config = installation.brokerConfig('broker', { port: 0, issuer, store })
   await using broker = await startPacked([
@@ -63,9 +65,7 @@ test('the packed broker gets ready and issues a token with its decision in the l
   using client = openHttp({ url: broker.ready['listen'] ?? '' })
   const [service] = installation.services
   if (service === undefined) throw new TypeError('expected a service')
-  const { json: policy, envelope } = installation.policy({ roots: 10, roles: 1 })
-  await expectJson(client.send('POST', '/v1/policy', json({ policy, envelope })), 200)
-  await expectJson(client.send('POST', '/v1/attestations', json(service.submission)), 200)
+  await furnish(installation, [client], { roots: 10, roles: 1 })
   const node = await enrolNode(installation, client, issuer)
   // Policy, attestation and enrolment are entries 0 to 2.
   expect(await node.issue(service, client)).toBe(3)
