@@ -46,7 +46,7 @@ export async function run(): Promise<void> {
     printTable(
       [
         ...['', `tokens/s at ${CONCURRENCY}`, 'p50 ms at half', 'p95 ms', 'p99 ms'],
-        ...['RSS MB', 'broker cores', 'generator cores'],
+        ...['RSS MB', 'CPU ms/token', 'broker cores', 'generator cores'],
       ],
       rows,
     )
@@ -156,6 +156,7 @@ function row(name: string, figures: Figures): string[] {
     tokensPerSecond.toFixed(0),
     ...[0.5, 0.95, 0.99].map((q) => format(quantile(latenciesMs, q))),
     (rssBytes / 1e6).toFixed(0),
+    format((brokerCores * 1000) / tokensPerSecond),
     brokerCores.toFixed(2),
     generatorCores.toFixed(2),
   ]
