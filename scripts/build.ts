@@ -1,6 +1,6 @@
 // Packs each executable into one file (plus one per worker thread) under dist/, which starts faster and
 // needs less memory than the sources; bench/ measures these. koffi stays outside: it is native.
-import { mkdir, rm } from 'node:fs/promises'
+import { cp, mkdir, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { rolldown, type Plugin } from 'rolldown'
 
@@ -36,7 +36,8 @@ for (const [name, workspace] of Object.entries(executables)) {
     input: { [name]: join('packages', workspace, 'src/main.ts') },
     platform: 'node',
     external: ['koffi', 'pg-native'],
-    resolve: { conditionNames: ['@bagcheck/source', 'node', 'import'] },
+    // Not 'import' here: it would hold for require() too, and pg's parts are required.
+    resolve: { conditionNames: ['@bagcheck/source', 'node'] },
     plugins: [workers(name), shebang],
   })
   const { output } = await bundle.write({
@@ -48,3 +49,5 @@ for (const [name, workspace] of Object.entries(executables)) {
   await bundle.close()
   for (const file of output) console.log(`dist/${file.fileName}`)
 }
+// What the packed demo builds; it looks beside itself.
+await cp('packages/cli/src/demo/nix', 'dist/nix', { recursive: true })

@@ -19,6 +19,11 @@ export class ClockGuard {
     this.#latestMs = latestMs
   }
 
+  /** What the wall clock says, in milliseconds, right or wrong: for display, never for a decision. */
+  wallMs(): number {
+    return this.#wall()
+  }
+
   /**
    * The present time in milliseconds.
    * @throws {BrokerError} CLOCK_STEPPED_BACK – more than 5 s before the latest time seen

@@ -28,12 +28,12 @@ function checkClock({ clock }: Broker): Check {
   }
 }
 
-function checkPolicy({ policy }: Broker): Check {
+function checkPolicy({ policy, clock }: Broker): Check {
   const installed = policy.current()
   if (installed === null) return { name: 'policy', ok: false, detail: 'POLICY_MISSING' }
   const { version } = installed
   const { expires } = installed.verified.policy
-  const expired = Date.now() >= Date.parse(expires)
+  const expired = clock.wallMs() >= Date.parse(expires)
   const detail = `version ${version}, ${expired ? 'expired' : 'expires'} ${expires}`
   return { name: 'policy', ok: !expired, detail }
 }

@@ -3,3 +3,4 @@ export {
   PRIVATE_ROOT_VARIABLE,
   enterPrivateRoot,
 } from './demo/private-root.ts'
+export { CLI_ERROR_CODES, CliError, type CliErrorCode } from './error.ts'

@@ -6,16 +6,14 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { findCommand, NEEDED_COMMANDS } from '../src/demo/build.ts'
+import { findMissingCommands } from '../src/demo/build.ts'
 import { PRIVATE_ROOT_VARIABLE } from '../src/demo/private-root.ts'
 import { STEPS } from '../src/demo/story.ts'
 import type { StepResult } from '../src/demo/teller.ts'
 
 const main = join(import.meta.dirname, '../src/main.ts')
 
-const missing: string[] = []
-for (const name of NEEDED_COMMANDS)
-  if ((await findCommand(name)) === undefined) missing.push(`${name} is not installed`)
+const missing = (await findMissingCommands()).map((name) => `${name} is not installed`)
 if (process.getuid?.() !== 0 || process.env[PRIVATE_ROOT_VARIABLE] === undefined)
   missing.push('not in a private root (npm test makes one when it runs as root)')
 if (missing.length > 0) {

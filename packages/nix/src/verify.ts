@@ -20,7 +20,7 @@ import { findAllMoved } from './verify/moved.ts'
 import type { PathScan } from './verify/scan.ts'
 import { scanPaths } from './verify/scan-paths.ts'
 import type { ScanOutcome } from './verify/scan-paths.ts'
-import { countRegular } from './verify/snapshot.ts'
+import { countRegular, isSettled } from './verify/snapshot.ts'
 import type { Snapshot } from './verify/snapshot.ts'
 
 /** How store content was checked, weakest first. At tier 0 it is the agent's claim. */
@@ -143,7 +143,7 @@ class Pass {
           unknown.push(entry)
           continue
         }
-        ledger.record(path, { ...record, snapshot: accepted })
+        this.#remember(path, { ...record, snapshot: accepted })
         this.#filesHashed += indices.length
       }
       this.#incremental = true
@@ -215,7 +215,12 @@ class Pass {
       return
     }
     const { snapshot } = scan
-    this.#options.ledger?.record(path, { narHash, fullAtMs: this.#checkedAtMs, snapshot })
+    this.#remember(path, { narHash, fullAtMs: this.#checkedAtMs, snapshot })
+  }
+
+  #remember(path: StorePath, record: LedgerRecord): void {
+    // What has just changed is read again next time, when its ctime can be told from a later one.
+    if (isSettled(record.snapshot, this.#checkedAtMs)) this.#options.ledger?.record(path, record)
   }
 
   #reportError({ entry, error }: Extract<ScanOutcome, { error: unknown }>): void {

@@ -263,6 +263,14 @@ describe('verifyClosure', () => {
     ])
   })
 
+  test('reads a file again that had just changed when it was read last', async () => {
+    nowMs = Math.trunc(lstatSync(inside('data')).ctimeMs) + 1
+    expect(await verify()).toMatchObject({ ok: true, strength: 'full' })
+    nowMs += 1000
+    expect(await verify()).toMatchObject({ ok: true, strength: 'full' })
+    expect(await verify()).toMatchObject({ ok: true, strength: 'incremental' })
+  })
+
   test('does not believe a record from the future', async () => {
     await verify()
     nowMs = 10

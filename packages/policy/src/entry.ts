@@ -7,7 +7,7 @@ import type { Denials } from './denial.ts'
 import { quote, show } from './error.ts'
 import type { Facts, LaunchContract, ProcessFacts } from './facts.ts'
 import { isInterpreter } from './interpreters.ts'
-import { matchesPattern, SCRIPT } from './policy.ts'
+import { SCRIPT } from './policy.ts'
 import type { IndexedRole } from './role-index.ts'
 
 /** Adds a reason for everything about the unit's entry that the role does not allow. */
@@ -49,7 +49,7 @@ export function checkEntry(
 }
 
 function checkExecutable(
-  { name, role }: IndexedRole,
+  { name, role, executable }: IndexedRole,
   { files }: AttestedClosure,
   contract: LaunchContract,
   main: ProcessFacts | undefined,
@@ -61,7 +61,7 @@ function checkExecutable(
       'ENTRY_MISMATCH',
       `the unit was started with ${show(contract.executable)}, and its process executes ${show(path)}`,
     )
-  if (!files.byPath.has(path) || !matchesPattern(role.entry.executable, path))
+  if (!files.byPath.has(path) || !executable.test(path))
     denials.add(
       'ENTRY_MISMATCH',
       `the unit was started with ${show(path)}; role ${name} wants ${role.entry.executable} of the closure`,
@@ -75,7 +75,7 @@ function checkExecutable(
 
 /** The script stands where the template says, is in the closure, and everything around it is as written. */
 function checkScript(
-  { name }: IndexedRole,
+  { name, script: wanted }: IndexedRole,
   { files, attestation }: AttestedClosure,
   contract: LaunchContract,
   entry: { readonly script: string; readonly arguments: readonly string[] },
@@ -91,7 +91,7 @@ function checkScript(
       'SCRIPT_NOT_IN_CLOSURE',
       `the unit runs the script ${show(script)}, which is not in the closure of ${attestation.root}`,
     )
-  else if (!matchesPattern(entry.script, script))
+  else if (wanted?.test(script) !== true)
     denials.add(
       'ARGUMENTS_MISMATCH',
       `the unit runs the script ${show(script)}; role ${name} wants ${entry.script}`,

@@ -65,14 +65,16 @@ export function evaluate(
 
 function checkInForce(policy: VerifiedPolicy, now: Date, denials: Denials): void {
   const { notBefore, expires, version } = policy.policy
+  const { from, until } = policy.inForceMs
   const at = now.getTime()
   if (Number.isNaN(at)) throw new TypeError('expected a time to decide at')
-  if (notBefore !== null && at < Date.parse(notBefore))
+  if (at >= from && at < until) return
+  if (at < from)
     denials.add('POLICY_NOT_IN_FORCE', `policy version ${version} is in force from ${notBefore}`)
-  if (at >= Date.parse(expires))
+  else if (at >= Date.parse(expires))
     denials.add('POLICY_NOT_IN_FORCE', `policy version ${version} expired at ${expires}`)
-  // Checked at start too; but a broker may run for longer than its trust root is valid.
-  if (at >= Date.parse(policy.trustRootExpires))
+  // A broker may run for longer than the trust root that it was started with is valid.
+  else
     denials.add(
       'POLICY_NOT_IN_FORCE',
       `the trust root of policy version ${version} expired at ${policy.trustRootExpires}`,

@@ -73,6 +73,8 @@ export class VerifiedPolicy {
 
   /** Until when the keys that signed it are trusted. */
   readonly trustRootExpires: string
+  /** From when and until when it may be decided by, in milliseconds since 1970. */
+  readonly inForceMs: { readonly from: number; readonly until: number }
 
   private constructor({ policy, sha256: digest, statement, signers, trustRootExpires }: Checked) {
     this.#policy = policy
@@ -81,6 +83,10 @@ export class VerifiedPolicy {
     this.signers = signers
     this.index = new RoleIndex(policy)
     this.trustRootExpires = trustRootExpires
+    this.inForceMs = {
+      from: policy.notBefore === null ? 0 : Date.parse(policy.notBefore),
+      until: Math.min(Date.parse(policy.expires), Date.parse(trustRootExpires)),
+    }
   }
 
   static {

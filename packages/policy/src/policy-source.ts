@@ -2,7 +2,16 @@
 // defaults left out and signers named by key files. Compiling is deterministic: same text and same key
 // files, same bytes. Every mistake is reported with file, line and column.
 import { canonicalize, parseVerifyingKey } from '@bagcheck/attest'
-import { LineCounter, isAlias, isNode, parseDocument, visit, type Document } from 'yaml'
+import {
+  LineCounter,
+  isAlias,
+  isMap,
+  isNode,
+  isScalar,
+  parseDocument,
+  visit,
+  type Document,
+} from 'yaml'
 import { PolicyError, messageOf } from './error.ts'
 import { MAX_POLICY_BYTES, type Policy, formatPath, parsePolicy, readPolicy } from './policy.ts'
 
@@ -60,14 +69,14 @@ export function compilePolicy(
     ...at(pos[0]),
     message: message.split('\n')[0]?.replace(/ at line \d+, column \d+:?$/, '') ?? 'not YAML',
   }))
-  // One way to write a thing: what stands in a review is what is meant.
+  // One way to write a thing: what stands in a review is what is meant. YAML 1.1 reads 010 as 8.
+  if (document.directives?.yaml.explicit === true)
+    problems.push({ file, line: 1, column: 1, message: 'expected no %YAML directive' })
   visit(document, (_key, node) => {
-    if (isAlias(node) || (isNode(node) && 'anchor' in node && node.anchor))
-      problems.push({
-        file,
-        ...at(node.range?.[0] ?? 0),
-        message: 'expected no anchors or aliases',
-      })
+    if (!isNode(node)) return
+    const found = isAlias(node) || node.anchor ? 'anchors or aliases' : node.tag ? 'tags' : null
+    if (found !== null)
+      problems.push({ file, ...at(node.range?.[0] ?? 0), message: `expected no ${found}` })
   })
   if (problems.length > 0) throw new PolicySourceError(problems)
 
@@ -116,12 +125,18 @@ function member(value: unknown, name: string): unknown {
 
 /** Where a path stands in the text; if it is missing, where its nearest parent stands. */
 function offsetOf(document: Document, path: readonly (string | number)[]): number {
-  for (let length = path.length; length >= 0; length -= 1) {
-    const node: unknown =
-      length === 0 ? document.contents : document.getIn(path.slice(0, length), true)
-    if (isNode(node) && node.range) return node.range[0]
+  for (let length = path.length; length > 0; length -= 1) {
+    const node = document.getIn(path.slice(0, length), true)
+    if (!isNode(node) || !node.range) continue
+    if (isScalar(node)) return node.range[0]
+    // The value of a key may begin lines below it.
+    const parent = document.getIn(path.slice(0, length - 1), true)
+    const pair = isMap(parent)
+      ? parent.items.find(({ key }) => isScalar(key) && String(key.value) === path[length - 1])
+      : undefined
+    return isScalar(pair?.key) && pair.key.range ? pair.key.range[0] : node.range[0]
   }
-  return 0
+  return document.contents?.range?.[0] ?? 0
 }
 
 /** Maps become objects, so that the policy can be written as JSON. */
@@ -134,7 +149,18 @@ function plain(value: unknown): unknown {
 }
 
 function warnAbout(policy: Policy, warn: Note): void {
+  const units = new Map<string, string>()
   for (const [name, role] of policy.roles) {
+    for (const audience of role.audiences.keys()) {
+      const wanted = JSON.stringify([role.unit, audience])
+      const other = units.get(wanted)
+      if (other !== undefined)
+        warn(
+          ['roles', name, 'unit'],
+          `role ${other} has the same unit and audience ${audience}: all requests are ambiguous`,
+        )
+      units.set(wanted, name)
+    }
     if (role.uid === 0)
       warn(
         ['roles', name, 'uid'],

@@ -4,13 +4,7 @@
 //
 // Limits: 64 MiB, 10,000 roles, 200,000 roots per role, 64 successors in a chain of at most 4.
 import { parseCanonical } from '@bagcheck/attest'
-import {
-  type Sha256,
-  type StorePath,
-  STRENGTHS,
-  parseStorePath,
-  storePathName,
-} from '@bagcheck/nix'
+import { type Sha256, type StorePath, STORE_DIR, STRENGTHS, parseStorePath } from '@bagcheck/nix'
 import { PolicyError, quote } from './error.ts'
 import { isInterpreter } from './interpreters.ts'
 import {
@@ -369,14 +363,13 @@ function checkAllowances({ allow }: Role, say: Say): void {
   }
 }
 
-/** True if a file of the store is the one that a NAME/FILE pattern means. */
-export function matchesPattern(pattern: string, file: string): boolean {
+/**
+ * An expression for the store files that a NAME/FILE pattern means. A `*` stands for anything within the
+ * name of the store path, never for a directory.
+ */
+export function compilePattern(pattern: string): RegExp {
   const [name = '', ...rest] = pattern.split('/')
-  const match = /^(\/nix\/store\/[^/]+)\/(.*)$/s.exec(file)
-  if (!match || match[2] !== rest.join('/')) return false
-  const expression = name
-    .split('*')
-    .map((part) => part.replace(/[.+?^$()[\]{}|\\-]/g, String.raw`\$&`))
-    .join('.*')
-  return new RegExp(`^${expression}$`).test(storePathName(parseStorePath(match[1] ?? '')))
+  const literally = (text: string): string => text.replace(/[.+?^$()[\]{}|\\*]/g, String.raw`\$&`)
+  const names = name.split('*').map(literally).join('[^/]*')
+  return new RegExp(`^${STORE_DIR}/[0-9a-z]{32}-${names}/${literally(rest.join('/'))}$`)
 }

@@ -2,7 +2,7 @@
 // hundred thousand.
 import type { Sha256 } from '@bagcheck/nix'
 import type { UnitFacts } from './facts.ts'
-import type { ApprovedRoot, Policy, Role } from './policy.ts'
+import { compilePattern, type ApprovedRoot, type Policy, type Role } from './policy.ts'
 
 /** A role with its name and its roots by closure digest. */
 export interface IndexedRole {
@@ -16,6 +16,9 @@ export interface IndexedRole {
   readonly successorsTo: ReadonlyMap<Sha256, Role['successors']>
   readonly jit: ReadonlyMap<Sha256, Role['allow']['jit'][number]>
   readonly hostObjects: ReadonlySet<Sha256>
+  /** Which store files the entry's patterns mean; no script for a native entry. */
+  readonly executable: RegExp
+  readonly script: RegExp | null
 }
 
 export class RoleIndex {
@@ -44,6 +47,8 @@ function indexRole(policy: Policy, name: string, role: Role): IndexedRole {
     successorsTo: Map.groupBy(role.successors, ({ to }) => to),
     jit: new Map(role.allow.jit.map((allowance) => [allowance.runtime, allowance])),
     hostObjects: new Set(role.allow.hostObjects.map(({ sha256 }) => sha256)),
+    executable: compilePattern(role.entry.executable),
+    script: role.entry.kind === 'interpreter' ? compilePattern(role.entry.script) : null,
   }
 }
 

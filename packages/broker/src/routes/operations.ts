@@ -12,7 +12,7 @@ export const readyz: Handler = async ({ broker }) => {
 export const metrics: Handler = async ({ broker }) => {
   const policy = broker.policy.current()
   const health = await broker.store.health().catch(() => null) // its absence is the measure
-  const now = Date.now() / 1000
+  const now = broker.clock.wallMs() / 1000
   const text = broker.metrics.text({
     policy_version: { help: 'Installed policy version', value: policy?.version ?? 0 },
     policy_expires_seconds: {

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path'
 import { command } from '../command.ts'
+import { findMissingCommands } from '../demo/build.ts'
 import { enterPrivateRoot, PRIVATE_ROOT_VARIABLE } from '../demo/private-root.ts'
 import { programCommand } from '../demo/programs.ts'
-import { playDemo } from '../demo/story.ts'
+import { playDemo, STEPS } from '../demo/story.ts'
 import { CliError, EXIT, type ExitCode } from '../error.ts'
 
 export const demo = command({
@@ -26,6 +27,12 @@ export const demo = command({
         'NOT_ROOT',
         'the demo makes a /nix of its own, which needs root: run it with sudo',
       )
+    const missing = await findMissingCommands()
+    if (missing.length > 0)
+      throw new CliError(
+        'TOOL_MISSING',
+        `not installed: ${missing.join(', ')}; "bagcheck doctor" says how to get them`,
+      )
     if (context.env[PRIVATE_ROOT_VARIABLE] === undefined) {
       const again = [
         ...[...programCommand('bagcheck'), 'demo', ...(context.json ? ['--json'] : [])],
@@ -35,16 +42,19 @@ export const demo = command({
     }
     const start = performance.now()
     const results = await playDemo(context, output)
-    const failures = results.filter(({ ok }) => !ok)
+    const failures = results.filter(({ ok }) => !ok).map(({ id }) => id)
+    // A story that ended early is one that did not go as told, too.
+    const untold = STEPS.filter((step) => !results.some(({ id }) => id === step))
     const seconds = ((performance.now() - start) / 1000).toFixed(0)
+    const wrong = [...failures, ...untold]
     if (!context.json) {
       context.print('')
       context.print(
-        failures.length === 0
+        wrong.length === 0
           ? `All ${results.length} steps went as told, in ${seconds} s.`
-          : `${failures.length} of ${results.length} steps did not go as told: ${failures.map(({ id }) => id).join(', ')}.`,
+          : `${wrong.length} of ${STEPS.length} steps did not go as told: ${wrong.join(', ')}.`,
       )
     }
-    return failures.length === 0 ? EXIT.ok : EXIT.refused
+    return wrong.length === 0 ? EXIT.ok : EXIT.refused
   },
 })

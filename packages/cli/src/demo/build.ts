@@ -2,7 +2,7 @@
 // fallback and no substituters. What the derivations copy (programs, libraries, tools) comes from this
 // machine, so that neither nixpkgs nor a network is needed.
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { realpathSync, writeFileSync } from 'node:fs'
+import { existsSync, realpathSync, writeFileSync } from 'node:fs'
 import { access } from 'node:fs/promises'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -41,6 +41,12 @@ export async function findCommand(name: string): Promise<string | undefined> {
     if (found) return realpathSync(file)
   }
   return undefined
+}
+
+/** What is not installed of what the demo needs. */
+export async function findMissingCommands(): Promise<string[]> {
+  const found = await Promise.all(NEEDED_COMMANDS.map(findCommand))
+  return NEEDED_COMMANDS.filter((_name, index) => found[index] === undefined)
 }
 
 async function needCommand(name: string): Promise<string> {
@@ -140,7 +146,10 @@ export async function buildBags(
   }
   const file = join(scratch, 'inputs.json')
   writeFileSync(file, JSON.stringify(config))
-  const args = [join(import.meta.dirname, 'nix'), '--argstr', 'config', file, '--no-out-link']
+  const expressions = join(import.meta.dirname, 'nix')
+  if (!existsSync(expressions))
+    throw new CliError('TOOL_MISSING', `${expressions}, which the demo builds, is not there`)
+  const args = [expressions, '--argstr', 'config', file, '--no-out-link']
   for (const bag of BAGS) args.push('-A', bag)
   const { stdout } = await run('nix-build', args, {
     env: nixEnvironment(),

@@ -34,6 +34,7 @@ export const STEPS = [
   'foreign-script',
   'jit-denied',
   'jit-allowed',
+  'explain',
   'log',
   'evidence',
   'other-root',
@@ -97,6 +98,7 @@ class Story {
   #apiUrl = ''
   #orders: Actor | undefined
   #decision = ''
+  #denial = ''
 
   constructor(context: Context, stage: Stage, teller: Teller) {
     this.#context = context
@@ -142,7 +144,8 @@ class Story {
     await teller.step('jit-denied', 'Node makes code at run time, which nobody allowed: denied', () => this.#jitDenied()) // prettier-ignore
     await teller.step('jit-allowed', 'Policy version 3 allows it for this very runtime: allowed', () => this.#jitAllowed()) // prettier-ignore
 
-    teller.chapter('Audit: without the broker, without a network')
+    teller.chapter('Audit')
+    await teller.step('explain', 'Why a process has its token, and why another had none', () => this.#explain()) // prettier-ignore
     await teller.step('log', 'The whole log is read and its root computed anew', () => this.#log())
     await teller.step('evidence', 'The evidence of one token is exported and verified offline', () => this.#evidence()) // prettier-ignore
     await teller.step('other-root', 'The same file against another trust root: refused', () => this.#otherRoot()) // prettier-ignore
@@ -297,7 +300,8 @@ class Story {
     const orders = this.#running(this.#orders)
     const { position } = orders
     this.#writeData('{"currency":"EUR","rounding":"up!!"}')
-    const { code, reasons } = await nextDenial(orders, position)
+    const { code, reasons, decision } = await nextDenial(orders, position)
+    this.#denial = decision
     const file = this.#dataFile()
     expectCode(reasons, 'CONTENT_MISMATCH')
     if (!reasons.some(({ message }) => message.includes(file)))
@@ -413,6 +417,18 @@ class Story {
       ],
       facts: token,
     }
+  }
+
+  async #explain(): Promise<Told> {
+    const { unitsDirectory, adminSocket } = this.#places
+    const record = readFileSync(join(unitsDirectory, 'orders.json'), 'utf8')
+    const { pid } = JSON.parse(record) as { pid: number }
+    const options = ['--units-dir', unitsDirectory, '--admin', adminSocket]
+    const allowed = await this.#context.invoke(['explain', String(pid), ...options], {})
+    const denied = await this.#context.invoke(['explain', this.#denial, ...options], {})
+    if (allowed.code !== 0 || denied.code !== 1)
+      throw failed('it was not explained', { allowed, denied })
+    return { seen: `${allowed.stdout}${denied.stdout}`.trim().split('\n') }
   }
 
   async #log(): Promise<Told> {
@@ -575,13 +591,17 @@ async function nextToken(service: Actor, from = 0): Promise<ActorEvent> {
 async function nextDenial(
   service: Actor,
   from = 0,
-): Promise<{ code: string; reasons: readonly Reason[] }> {
+): Promise<{ code: string; reasons: readonly Reason[]; decision: string }> {
   // A renewal that was under way may still bring a token.
   const event = await service.next(({ event: kind }) => kind === 'denied', {
     from,
     timeoutMs: ANSWER_MS,
   })
-  return { code: String(event['code']), reasons: (event['reasons'] ?? []) as readonly Reason[] }
+  return {
+    code: String(event['code']),
+    reasons: (event['reasons'] ?? []) as readonly Reason[],
+    decision: String(event['decision']),
+  }
 }
 
 function expectCode(reasons: readonly Reason[], code: string): Reason {

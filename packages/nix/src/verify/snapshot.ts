@@ -26,6 +26,8 @@ export interface SnapshotEntry {
 export const SNAPSHOT_COLUMNS = 8
 
 const MODE_COLUMN = 2
+const CTIME_COLUMN = 7
+const SETTLED_NS = 20_000_000n
 const FORMAT_MASK = 0o170000n
 const REGULAR = 0o100000n
 const DIRECTORY = 0o040000n
@@ -125,6 +127,19 @@ export function readSnapshot(snapshot: Snapshot): SnapshotEntry[] {
     else entries.push({ name, kind: format === DIRECTORY ? 'directory' : 'regular' })
   }
   return next === names.length - 1 ? entries : []
+}
+
+/**
+ * False when something changed so shortly before `atMs` that another change could bear the same ctime:
+ * before Linux 6.13 ctime has the resolution of the timer tick, up to 10 ms. (Git calls this racy.)
+ */
+export function isSettled({ stats }: Snapshot, atMs: number): boolean {
+  const at = BigInt(Math.trunc(atMs)) * 1_000_000n
+  for (let index = CTIME_COLUMN; index < stats.length; index += SNAPSHOT_COLUMNS) {
+    const age = at - (stats[index] ?? 0n)
+    if (age < SETTLED_NS && age > -SETTLED_NS) return false
+  }
+  return true
 }
 
 /** How many regular files the snapshot holds. */

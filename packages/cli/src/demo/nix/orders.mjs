@@ -82,7 +82,8 @@ async function use(token) {
   await callApi(token)
 }
 
-const denied = ({ code, reasons }) => tell('denied', { code, reasons, at: Date.now() })
+const denied = ({ code, reasons, decision }) =>
+  tell('denied', { code, reasons, decision, at: Date.now() })
 
 const { nonce } = (await agent('GET', '/v1/nonce')).body
 const dpopProof = prove('POST', 'http://agent/v1/token', { nonce })

@@ -1,0 +1,344 @@
+// One installation on paper: keys, trust root, policy, an attested closure and facts that pass. Tests
+// change one thing.
+import {
+  UNKNOWN_FACTS,
+  createClosureAttestation,
+  formatEnvelope,
+  formatVerifyingKey,
+  generateSigningKey,
+  verifyClosureAttestation,
+  type ClosureFacts,
+  type SigningKey,
+} from '@bagcheck/attest'
+import {
+  buildManifest,
+  makeFileList,
+  makeStorePath,
+  narHashFromDigest,
+  sha256Hex,
+  type Sha256,
+  type StorePath,
+} from '@bagcheck/nix'
+import {
+  compilePolicy,
+  createPolicyEnvelope,
+  createTrustRoot,
+  evaluate,
+  trustRootDigest,
+  verifyPolicyDocument,
+  verifyTrustRootChain,
+  type AttestedClosure,
+  type Decision,
+  type EvaluationContext,
+  type Facts,
+  type MappedFile,
+  type ProcessFacts,
+  type TrustRoot,
+  type TrustRootInput,
+  type VerifiedPolicy,
+} from '../src/index.ts'
+
+export const NOW = new Date('2026-11-24T12:00:00Z')
+export const AUDIENCE = 'https://api.demo.test'
+export const INSTALLATION = 'demo'
+
+/** Keys by name; made once, never changed. */
+export const KEYS: Readonly<Record<string, SigningKey>> = Object.fromEntries(
+  [
+    'root-1',
+    'root-2',
+    'root-3',
+    'policy-1',
+    'policy-2',
+    'policy-3',
+    'approvals',
+    'enrolment',
+    'broker',
+    'ci',
+    'other',
+  ].map((name) => [name, generateSigningKey().signing]),
+)
+
+export function key(name: string): SigningKey {
+  const found = KEYS[name]
+  if (found === undefined) throw new TypeError(`no key ${name}`)
+  return found
+}
+
+const members = (threshold: number, ...names: string[]) => ({
+  threshold,
+  keys: names.map((name) => ({ name, key: key(name) })),
+})
+
+/** Version 1 of the trust root; policy needs two of three. */
+export function rootInput(wish: Partial<TrustRootInput> = {}): TrustRootInput {
+  return {
+    installation: INSTALLATION,
+    version: 1,
+    expires: '2027-11-24T00:00:00Z',
+    prev: null,
+    roles: {
+      root: members(2, 'root-1', 'root-2', 'root-3'),
+      policy: members(2, 'policy-1', 'policy-2', 'policy-3'),
+      approvals: members(1, 'approvals'),
+      enrolment: members(1, 'enrolment'),
+      broker: members(1, 'broker'),
+    },
+    log: { origin: 'demo.bagcheck.log', keys: ['demo.bagcheck.log+01234567+AbCd'] },
+    ...wish,
+  }
+}
+
+export { members }
+
+export function rootText(input: TrustRootInput, signers = ['root-1', 'root-2']): string {
+  return formatEnvelope(createTrustRoot(input, signers.map(key)))
+}
+
+export const ROOT_TEXT: string = rootText(rootInput())
+export const PIN: Sha256 = trustRootDigest(ROOT_TEXT)
+export const ROOT: TrustRoot = verifyTrustRootChain([ROOT_TEXT], { pin: PIN, now: NOW })
+
+/** A store path with a made-up hash. */
+export function inventPath(name: string): StorePath {
+  return makeStorePath('source', Buffer.from(sha256Hex(name), 'hex'), name)
+}
+
+export const NODE_STORE_PATH: StorePath = inventPath('demo-node-24.1')
+export const NODE = `${NODE_STORE_PATH}/bin/node`
+export const LIBC = `${NODE_STORE_PATH}/lib/libc.so.6`
+const narHash = (text: string) => narHashFromDigest(Buffer.from(sha256Hex(text), 'hex'))
+const fact = (value: boolean) => ({ value, source: 'nix show-config' })
+export const PURE: ClosureFacts = {
+  ...UNKNOWN_FACTS,
+  build: {
+    ...UNKNOWN_FACTS.build,
+    sandbox: fact(true),
+    sandboxFallback: fact(false),
+    impure: fact(false),
+  },
+}
+
+export interface ServiceClosure extends AttestedClosure {
+  readonly root: StorePath
+  readonly digest: Sha256
+  readonly script: string
+}
+
+/** `orders-VERSION`: a script on the node of the demo. */
+export function orders(
+  version: string,
+  { signer = 'ci', facts = PURE }: { signer?: string; facts?: ClosureFacts } = {},
+): ServiceClosure {
+  const root = inventPath(`orders-${version}`)
+  const script = `${root}/lib/service.mjs`
+  const manifest = buildManifest(root, [
+    { path: NODE_STORE_PATH, narHash: narHash('node'), narSize: 4000, references: [] },
+    { path: root, narHash: narHash(version), narSize: 400, references: [NODE_STORE_PATH] },
+  ])
+  const files = makeFileList([
+    { path: NODE, sha256: sha256Hex('node'), size: 3000, executable: true },
+    { path: LIBC, sha256: sha256Hex('libc'), size: 900, executable: true },
+    { path: script, sha256: sha256Hex(version), size: 300, executable: false },
+    { path: `${root}/lib/other.mjs`, sha256: sha256Hex('other'), size: 30, executable: false },
+  ])
+  const { envelope } = createClosureAttestation({ manifest, files, facts, key: key(signer) })
+  const attestation = verifyClosureAttestation(envelope, [key(signer)])
+  return { attestation, manifest, files, root, digest: manifest.digest, script }
+}
+
+export const ORDERS: ServiceClosure = orders('1.0')
+export const HOTFIX: ServiceClosure = orders('1.0.1')
+
+/** The policy of the demo as people write it, with `edits` made to its text. */
+export function policySource(...edits: readonly (readonly [from: string, to: string])[]): string {
+  let text = `schema: bagcheck.policy/v1
+installation: ${INSTALLATION}
+version: 1
+expires: 2026-12-24T00:00:00Z
+trustDomain: demo.bagcheck.test
+signers:
+  ci: { key: keys/ci.pub }
+profiles:
+  api: { type: access_token, binding: dpop }
+  plain: { type: access_token, binding: none }
+roles:
+  orders:
+    nodeClasses: [demo]
+    unit: { launcher: bagcheck-exec, name: orders }
+    uid: 990
+    entry:
+      kind: interpreter
+      executable: 'demo-node-*/bin/node'
+      script: 'orders-*/lib/service.mjs'
+      arguments: ['--jitless', '{script}']
+    audiences:
+      ${AUDIENCE}:
+        profile: api
+        ttlSeconds: { min: 5, default: 300, max: 3600 }
+        minTier: 0
+        minStrength: incremental
+        maxAgeFullSeconds: 86400
+    signers: [ci]
+    build: { sandbox: true, sandboxFallback: false, impure: false }
+    roots:
+      - { root: ${ORDERS.root}, closure: ${ORDERS.digest}, state: active }
+`
+  for (const [from, to] of edits) {
+    if (!text.includes(from)) throw new TypeError(`the policy has no ${from}`)
+    text = text.replace(from, to)
+  }
+  return text
+}
+
+/** The text of the policy with another root approved, and more lines of the role after its roots. */
+export function withRole(closures: readonly ServiceClosure[], ...lines: string[]): string {
+  const roots = closures.map(
+    ({ root, digest }) => `      - { root: ${root}, closure: ${digest}, state: active }`,
+  )
+  return [policySource(), ...roots, ...lines].join('\n').replace(/\n\n/g, '\n')
+}
+
+export function compile(text: string): ReturnType<typeof compilePolicy> {
+  return compilePolicy(text, {
+    file: 'policy.yaml',
+    readFile: () => formatVerifyingKey(key('ci')),
+  })
+}
+
+export function signPolicy(text: string, prev: string | null = null): string {
+  const signers = [key('policy-1'), key('policy-2')]
+  return formatEnvelope(createPolicyEnvelope(compile(text).json, prev, signers))
+}
+
+export function verified(text: string = policySource(), root: TrustRoot = ROOT): VerifiedPolicy {
+  return verifyPolicyDocument({ json: compile(text).json, envelope: signPolicy(text) }, root)
+}
+
+export function mapped(path: string, content: string, wish: Partial<MappedFile> = {}): MappedFile {
+  return {
+    path,
+    sha256: sha256Hex(content),
+    device: '8:1',
+    inode: '42',
+    isStoreFile: true,
+    unlinked: false,
+    ...wish,
+  }
+}
+
+const NO_CAPABILITIES = '0000000000000000'
+
+export function nodeProcess(wish: Partial<ProcessFacts> = {}): ProcessFacts {
+  return {
+    pid: 100,
+    startTicks: 5000,
+    uids: [990, 990, 990, 990],
+    gids: [990, 990, 990, 990],
+    executable: mapped(NODE, 'node'),
+    files: [mapped(LIBC, 'libc')],
+    anonymousExecutable: { regions: 0, bytes: 0 },
+    modifiedTextBytes: 0,
+    capabilities: {
+      inheritable: NO_CAPABILITIES,
+      permitted: NO_CAPABILITIES,
+      effective: NO_CAPABILITIES,
+      bounding: '000001ffffffffff',
+      ambient: NO_CAPABILITIES,
+    },
+    noNewPrivs: true,
+    seccomp: 0,
+    tracerPid: 0,
+    hostUserNamespace: true,
+    hostRoot: true,
+    verifiedStoreMount: true,
+    mountsBelowStore: [],
+    environmentHints: [],
+    argv: ['node', '--jitless', ORDERS.script],
+    ...wish,
+  }
+}
+
+const seconds = Math.floor(NOW.getTime() / 1000)
+
+/** Facts that the policy of the demo allows. */
+export function passing(closure: ServiceClosure = ORDERS): Facts {
+  return {
+    audience: AUDIENCE,
+    ttlSeconds: null,
+    purpose: 'issue',
+    callerPid: 100,
+    unit: {
+      kind: 'bagcheck-exec',
+      name: 'orders',
+      cgroup: '/bagcheck/orders',
+      contract: {
+        source: 'bagcheck-exec',
+        executable: NODE,
+        arguments: ['--jitless', closure.script],
+        uid: 990,
+        gid: 990,
+        noNewPrivs: true,
+        pid: 100,
+        startTicks: 5000,
+        intact: true,
+      },
+    },
+    processes: [nodeProcess({ argv: ['node', '--jitless', closure.script] })],
+    roots: [
+      {
+        root: closure.root,
+        closureDigest: closure.digest,
+        strength: 'incremental',
+        checkedAt: seconds - 1,
+        lastFullAt: seconds - 60,
+        mismatch: null,
+      },
+    ],
+  }
+}
+
+/** What may be changed in a copy. */
+export type Editable<T> = T extends readonly (infer E)[]
+  ? Editable<E>[]
+  : T extends string | number | boolean | null
+    ? T
+    : { -readonly [K in keyof T]: Editable<T[K]> }
+
+export type Edit = (facts: {
+  -readonly [K in keyof Facts]: Editable<Facts[K]>
+}) => void
+
+/** A copy of passing facts with one thing changed. */
+export function factsWith(edit: Edit, closure: ServiceClosure = ORDERS): Facts {
+  // The clone is ours alone, so that its readonly members may be written.
+  const copy = structuredClone(passing(closure)) as unknown as Parameters<Edit>[0]
+  edit(copy)
+  return copy as unknown as Facts
+}
+
+export function context(
+  wish: Partial<EvaluationContext> = {},
+  closures: readonly ServiceClosure[] = [ORDERS, HOTFIX],
+): EvaluationContext {
+  return {
+    nodeClass: 'demo',
+    tier: 0,
+    now: NOW,
+    workloadKey: 'wOrKlOaDkEyThUmBpRiNt0000000000000000000000',
+    profile: null,
+    closures: { get: (digest) => closures.find((closure) => closure.digest === digest) },
+    ...wish,
+  }
+}
+
+/** The codes of a denial; empty for an allow. */
+export function codesOf(decision: Decision): string[] {
+  return decision.allow ? [] : decision.reasons.map(({ code }) => code)
+}
+
+export function judge(facts: Facts, policy: VerifiedPolicy = POLICY): Decision {
+  return evaluate(policy, facts, context())
+}
+
+export const POLICY: VerifiedPolicy = verified()
