@@ -1,0 +1,83 @@
+// The packed executables as processes: started on one core, observed from outside through /proc.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+
+/** Where `npm run build` puts them. */
+export const DIST: string = resolve(import.meta.dirname, '../dist')
+
+/** A running executable that has said that it is ready. */
+export interface Running extends AsyncDisposable {
+  readonly pid: number
+  /** From before it was started until its ready line. */
+  readonly readyMs: number
+  /** The ready line. */
+  readonly ready: Readonly<Record<string, string>>
+  /** Resident set, now. */
+  rssBytes(): number
+  /** Processor time of all its threads so far. */
+  cpuSeconds(): number
+}
+
+/** The command line of an executable, on one core if `core` is given and there are several. */
+export function packedCommand(
+  name: 'bagcheck' | 'bagcheck-broker' | 'bagcheck-agent',
+  core?: number,
+): [string, ...string[]] {
+  const command: [string, string] = [process.execPath, join(DIST, `${name}.mjs`)]
+  return core === undefined || cpus().length < 2
+    ? command
+    : ['taskset', '--cpu-list', `${core}`, ...command]
+}
+
+/** Starts a command and waits for the JSON line that says that it is ready. */
+export async function startPacked(command: readonly string[]): Promise<Running> {
+  const [file = '', ...args] = command
+  const start = performance.now()
+  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  let complaint = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaint = (complaint + text).slice(-4000)
+  })
+  const gone = new Promise<string>((left) => {
+    child.once('close', (code, signal) => left(`${code ?? signal}`))
+  })
+  const first = new Promise<string>((told) => {
+    createInterface({ input: child.stdout }).once('line', told)
+  })
+  const line = await Promise.race([first, gone])
+  const readyMs = performance.now() - start
+  if (!line.startsWith('{')) throw new Error(`${args.join(' ')} ended (${line}): ${complaint}`)
+  return observe(child, readyMs, JSON.parse(line) as Record<string, string>, gone)
+}
+
+function observe(
+  child: ChildProcess,
+  readyMs: number,
+  ready: Record<string, string>,
+  gone: Promise<string>,
+): Running {
+  const pid = child.pid
+  if (pid === undefined) throw new TypeError('a ready process has a pid')
+  return {
+    pid,
+    readyMs,
+    ready,
+    rssBytes: () => {
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+      return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024
+    },
+    cpuSeconds: () => {
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      // proc_pid_stat(5): fields 14 and 15, in ticks of 10 ms.
+      return (Number(fields[11]) + Number(fields[12])) / 100
+    },
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGTERM')
+      await gone
+    },
+  }
+}

@@ -1,0 +1,108 @@
+// Units as `bagcheck exec` starts and records them, but without a launcher that stays: a hundred of those
+// would need more memory than what they launch.
+import { spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CGROUP_PARENT_VARIABLE } from '@bagcheck/cli'
+import type { ProcessInstance } from '../packages/agent/src/measure/messages.ts'
+import { formatDevice, readInstance, readStat } from '../packages/agent/src/measure/instance.ts'
+import { findCgroup2, parseMountinfo } from '../packages/agent/src/measure/mounts.ts'
+
+/** What is started. */
+export interface UnitOptions {
+  readonly name: string
+  /** Tells units of one name apart. */
+  readonly instance: string
+  readonly unitsDirectory: string
+  readonly uid: number
+  /** Links resolved. */
+  readonly command: readonly [string, ...string[]]
+  readonly environment?: Readonly<Record<string, string>>
+}
+
+/** A running unit of one process. */
+export interface Unit extends AsyncDisposable {
+  readonly pid: number
+  readonly instance: ProcessInstance
+  /** The program's first line on standard output. */
+  readonly firstLine: Promise<string>
+}
+
+/** True where units can be started: in a private root, as root. Elsewhere prints why not. */
+export function canStartUnits(): boolean {
+  if (process.env[CGROUP_PARENT_VARIABLE] !== undefined) return true
+  console.log('units cannot be started here (npm run bench does, as root): left out')
+  return false
+}
+
+/** Starts a unit; its program's standard input ends when the record is complete. */
+export async function startUnit(options: UnitOptions): Promise<Unit> {
+  const { name, instance, unitsDirectory, uid, command, environment = {} } = options
+  const directory = join(process.env[CGROUP_PARENT_VARIABLE] ?? '', `${name}@${instance}`)
+  mkdirSync(directory, { recursive: true })
+  mkdirSync(unitsDirectory, { recursive: true, mode: 0o700 })
+  const [program, ...args] = command
+  const script = 'echo 0 > "$1/cgroup.procs"; shift; exec setpriv "$@"'
+  const privileges = [
+    ...[`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--no-new-privs'],
+    ...['--inh-caps=-all', '--bounding-set=-all', '--pdeathsig', 'KILL'],
+  ]
+  const variables = Object.entries(environment).map(([key, value]) => `${key}=${value}`)
+  const child = spawn(
+    '/bin/sh',
+    ['-c', script, 'sh', directory, ...privileges, 'env', '-i', ...variables, ...command],
+    { stdio: ['pipe', 'pipe', 'inherit'], cwd: '/' },
+  )
+  const { pid } = child
+  if (pid === undefined) throw new Error('the shell did not start')
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  const firstLine = new Promise<string>((resolve) => {
+    let text = ''
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk
+      if (text.includes('\n')) resolve(text.slice(0, text.indexOf('\n')))
+    })
+    child.once('close', () => resolve(text))
+  })
+  while (child.exitCode === null && readlinkSync(`/proc/${pid}/exe`) !== program) await sleep(2)
+  const recordFile = join(unitsDirectory, `${name}@${instance}.json`)
+  writeFileSync(
+    recordFile,
+    JSON.stringify({ ...contract(pid, directory), name, uid, gid: uid, arguments: args }),
+    { mode: 0o600 },
+  )
+  const measured = readInstance(pid)
+  child.stdin.end()
+  return {
+    pid,
+    instance: measured,
+    firstLine,
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGKILL')
+      await ended
+      rmSync(recordFile, { force: true })
+      rmdirSync(directory)
+    },
+  }
+}
+
+/** What the record says of the process itself. */
+function contract(pid: number, directory: string): object {
+  const mount = findCgroup2(parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8')))
+  const executable = statSync(`/proc/${pid}/exe`, { bigint: true })
+  const { startTicks, startCode, startStack } = readStat(pid)
+  return {
+    schema: 'bagcheck.unit/v1',
+    cgroup: directory.slice(mount?.mountPoint.length ?? 0),
+    cgroupInode: statSync(directory, { bigint: true }).ino.toString(),
+    executable: readlinkSync(`/proc/${pid}/exe`),
+    noNewPrivs: true,
+    pid,
+    ...{ startTicks, startCode, startStack },
+    executableDevice: formatDevice(executable.dev),
+    executableInode: executable.ino.toString(),
+    recordedAt: Math.floor(Date.now() / 1000),
+  }
+}

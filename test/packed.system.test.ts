@@ -1,0 +1,72 @@
+// What `npm run build` makes, started as an operator starts it: without the sources' export condition.
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { services } from '../bench/closures.ts'
+import { furnish } from '../bench/furnish.ts'
+import { openHttp } from '../bench/http.ts'
+import { createInstallation } from '../bench/installation.ts'
+import { enrolNode } from '../bench/node.ts'
+import { startPacked } from '../bench/packed.ts'
+
+const workspace = resolve(import.meta.dirname, '..')
+const issuer = 'https://broker.packed.test'
+let directory: string
+let dist: string
+
+const packed = (name: string): string => join(dist, `${name}.mjs`)
+const run = (...args: string[]) => spawnSync(process.execPath, args, { encoding: 'utf8' })
+
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'bagcheck-packed-'))
+  dist = join(directory, 'dist')
+  // koffi is native and stays outside what is packed.
+  symlinkSync(join(workspace, 'node_modules'), join(directory, 'node_modules'))
+  const args = ['-C', '@bagcheck/source', join(workspace, 'scripts/build.ts'), dist]
+  const { status, stderr } = run(...args)
+  expect(stderr).toBe('')
+  expect(status).toBe(0)
+})
+
+afterAll(() => rmSync(directory, { recursive: true, force: true }))
+
+test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])('%s --help says its usage', (name) => {
+  const { status, stdout, stderr } = run(packed(name), '--help')
+  expect(stderr).toBe('')
+  expect(stdout).toMatch(new RegExp(`usage:\\s+${name} `, 'i'))
+  expect(status).toBe(0)
+})
+
+test('every file that a packed file names with new URL is packed beside it', () => {
+  const named = readdirSync(dist)
+    .filter((name) => name.endsWith('.mjs'))
+    .flatMap((name) => [
+      ...readFileSync(join(dist, name), 'utf8').matchAll(
+        /new URL\(["'](\.[^"']*\.mjs)["'], import\.meta\.url\)/g,
+      ),
+    ])
+    .map(([, path = '']) => path)
+  expect(named).toContain('./bagcheck-broker.worker.mjs')
+  expect(named).toContain('./bagcheck-agent.measure-worker.mjs')
+  expect(readdirSync(dist)).toEqual(expect.arrayContaining(named.map((path) => path.slice(2))))
+})
+
+test('the packed broker gets ready and issues a token with its decision in the log', async () => {
+  const installation = createInstallation(join(directory, 'installation'), services(1))
+  const store = { sqlite: 'bagcheck.sqlite' }
+  const config = installation.brokerConfig('broker', { port: 0, issuer, store })
+  await using broker = await startPacked([
+    process.execPath,
+    packed('bagcheck-broker'),
+    ...['--config', config],
+  ])
+  using client = openHttp({ url: broker.ready['listen'] ?? '' })
+  const [service] = installation.services
+  if (service === undefined) throw new TypeError('expected a service')
+  await furnish(installation, [client], { roots: 10, roles: 1 })
+  const node = await enrolNode(installation, client, issuer)
+  // Policy, attestation and enrolment are entries 0 to 2.
+  expect(await node.issue(service, client)).toBe(3)
+})
