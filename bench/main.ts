@@ -2,16 +2,9 @@
 import { spawnSync } from 'node:child_process'
 import { cpus, loadavg, release, totalmem } from 'node:os'
 import { PRIVATE_ROOT_VARIABLE, enterPrivateRoot } from '@bagcheck/cli'
+import { SHORT } from './budget.ts'
 
 const names = ['decision', 'verify', 'measure', 'issuance', 'processes'] as const
-
-// Real Nix builds and mounts happen in a /nix of their own; the executables are packed first.
-if (process.getuid?.() === 0 && process.env[PRIVATE_ROOT_VARIABLE] === undefined) {
-  const node = process.execPath
-  const pack = spawnSync(node, ['-C', '@bagcheck/source', 'scripts/build.ts'], { stdio: 'inherit' })
-  if (pack.status !== 0) process.exit(3)
-  process.exit(await enterPrivateRoot([node, ...process.execArgv, ...process.argv.slice(1)]))
-}
 
 const wanted = process.argv.slice(2)
 const unknown = wanted.filter((name) => !names.some((known) => known === name))
@@ -20,7 +13,18 @@ if (unknown.length > 0) {
   process.exit(2)
 }
 
+// The executables are packed first; real Nix builds and mounts happen in a /nix of their own.
+if (process.env[PRIVATE_ROOT_VARIABLE] === undefined) {
+  const node = process.execPath
+  const packing = ['-C', '@bagcheck/source', 'scripts/build.ts']
+  const pack = spawnSync(node, packing, { stdio: ['ignore', 'ignore', 'inherit'] })
+  if (pack.status !== 0) process.exit(3)
+  const self = [node, ...process.execArgv, ...process.argv.slice(1)]
+  if (process.getuid?.() === 0) process.exit(await enterPrivateRoot(self))
+}
+
 const [cpu] = cpus()
+if (SHORT) console.log('a short run: it shows that the benchmarks work; its figures mean nothing')
 const memory = Math.round(totalmem() / 2 ** 30)
 console.log(
   `machine: ${cpus().length} × ${cpu?.model ?? 'unknown'}, ${memory} GiB, Linux ${release()}, Node ${process.version}; load ${loadavg()[0]?.toFixed(2)}`,

@@ -1,8 +1,15 @@
 // Units as `bagcheck exec` starts and records them, but without a launcher that stays: a hundred of those
 // would need more memory than what they launch.
 import { spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
-import { statSync } from 'node:fs'
+import {
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CGROUP_PARENT_VARIABLE } from '@bagcheck/cli'
@@ -67,6 +74,11 @@ export async function startUnit(options: UnitOptions): Promise<Unit> {
     child.once('close', () => resolve(text))
   })
   while (child.exitCode === null && readlinkSync(`/proc/${pid}/exe`) !== program) await sleep(2)
+  // The kernel names the new program before it has laid out its memory; a frozen process has done both.
+  const events = join(directory, 'cgroup.events')
+  writeFileSync(join(directory, 'cgroup.freeze'), '1')
+  while (child.exitCode === null && !readFileSync(events, 'utf8').includes('frozen 1'))
+    await sleep(2)
   const recordFile = join(unitsDirectory, `${name}@${instance}.json`)
   writeFileSync(
     recordFile,
@@ -74,6 +86,7 @@ export async function startUnit(options: UnitOptions): Promise<Unit> {
     { mode: 0o600 },
   )
   const measured = readInstance(pid)
+  writeFileSync(join(directory, 'cgroup.freeze'), '0')
   child.stdin.end()
   return {
     pid,

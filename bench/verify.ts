@@ -1,6 +1,6 @@
 // Closure verification against `nix store verify`, on the same store paths, interleaved.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, statfsSync } from 'node:fs'
+import { mkdtempSync, rmSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import {
@@ -14,9 +14,10 @@ import {
   type FileList,
   type Ledger,
 } from '@bagcheck/nix'
+import { effort, format, printBudget } from './budget.ts'
 import { median, printTable } from './statistics.ts'
 
-const ROUNDS = 5
+const ROUNDS = effort(5, 1)
 const nixEnvironment = {
   ...process.env,
   NIX_REMOTE: '',
@@ -93,7 +94,8 @@ export async function run(): Promise<void> {
     `closure: ${manifest.entries.length} paths, ${files.files.length} files, ${(bytes / 1e6).toFixed(0)} MB; file system ${statfsSync('/nix').type.toString(16)}`,
   )
   // One ledger, open for the whole run, as the agent keeps it.
-  const ledger = openLedger(join(mkdtempSync(join(tmpdir(), 'bagcheck-bench-')), 'ledger'))
+  const directory = mkdtempSync(join(tmpdir(), 'bagcheck-bench-'))
+  const ledger = openLedger(join(directory, 'ledger'))
   const paths = manifest.entries.map((entry) => entry.path)
   const times = { nix: [] as number[], full: [] as number[], incremental: [] as number[] }
   for (let round = 0; round <= ROUNDS; round += 1) {
@@ -106,10 +108,13 @@ export async function run(): Promise<void> {
     times.incremental.push(incremental)
   }
   ledger.close()
+  rmSync(directory, { recursive: true })
+  const ratio = (values: readonly number[]): number =>
+    median(values.map((value, index) => value / (times.nix[index] ?? Number.NaN)))
   const row = (name: string, values: readonly number[]): string[] => [
     name,
-    median(values).toFixed(3),
-    median(values.map((value, index) => value / (times.nix[index] ?? Number.NaN))).toFixed(3),
+    format(median(values)),
+    format(ratio(values)),
   ]
   printTable(
     ['', 'median s', 'ratio to nix store verify'],
@@ -119,4 +124,7 @@ export async function run(): Promise<void> {
       row('bagcheck, incremental', times.incremental),
     ],
   )
+  const unit = '× nix store verify'
+  printBudget({ what: 'full verification', limit: 1, unit }, ratio(times.full))
+  printBudget({ what: 'incremental re-check', limit: 0.1, unit }, ratio(times.incremental))
 }

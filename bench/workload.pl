@@ -16,7 +16,9 @@ my $answer = $request->(
   "POST /v1/token HTTP/1.1", "Host: agent", "Connection: close",
   "Content-Type: application/json", "Content-Length: " . length $body, "", $body,
 );
-print scalar <$answer>;
+my @lines = <$answer>;
+s/[\r\n]+//g for @lines;
+print "$lines[0] $lines[-1]\n";
 close $answer;
 my $events = $request->("GET /v1/watch?audience=$ENV{AUDIENCE} HTTP/1.1", "Host: agent", "", "");
 while (<$events>) { }
