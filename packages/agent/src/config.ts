@@ -66,7 +66,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     config[key] === undefined || config[key] === null ? null : path(config, key)
   const broker = string('broker', /^(https?:\/\/[^/?#\s]+|unix:\/\S+)$/)
   assertConfidential(broker)
-  const interval = config['storeCheckIntervalSeconds'] ?? 5
+  const interval = config['storeCheckIntervalSeconds'] ?? 1
   if (typeof interval !== 'number' || !(interval >= 0 && interval <= 60))
     throw invalid('storeCheckIntervalSeconds', interval)
   return {

@@ -28,7 +28,7 @@ describe('the configuration', () => {
         daemonSocket: '/nix/var/nix/daemon-socket/socket',
         database: '/nix/var/nix/db/db.sqlite',
       },
-      storeCheckIntervalSeconds: 5,
+      storeCheckIntervalSeconds: 1,
     })
   })
 

@@ -4,7 +4,7 @@
 import type { Reason } from '@bagcheck/api'
 import { SLSA_VSA_V1, VSA_TOKEN_V1, type SigningKey } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
-import type { ApprovalContent } from '@bagcheck/policy'
+import type { Approval } from '@bagcheck/policy'
 import { BrokerError } from './error.ts'
 import type { IdentifiedEvidence, VerifiedEvidence } from './evidence.ts'
 import { ownBytes, signEntry } from './signed-entry.ts'
@@ -81,7 +81,8 @@ export interface LoggedDenial {
 }
 
 /**
- * Logs an allow; `attestationSha256` is of the attestation's envelope as it is logged.
+ * Uses an approval up and logs what it allows; `attestationOf` names the logged envelope of a closure's
+ * attestation.
  * @throws {BrokerError} POLICY_CHANGED, NODE_BANNED, NONCE_REUSED, COUNTER_REUSED, STORE_* – nothing was
  * logged and nothing may be minted
  */
@@ -89,9 +90,10 @@ export async function logAllow(
   log: DecisionLog,
   frame: DecisionFrame,
   evidence: VerifiedEvidence,
-  approval: ApprovalContent,
-  attestationSha256: string,
+  approved: Approval,
+  attestationOf: (closureDigest: string) => string,
 ): Promise<LoggedDecision> {
+  const approval = approved.use()
   const { content } = evidence
   const { binding } = approval.profile
   if (binding === 'dpop' && content.workloadKey === null)
@@ -113,7 +115,7 @@ export async function logAllow(
   }
   const logIndex = await commit(log, frame, evidence, decision, {
     resourceUri: approval.root,
-    inputAttestations: [attestationSha256],
+    inputAttestations: [attestationOf(approval.closureDigest)],
   })
   return create({
     id: frame.id,

@@ -146,9 +146,8 @@ function allow(
   verified: VerifiedEvidence,
   decision: Extract<Decision, { allow: true }>,
 ): Promise<LoggedDecision> {
-  const approval = decision.approval.use()
-  const attestation = broker.closures.envelopeSha256(approval.closureDigest)
-  return timed(broker, logAllow(broker.log, frame, verified, approval, attestation))
+  const attestationOf = (digest: string): string => broker.closures.envelopeSha256(digest)
+  return timed(broker, logAllow(broker.log, frame, verified, decision.approval, attestationOf))
 }
 
 function deny(

@@ -10,7 +10,7 @@ import { listen } from './server.ts'
 const USAGE = `usage: bagcheck-broker --config FILE
 
 Verifies evidence, evaluates policy, logs every decision and mints tokens.
-FILE is JSON; see docs/config.md.
+FILE is JSON; see docs/operations.md.
 `
 
 process.umask(0o077)

@@ -66,7 +66,8 @@ export class PolicyState {
   /**
    * Takes over what the store has installed. Expiry is not looked at: an expired policy stays in force
    * and denies.
-   * @throws {PolicyError} the stored policy does not verify against the trust root; {BrokerError} STORE_*
+   * @throws {PolicyError} the stored policy does not verify against the trust root; {BrokerError}
+   * LOG_CORRUPT – also one older than the policy in force; STORE_*
    */
   reload(): Promise<void> {
     return this.#inTurn(() => this.#reload())
@@ -100,6 +101,13 @@ export class PolicyState {
     const { store, root } = this.#options
     const row = await store.installedPolicy()
     if (row === undefined || row.version === this.#current?.version) return
+    // A database that went back (a restored backup, a replica that lags) must not bring back approvals
+    // that were revoked since.
+    if (row.version < (this.#current?.version ?? 0))
+      throw new BrokerError(
+        'LOG_CORRUPT',
+        `expected policy ${this.#current?.version} or a later one, saw ${row.version} installed`,
+      )
     const [json, envelope] = await Promise.all([
       store.body(row.sha256),
       store.body(row.envelopeSha256),
@@ -111,7 +119,13 @@ export class PolicyState {
       envelope: Buffer.from(envelope).toString(),
     }
     const document = { json: texts.policy, envelope: texts.envelope }
-    this.#install(verifyPolicyDocument(document, root), texts, row.entryIndex)
+    const verified = verifyPolicyDocument(document, root)
+    if (verified.version !== row.version)
+      throw new BrokerError(
+        'LOG_CORRUPT',
+        `expected the text of policy ${row.version}, saw that of policy ${verified.version}`,
+      )
+    this.#install(verified, texts, row.entryIndex)
   }
 
   async #publish(request: PolicyRequest, now: Date): Promise<PolicyReceipt> {

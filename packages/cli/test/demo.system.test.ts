@@ -114,7 +114,6 @@ describe.runIf(missing.length === 0)('an interrupted demo', () => {
   test('killed with kill -9 leaves no process and no file behind', async () => {
     // Started as a user starts it, outside of our private root's variable: it makes a root of its own.
     const { [PRIVATE_ROOT_VARIABLE]: _ours, ...environment } = process.env
-    const before = new Set(readdirSync('/var/tmp'))
     const child = spawn(process.execPath, ['-C', '@bagcheck/source', main, 'demo', '--json'], {
       stdio: ['ignore', 'pipe', 'ignore'],
       env: environment,
@@ -123,9 +122,14 @@ describe.runIf(missing.length === 0)('an interrupted demo', () => {
     createInterface({ input: child.stdout }).on('line', () => resolve())
     child.once('exit', () => resolve())
     await building
-    const made = readdirSync('/var/tmp').filter((name) => !before.has(name))
-    expect(made).toHaveLength(1)
-    const directory = join('/var/tmp', made[0] ?? '')
+    // Its one child that is not the guardian was given the scratch directory.
+    const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')
+    const lines = children
+      .trim()
+      .split(' ')
+      .map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8'))
+    const directory = /\0(\/var\/tmp\/bagcheck-\w+)\0/.exec(lines.join(''))?.[1] ?? ''
+    expect(existsSync(directory)).toBe(true)
     child.kill('SIGKILL')
     for (let attempt = 0; attempt < 100 && existsSync(directory); attempt++) await sleep(100)
     expect(existsSync(directory)).toBe(false)

@@ -2,16 +2,7 @@
 // defaults left out and signers named by key files. Compiling is deterministic: same text and same key
 // files, same bytes. Every mistake is reported with file, line and column.
 import { canonicalize, parseVerifyingKey } from '@bagcheck/attest'
-import {
-  LineCounter,
-  isAlias,
-  isMap,
-  isNode,
-  isScalar,
-  parseDocument,
-  visit,
-  type Document,
-} from 'yaml'
+import { LineCounter, isAlias, isNode, parseDocument, visit, type Document } from 'yaml'
 import { PolicyError, messageOf } from './error.ts'
 import { MAX_POLICY_BYTES, type Policy, formatPath, parsePolicy, readPolicy } from './policy.ts'
 
@@ -123,18 +114,11 @@ function member(value: unknown, name: string): unknown {
     : undefined
 }
 
-/** Where a path stands in the text; if it is missing, where its nearest parent stands. */
+/** Where the value of a path begins in the text; if it is missing, where that of its nearest parent does. */
 function offsetOf(document: Document, path: readonly (string | number)[]): number {
   for (let length = path.length; length > 0; length -= 1) {
     const node = document.getIn(path.slice(0, length), true)
-    if (!isNode(node) || !node.range) continue
-    if (isScalar(node)) return node.range[0]
-    // The value of a key may begin lines below it.
-    const parent = document.getIn(path.slice(0, length - 1), true)
-    const pair = isMap(parent)
-      ? parent.items.find(({ key }) => isScalar(key) && String(key.value) === path[length - 1])
-      : undefined
-    return isScalar(pair?.key) && pair.key.range ? pair.key.range[0] : node.range[0]
+    if (isNode(node) && node.range) return node.range[0]
   }
   return document.contents?.range?.[0] ?? 0
 }

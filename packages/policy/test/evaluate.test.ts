@@ -234,6 +234,11 @@ describe('one thing wrong in the facts is denied with its own code', () => {
       (f) => process0(f).environmentHints.push('NODE_OPTIONS'),
     ],
     [
+      'ARGUMENTS_MISMATCH',
+      'a start-up file through the environment',
+      (f) => process0(f).environmentHints.push('PHPRC'),
+    ],
+    [
       'INTERPRETER_WITHOUT_CONTRACT',
       'a second process of the interpreter',
       (f) => f.processes.push({ ...process0(f), pid: 101 }),

@@ -1,6 +1,7 @@
 // One process: what is read at each snapshot (cheap), and the facts made from it (with hashing).
 import { closeSync, constants, openSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { AgentError } from '../error.ts'
+import { parseEnvironmentHints } from './environment.ts'
 import { formatDevice, readStat } from './instance.ts'
 import { isKernelRegion, parseExecutableMaps, regionBytes, type ExecutableRegion } from './maps.ts'
 import type { MappedFile, ProcessFacts } from './messages.ts'
@@ -243,18 +244,9 @@ function readStoreMount(
 }
 
 const MAX_ENVIRONMENT_BYTES = 4 * 1024 * 1024
-const HINTS =
-  /^(LD_[A-Z_]+|GCONV_PATH|GLIBC_TUNABLES|NODE_OPTIONS|NODE_PATH|PYTHON[A-Z]+|BASH_ENV|ENV|PERL5(OPT|LIB|DB)|PERLLIB|RUBY(OPT|LIB)|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|LUA_(PATH|CPATH|INIT)[A-Z0-9_]*)$/
-
 /** Names of loader and interpreter variables. A process can wipe its environment: a hint only. */
 function readEnvironmentHints(pid: number): string[] {
-  const text = readProcText(`/proc/${pid}/environ`, MAX_ENVIRONMENT_BYTES)
-  const names = new Set<string>()
-  for (const variable of text.split('\0')) {
-    const name = variable.slice(0, Math.max(variable.indexOf('='), 0))
-    if (HINTS.test(name) && name.length <= 256) names.add(name)
-  }
-  return [...names].slice(0, 64)
+  return parseEnvironmentHints(readProcText(`/proc/${pid}/environ`, MAX_ENVIRONMENT_BYTES))
 }
 
 /** The process's own word, cut to what evidence can carry. */

@@ -89,6 +89,22 @@ export function unitObjectPath(name: string): string {
 /** Remembers the program that each main process ran when it was first seen. */
 export type FirstSeen = Map<string, ProcessInstance>
 
+const MAX_FIRST_SEEN = 4096
+
+/**
+ * What the process of `instance` ran when it was first seen. The one that was not asked about for longest
+ * is forgotten first: services that come and go must not make us forget one that stays.
+ */
+export function firstSight(firstSeen: FirstSeen, instance: ProcessInstance): ProcessInstance {
+  const key = `${instance.pid}/${instance.startTicks}`
+  const first = firstSeen.get(key) ?? instance
+  firstSeen.delete(key)
+  firstSeen.set(key, first)
+  const oldest = firstSeen.keys().next().value
+  if (firstSeen.size > MAX_FIRST_SEEN && oldest !== undefined) firstSeen.delete(oldest)
+  return first
+}
+
 /**
  * Facts of the systemd unit around `cgroup`, or undefined if there is none. A unit that PID 1 does not
  * confirm (a scope, another control group, no main process) has no contract.
@@ -114,10 +130,7 @@ function readContract(
     if (error instanceof AgentError && error.code === 'PROCESS_GONE') return null
     throw error
   }
-  const key = `${instance.pid}/${instance.startTicks}`
-  const first = firstSeen.get(key) ?? instance
-  if (firstSeen.size > 4096) firstSeen.clear()
-  firstSeen.set(key, first)
+  const first = firstSight(firstSeen, instance)
   const program = readProcLink(`/proc/${service.mainPid}/exe`)
   const owner = parseStatus(readProcText(`/proc/${service.mainPid}/status`, 64 * 1024))
   return {

@@ -107,11 +107,10 @@ test('an approval and a logged decision can be used once each', async () => {
     closures,
   })
   if (!decision.allow) throw new Error('expected an allow')
-  const approval = decision.approval.use()
-  expect(() => decision.approval.use()).toThrow(TypeError)
   const frame = { id: 'an-id', at: nowSeconds, policy: { version, sha256 } }
-  const attestation = closures.envelopeSha256(approval.closureDigest)
-  const logged = await logAllow(broker.log, frame, verified, approval, attestation)
+  const attestationOf = (digest: string): string => closures.envelopeSha256(digest)
+  const logged = await logAllow(broker.log, frame, verified, decision.approval, attestationOf)
+  expect(() => decision.approval.use()).toThrow(TypeError)
   expect(mintToken(logged, ISSUER, broker.keys.token).jti).toBe('an-id')
   expect(() => mintToken(logged, ISSUER, broker.keys.token)).toThrow(TypeError)
 })

@@ -3,7 +3,7 @@ import { command } from '../command.ts'
 import { findMissingCommands } from '../demo/build.ts'
 import { enterPrivateRoot, PRIVATE_ROOT_VARIABLE } from '../demo/private-root.ts'
 import { programCommand } from '../demo/programs.ts'
-import { playDemo } from '../demo/story.ts'
+import { playDemo, STEPS } from '../demo/story.ts'
 import { CliError, EXIT, type ExitCode } from '../error.ts'
 
 export const demo = command({
@@ -42,14 +42,15 @@ export const demo = command({
     }
     const start = performance.now()
     const results = await playDemo(context, output)
-    const failures = results.filter(({ ok }) => !ok)
+    const passed = new Set(results.filter(({ ok }) => ok).map(({ id }) => id))
+    const failures = STEPS.filter((id) => !passed.has(id)) // or not reached
     const seconds = ((performance.now() - start) / 1000).toFixed(0)
     if (!context.json) {
       context.print('')
       context.print(
         failures.length === 0
           ? `All ${results.length} steps went as told, in ${seconds} s.`
-          : `${failures.length} of ${results.length} steps did not go as told: ${failures.map(({ id }) => id).join(', ')}.`,
+          : `${failures.length} of ${STEPS.length} steps did not go as told: ${failures.join(', ')}.`,
       )
     }
     return failures.length === 0 ? EXIT.ok : EXIT.refused

@@ -19,7 +19,7 @@ export const policyShow = command({
     })
     const signed = { json: answer.policy, envelope: answer.envelope }
     const { policy, sha256, signers } = verifyPolicyDocument(signed, root)
-    const names = signers.map((keyId) => root.names.get(keyId) ?? keyId)
+    const names = signers.map((keyId) => root.names.get(keyId) ?? keyId).toSorted()
     const lines = [
       `policy   version ${policy.version} for ${policy.installation}, until ${policy.expires}`,
       `sha256   ${sha256}`,

@@ -132,7 +132,7 @@ export function verifyEvidenceBundle(
     pin,
     checkpoint,
     leafIndex: bundle.decision.leafIndex,
-    policySigners: policy.signers.map((keyId) => root.names.get(keyId) ?? keyId),
+    policySigners: policy.signers.map((keyId) => root.names.get(keyId) ?? keyId).toSorted(),
     attestationSigner: closure.attestation.signer.keyId,
     paths: closure.manifest.entries.length,
     files: closure.files.files.length,

@@ -5,12 +5,12 @@
 //
 //   sh (root) joins the cgroup → setpriv becomes the user → env clears the environment → CMD
 //
-// all in one process id. Once /proc/PID/exe is CMD the cgroup is frozen, so that the record is complete
+// all in one process id. Once its command line is CMD's the cgroup is frozen, so that the record is complete
 // before CMD gets far, and thawed when the record is on disk. A program that is quicker than the freeze is
 // not lost: NAME.starting, which holds the cgroup, tells the agent to wait for the record.
 // `--env` may hold LD_PRELOAD and the like; it is set only after root's privileges are gone.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { readFileSync, statSync, type BigIntStats } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { chmod, mkdir, open, realpath, rm } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { join } from 'node:path'
@@ -147,13 +147,15 @@ async function record(
   recordFile: string,
 ): Promise<boolean> {
   const wanted = statSync(program, { bigint: true })
-  const lines = before.map((stage) => `${stage.join('\0')}\0`)
+  // Between fork and exec the child still shows our own.
+  const ours = readFileSync('/proc/self/cmdline', 'utf8')
+  const lines = [ours, ...before.map((stage) => `${stage.join('\0')}\0`)]
   const { pid } = child
   const deadline = Date.now() + START_TIMEOUT_MS
   for (;;) {
     // Over already: nobody is left whom a record could help.
     if (pid === undefined || child.exitCode !== null || child.signalCode !== null) return false
-    if (runs(pid, wanted, lines)) break
+    if (runs(pid, lines)) break
     if (Date.now() > deadline) {
       throw new CliError('COMMAND_NOT_STARTED', `${program} did not start within 10 s`)
     }
@@ -185,14 +187,12 @@ async function record(
 }
 
 /**
- * Whether the process has come to the program: it executes that file, and not as one of the stages before,
- * which may be the same file. Should it have executed another one by the time that it is frozen, the record
- * does not fit, and the agent says so (CONTRACT_BROKEN).
+ * Whether the process has come to the program: its command line is none of those before. The file that it
+ * executes would not do: it may be that of a stage, and a program that at once executes another one has
+ * passed before we look. Then the record does not fit, and the agent says so (CONTRACT_BROKEN).
  */
-function runs(pid: number, wanted: BigIntStats, stageLines: readonly string[]): boolean {
+function runs(pid: number, stageLines: readonly string[]): boolean {
   try {
-    const { dev, ino } = statSync(`/proc/${pid}/exe`, { bigint: true })
-    if (dev !== wanted.dev || ino !== wanted.ino) return false
     const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
     return line !== '' && !stageLines.includes(line)
   } catch {
