@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { copyFileSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { chmod } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { NIX_DAEMON_SOCKET, NIX_DATABASE_FILE } from '@bagcheck/nix'
 import type { Context } from '../command.ts'
 import { CliError } from '../error.ts'
@@ -424,7 +425,14 @@ class Story {
     const record = readFileSync(join(unitsDirectory, 'orders.json'), 'utf8')
     const { pid } = JSON.parse(record) as { pid: number }
     const options = ['--units-dir', unitsDirectory, '--admin', adminSocket]
-    const allowed = await this.#context.invoke(['explain', String(pid), ...options], {})
+    const explain = () => this.#context.invoke(['explain', String(pid), ...options], {})
+    // The attacks ran under the same unit's name: its newest decision is its own again after a renewal.
+    const deadline = Date.now() + TTL_SECONDS * 1000
+    let allowed = await explain()
+    while (allowed.code === 1 && Date.now() < deadline) {
+      await delay(500)
+      allowed = await explain()
+    }
     const denied = await this.#context.invoke(['explain', this.#denial, ...options], {})
     if (allowed.code !== 0 || denied.code !== 1)
       throw failed('it was not explained', { allowed, denied })
