@@ -17,11 +17,12 @@ export const effort = (normal: number, short: number): number => (SHORT ? short 
 
 /** Prints one line: the budget, the figure, and the figure as a ratio to the budget. */
 export function printBudget({ what, limit, unit, atLeast = false }: Budget, seen: number): void {
-  const met = atLeast ? seen >= limit : seen <= limit
   const sign = atLeast ? '≥' : '≤'
-  console.log(
-    `budget: ${what} ${sign} ${limit} ${unit}; seen ${format(seen)}, ${(seen / limit).toFixed(2)} × the budget${met ? '' : ': MISSED'}`,
-  )
+  const met = atLeast ? seen >= limit : seen <= limit
+  const outcome = Number.isFinite(seen)
+    ? `seen ${format(seen)}, ${(seen / limit).toFixed(2)} × the budget${met ? '' : ': MISSED'}`
+    : 'not measured'
+  console.log(`budget: ${what} ${sign} ${limit} ${unit}; ${outcome}`)
 }
 
 /** Three significant digits, in full. */
