@@ -2,6 +2,7 @@
 // builds, a daemon and tampering touch nothing of the host; outside one, nothing is built.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { parseStorePath } from '@bagcheck/nix'
@@ -106,7 +107,7 @@ export async function startNixDaemon(directory: string): Promise<TestNixDaemon> 
     env: nixEnvironment({ NIX_DAEMON_SOCKET_PATH: socketPath }),
   })
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
-  while (!existsSync(socketPath)) {
+  while (!(await accepts(socketPath))) {
     if (child.exitCode !== null) throw new Error(`nix-daemon ended with ${child.exitCode}`)
     await setTimeout(10)
   }
@@ -118,4 +119,13 @@ export async function startNixDaemon(directory: string): Promise<TestNixDaemon> 
       await ended
     },
   }
+}
+
+// The socket file appears at bind, a moment before listen: only a connection says that the daemon is ready.
+function accepts(socketPath: string): Promise<boolean> {
+  const socket = connect(socketPath)
+  return new Promise<boolean>((resolve) => {
+    socket.once('connect', () => resolve(true))
+    socket.once('error', () => resolve(false))
+  }).finally(() => socket.destroy())
 }
