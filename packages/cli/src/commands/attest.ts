@@ -1,11 +1,12 @@
 import { join } from 'node:path'
 import {
+  type BuildFactsOptions,
   collectBuildFacts,
   createClosureAttestation,
   createProvenance,
   parseSigningKey,
 } from '@bagcheck/attest'
-import { buildFileList, storePathName } from '@bagcheck/nix'
+import { buildFileList, parseNarHash, parseSha256, storePathName } from '@bagcheck/nix'
 import { parseRoot, readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
@@ -24,14 +25,29 @@ export const attestRoot = command({
     key: { type: 'string', value: 'FILE', required: true, help: "CI's signing key, PEM" },
     output: { type: 'string', value: 'DIR', required: true, help: 'where to write' },
     'builder-id': { type: 'string', value: 'URI', help: 'who built it, for the SLSA provenance' },
+    flake: { type: 'string', value: 'URL', help: 'the flake that was built, without revision' },
+    rev: { type: 'string', value: 'REV', help: 'its revision' },
+    'source-hash': { type: 'string', value: 'HASH', help: 'narHash of its source tree' },
     'flake-lock': { type: 'string', value: 'FILE', help: 'the flake.lock that pinned its inputs' },
+    rebuild: {
+      type: 'string',
+      value: 'RESULT',
+      help: 'of a second build: match, mismatch or not-run',
+    },
+    'successor-of': {
+      type: 'string',
+      value: 'DIGEST',
+      multiple: true,
+      help: 'closure digest that this closure replaces; policy decides',
+    },
     pure: { type: 'boolean', help: 'state that evaluation was pure' },
     impure: { type: 'boolean', help: 'state that evaluation was impure' },
     ...SOURCE_OPTIONS,
   },
   examples: ['bagcheck attest $(nix build --print-out-paths) --key ci.pem -o out/'],
   run: async ({ env, signal, now, result, progress }, values, [argument = '']) => {
-    if (values.pure && values.impure) throw new CliError('USAGE', 'either --pure or --impure')
+    // What only the caller knows is checked before anything is hashed.
+    const stated = readStatedFacts(values)
     const root = parseRoot(argument)
     const key = parseSigningKey(await readSmallText(values.key))
     const manifest = await readClosureFrom(root, values, signal)
@@ -39,10 +55,9 @@ export const attestRoot = command({
       signal,
       onProgress: ({ paths, totalPaths }) => progress(`hashed ${paths} of ${totalPaths} paths`),
     })
-    const impure = values.impure ? true : values.pure ? false : undefined
     const facts = await collectBuildFacts(manifest, {
       nix: { environment: { ...env }, signal },
-      ...(impure === undefined ? {} : { impure }),
+      ...stated,
       ...(values['flake-lock'] && {
         flakeLock: await readInput(values['flake-lock'], MAX_SMALL_BYTES),
       }),
@@ -57,16 +72,19 @@ export const attestRoot = command({
     await writeOutput(`${base}.manifest`, manifest.text)
     await writeOutput(`${base}.files`, files.text)
     await writeOutput(`${base}.sigstore.json`, bundle)
-    await writeOutput(`${base}.intoto.jsonl`, intotoJsonl)
     await writeOutput(`${base}.labels.json`, `${JSON.stringify(labels, null, 2)}\n`)
     const builderId = values['builder-id']
-    if (builderId !== undefined) {
-      const provenance = createProvenance({
+    const provenance =
+      builderId &&
+      createProvenance({
         ...{ manifest, files, facts, key, builderId },
         finishedOn: rfc3339(now()),
       })
-      await writeOutput(`${base}.provenance.sigstore.json`, provenance.bundle)
-    }
+    if (provenance) await writeOutput(`${base}.provenance.sigstore.json`, provenance.bundle)
+    await writeOutput(
+      `${base}.intoto.jsonl`,
+      `${intotoJsonl}${provenance ? provenance.intotoJsonl : ''}`,
+    )
     result(
       {
         root,
@@ -83,7 +101,39 @@ export const attestRoot = command({
         `content         ${manifest.entries.length} paths, ${files.files.length} files`,
         `signed by       ${key.keyId}`,
         `written         ${base}.{manifest,files,sigstore.json,intoto.jsonl,labels.json}`,
+        ...(provenance ? [`provenance      ${base}.provenance.sigstore.json`] : []),
       ],
     )
   },
 })
+
+interface StatedValues {
+  readonly flake: string | undefined
+  readonly rev: string | undefined
+  readonly 'source-hash': string | undefined
+  readonly 'builder-id': string | undefined
+  readonly rebuild: string | undefined
+  readonly 'successor-of': readonly string[]
+  readonly pure: boolean
+  readonly impure: boolean
+}
+
+const REBUILDS = ['match', 'mismatch', 'not-run'] as const
+
+function readStatedFacts(values: StatedValues): Omit<BuildFactsOptions, 'nix' | 'flakeLock'> {
+  const { pure, impure, flake: url, rev } = values
+  if (pure && impure) throw new CliError('USAGE', 'either --pure or --impure')
+  const rebuild = REBUILDS.find((result) => result === values.rebuild)
+  if (values.rebuild !== undefined && rebuild === undefined)
+    throw new CliError('USAGE', `--rebuild: expected ${REBUILDS.join(', ')}`)
+  const builderId = values['builder-id']
+  if (builderId !== undefined && !URL.canParse(builderId))
+    throw new CliError('USAGE', '--builder-id: expected a URI')
+  const narHash = values['source-hash'] && parseNarHash(values['source-hash'])
+  return {
+    successorOf: values['successor-of'].map(parseSha256),
+    flake: { ...(url && { url }), ...(rev && { rev }), ...(narHash && { narHash }) },
+    ...(pure || impure ? { impure } : {}),
+    ...(rebuild && { rebuild }),
+  }
+}
