@@ -1,7 +1,10 @@
 // Prints the one line that every run ends with, whatever the terminal or the CI can show.
 import type { TestModule, TestRunEndReason } from 'vitest/node'
 
-/** Vitest reporter: `N passed, N failed, N skipped`, counting a file that could not load as failed. */
+/**
+ * Vitest reporter: `N passed, N failed, N skipped`. A file that could not load counts as failed, and so
+ * does a suite whose hooks failed: its tests were not run, which is not the same as skipped on purpose.
+ */
 export default class TotalsReporter {
   onTestRunEnd(
     modules: readonly TestModule[],
@@ -13,6 +16,7 @@ export default class TotalsReporter {
     let skipped = 0
     for (const module of modules) {
       if (module.errors().length > 0) failed += 1
+      for (const suite of module.children.allSuites()) if (suite.errors().length > 0) failed += 1
       for (const test of module.children.allTests()) {
         const { state } = test.result()
         if (state === 'passed') passed += 1
