@@ -11,8 +11,21 @@ export type { NixErrorCode, NixErrorOptions } from './error.ts'
 export { FILE_LIST_MAX_BYTES, filesOfStorePath, makeFileList, parseFileList } from './file-list.ts'
 export type { FileList, ListedFile } from './file-list.ts'
 export { decodeFileName, encodeFileName } from './file-name.ts'
-export { narHashDigest, narHashFromDigest, parseNarHash, parseSha256, sha256Hex } from './hash.ts'
-export type { NarHash, Sha256 } from './hash.ts'
+export {
+  formatHash,
+  formatHashDigits,
+  HASH_ALGORITHMS,
+  hashLength,
+  narHashDigest,
+  narHashFromDigest,
+  parseHash,
+  parseHashAlgorithm,
+  parseHashDigits,
+  parseNarHash,
+  parseSha256,
+  sha256Hex,
+} from './hash.ts'
+export type { HashAlgorithm, HashEncoding, NarHash, NixHash, Sha256 } from './hash.ts'
 export { openLedger } from './ledger.ts'
 export type { Ledger, LedgerRecord } from './ledger.ts'
 export { buildManifest, MANIFEST_MAX_BYTES, parseManifest } from './manifest.ts'
