@@ -3,6 +3,7 @@ export const NIX_ERROR_CODES = [
   'STORE_PATH',
   'NIX32',
   'HASH',
+  'CONTENT_ADDRESS',
   'NAR_TRUNCATED',
   'NAR_TOKEN',
   'NAR_PADDING',

@@ -2,6 +2,15 @@ export { buildFileList } from './build-file-list.ts'
 export type { BuildFileListOptions } from './build-file-list.ts'
 export { readClosure } from './closure.ts'
 export type { ClosureSource } from './closure.ts'
+export {
+  contentAddressedPath,
+  formatContentAddress,
+  formatMethodAndAlgorithm,
+  parseContentAddress,
+  parseMethodAndAlgorithm,
+  textPath,
+} from './content-address.ts'
+export type { ContentAddress, ContentReferences, IngestionMethod } from './content-address.ts'
 export { connectDaemon, NIX_DAEMON_SOCKET } from './daemon.ts'
 export type { DaemonOptions, NixDaemon } from './daemon.ts'
 export { NIX_DATABASE_FILE, openNixDatabase } from './database.ts'
@@ -36,6 +45,15 @@ export { NAR_MAX_DEPTH, readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
+export {
+  derivationName,
+  downstreamPlaceholder,
+  dynamicPlaceholder,
+  inputAddressedPath,
+  isDerivationPath,
+  outputPathName,
+  ownOutputPlaceholder,
+} from './output-path.ts'
 export {
   byteOrder,
   makeStorePath,
