@@ -15,6 +15,33 @@ export { connectDaemon, NIX_DAEMON_SOCKET } from './daemon.ts'
 export type { DaemonOptions, NixDaemon } from './daemon.ts'
 export { NIX_DATABASE_FILE, openNixDatabase } from './database.ts'
 export type { NixDatabase } from './database.ts'
+export {
+  DERIVATION_MAX_BYTES,
+  DERIVATION_MAX_ELEMENTS,
+  formatDerivation,
+  parseDerivation,
+} from './derivation/aterm.ts'
+export {
+  decodeByteString,
+  derivationKind,
+  encodeByteString,
+  outputPath,
+} from './derivation/derivation.ts'
+export type { Derivation, DerivationKind, DerivationOutput } from './derivation/derivation.ts'
+export {
+  derivationGraph,
+  derivationPath,
+  loadDerivationGraph,
+  storeDirectoryReader,
+} from './derivation/graph.ts'
+export type {
+  DerivationGraph,
+  DerivationGraphOptions,
+  DerivationReader,
+} from './derivation/graph.ts'
+export { hashDerivationModulo, hashGraphModulo } from './derivation/modulo.ts'
+export type { HashModulo } from './derivation/modulo.ts'
+export { computeOutputPaths, verifyOutputPaths } from './derivation/output-paths.ts'
 export { NIX_ERROR_CODES, NixError } from './error.ts'
 export type { NixErrorCode, NixErrorOptions } from './error.ts'
 export { FILE_LIST_MAX_BYTES, filesOfStorePath, makeFileList, parseFileList } from './file-list.ts'
