@@ -39,6 +39,7 @@ export type {
   DerivationGraphOptions,
   DerivationReader,
 } from './derivation/graph.ts'
+export { DERIVATION_JSON_MAX_BYTES, parseDerivationJson } from './derivation/json.ts'
 export { hashDerivationModulo, hashGraphModulo } from './derivation/modulo.ts'
 export type { HashModulo } from './derivation/modulo.ts'
 export { computeOutputPaths, verifyOutputPaths } from './derivation/output-paths.ts'

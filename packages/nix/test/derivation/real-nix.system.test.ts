@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import {
   computeOutputPaths,
   decodeByteString,
+  derivationGraph,
   derivationPath,
   downstreamPlaceholder,
   formatDerivation,
@@ -13,6 +14,7 @@ import {
   loadDerivationGraph,
   outputPath,
   parseDerivation,
+  parseDerivationJson,
   parseStorePath,
   storeDirectoryReader,
   derivationName,
@@ -97,6 +99,15 @@ describe.runIf(nixAvailable())('derivations of real Nix', () => {
       const references: Set<string> = new Set([...inputDerivations.keys(), ...inputSources])
       expect(references).toEqual(new Set(listed))
     }
+  })
+
+  test('are those that nix show-derivation prints', () => {
+    const features = ['--extra-experimental-features', FEATURES]
+    const printed = runNix('nix', ['show-derivation', ...features, '-r', ...Object.values(paths)])
+    const parsed = parseDerivationJson(Buffer.from(printed))
+    expect(parsed.size).toBe(graph.derivations.size)
+    for (const [path, derivation] of graph.derivations) expect(parsed.get(path)).toEqual(derivation)
+    expect(derivationGraph(graph.roots, parsed)).toEqual(graph)
   })
 
   test('hold the placeholders that we compute', () => {
