@@ -3,6 +3,7 @@ export const NIX_ERROR_CODES = [
   'STORE_PATH',
   'NIX32',
   'HASH',
+  'CONTENT_ADDRESS',
   'NAR_TRUNCATED',
   'NAR_TOKEN',
   'NAR_PADDING',
@@ -35,6 +36,19 @@ export const NIX_ERROR_CODES = [
   'STORE_READ',
   'CONTENT_MISMATCH',
   'LEDGER_OPEN',
+  'DRV_CYCLE',
+  'DRV_ENVIRONMENT',
+  'DRV_INPUT',
+  'DRV_JSON',
+  'DRV_LIMIT',
+  'DRV_ORDER',
+  'DRV_OUTPUT',
+  'DRV_OUTPUT_PATH',
+  'DRV_PATH',
+  'DRV_READ',
+  'DRV_SYNTAX',
+  'DRV_TRUNCATED',
+  'DRV_VERSION',
 ] as const
 
 /** One of {@link NIX_ERROR_CODES}. */

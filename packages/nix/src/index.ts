@@ -2,17 +2,67 @@ export { buildFileList } from './build-file-list.ts'
 export type { BuildFileListOptions } from './build-file-list.ts'
 export { readClosure } from './closure.ts'
 export type { ClosureSource } from './closure.ts'
+export {
+  contentAddressedPath,
+  formatContentAddress,
+  formatMethodAndAlgorithm,
+  parseContentAddress,
+  parseMethodAndAlgorithm,
+  textPath,
+} from './content-address.ts'
+export type { ContentAddress, ContentReferences, IngestionMethod } from './content-address.ts'
 export { connectDaemon, NIX_DAEMON_SOCKET } from './daemon.ts'
 export type { DaemonOptions, NixDaemon } from './daemon.ts'
 export { NIX_DATABASE_FILE, openNixDatabase } from './database.ts'
 export type { NixDatabase } from './database.ts'
+export {
+  DERIVATION_MAX_BYTES,
+  DERIVATION_MAX_ELEMENTS,
+  formatDerivation,
+  parseDerivation,
+} from './derivation/aterm.ts'
+export {
+  decodeByteString,
+  derivationKind,
+  encodeByteString,
+  outputPath,
+} from './derivation/derivation.ts'
+export type { Derivation, DerivationKind, DerivationOutput } from './derivation/derivation.ts'
+export {
+  derivationGraph,
+  derivationPath,
+  loadDerivationGraph,
+  storeDirectoryReader,
+} from './derivation/graph.ts'
+export type {
+  DerivationGraph,
+  DerivationGraphOptions,
+  DerivationReader,
+} from './derivation/graph.ts'
+export { DERIVATION_JSON_MAX_BYTES, parseDerivationJson } from './derivation/json.ts'
+export { hashDerivationModulo, hashGraphModulo } from './derivation/modulo.ts'
+export type { HashModulo } from './derivation/modulo.ts'
+export { computeOutputPaths, verifyOutputPaths } from './derivation/output-paths.ts'
 export { NIX_ERROR_CODES, NixError } from './error.ts'
 export type { NixErrorCode, NixErrorOptions } from './error.ts'
 export { FILE_LIST_MAX_BYTES, filesOfStorePath, makeFileList, parseFileList } from './file-list.ts'
 export type { FileList, ListedFile } from './file-list.ts'
 export { decodeFileName, encodeFileName } from './file-name.ts'
-export { narHashDigest, narHashFromDigest, parseNarHash, parseSha256, sha256Hex } from './hash.ts'
-export type { NarHash, Sha256 } from './hash.ts'
+export {
+  formatHash,
+  formatHashDigits,
+  HASH_ALGORITHMS,
+  hashLength,
+  narHashDigest,
+  narHashFromDigest,
+  parseHash,
+  parseHashAlgorithm,
+  parseHashDigits,
+  parseNarHash,
+  parseSha256,
+  sha256Hex,
+} from './hash.ts'
+export type { HashAlgorithm, HashEncoding, NarHash, NixHash, Sha256 } from './hash.ts'
 export { openLedger } from './ledger.ts'
 export type { Ledger, LedgerRecord } from './ledger.ts'
 export { buildManifest, MANIFEST_MAX_BYTES, parseManifest } from './manifest.ts'
@@ -23,6 +73,15 @@ export { NAR_MAX_DEPTH, readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
+export {
+  derivationName,
+  downstreamPlaceholder,
+  dynamicPlaceholder,
+  inputAddressedPath,
+  isDerivationPath,
+  outputPathName,
+  ownOutputPlaceholder,
+} from './output-path.ts'
 export {
   byteOrder,
   makeStorePath,

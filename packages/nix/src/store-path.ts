@@ -78,10 +78,15 @@ export function makeStorePath(type: string, innerSha256: Uint8Array, name: strin
   if (innerSha256.length !== 32) throw new TypeError('a sha256 digest has 32 bytes')
   const inner = Buffer.from(innerSha256).toString('hex')
   const digest = hash('sha256', `${type}:sha256:${inner}:${STORE_DIR}:${name}`, 'buffer')
+  return parseStorePathBase(`${encodeNix32(foldHash(digest))}-${name}`)
+}
+
+/** `digest` compressed to the 20 bytes of a store path's hash part, by exclusive or. */
+export function foldHash(digest: Uint8Array): Uint8Array {
   const folded = new Uint8Array(HASH_BYTES)
   for (const [index, byte] of digest.entries())
     folded[index % HASH_BYTES] = (folded[index % HASH_BYTES] ?? 0) ^ byte
-  return parseStorePathBase(`${encodeNix32(folded)}-${name}`)
+  return folded
 }
 
 /** Compares ASCII strings, such as store paths, in byte order; for `Array.sort`. */

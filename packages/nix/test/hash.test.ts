@@ -1,9 +1,16 @@
 import { hash } from 'node:crypto'
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   encodeNix32,
+  formatHash,
+  formatHashDigits,
+  HASH_ALGORITHMS,
+  hashLength,
   narHashDigest,
   narHashFromDigest,
+  parseHash,
+  parseHashDigits,
   parseNarHash,
   parseSha256,
   sha256Hex,
@@ -51,5 +58,79 @@ describe('a sha256', () => {
     expect(parseSha256(hex)).toBe(sha256Hex('abc'))
     for (const text of [hex.toUpperCase(), hex.slice(1), `${hex}0`, `${hex}\n`, ''])
       expect(() => parseSha256(text)).toThrow(expect.objectContaining({ code: 'HASH' }))
+  })
+})
+
+const refused = expect.objectContaining({ code: 'HASH' })
+
+describe.each(HASH_ALGORITHMS)('%s', (algorithm) => {
+  const encodings = ['base16', 'nix32', 'base64', 'sri'] as const
+
+  test('round-trips in every encoding, and its length alone tells the encoding', () => {
+    const length = hashLength(algorithm)
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: length, maxLength: length }), (digest) => {
+        for (const encoding of encodings) {
+          const text = formatHash({ algorithm, digest }, encoding)
+          expect(parseHash(text)).toEqual({ algorithm, digest })
+          expect(formatHash(parseHash(text), encoding)).toBe(text)
+          const digits = formatHashDigits(digest, encoding)
+          expect(parseHashDigits(algorithm, digits)).toEqual(digest)
+        }
+      }),
+    )
+  })
+
+  test('no prefix of a spelling parses, and no spelling with a character more', () => {
+    const digest = new Uint8Array(hash(algorithm, 'abc', 'buffer'))
+    for (const encoding of encodings) {
+      const text = formatHash({ algorithm, digest }, encoding)
+      for (let end = 0; end < text.length; end++)
+        expect(() => parseHash(text.slice(0, end))).toThrow(refused)
+      for (const more of ['0', '=', ' ', '\n'])
+        expect(() => parseHash(text + more)).toThrow(refused)
+    }
+  })
+
+  test('a flipped bit gives another digest or is refused', () => {
+    const digest = new Uint8Array(hash(algorithm, 'abc', 'buffer'))
+    for (const encoding of encodings) {
+      const text = formatHash({ algorithm, digest }, encoding)
+      for (let bit = 0; bit < text.length * 8; bit++) {
+        const bytes = Buffer.from(text, 'latin1')
+        bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+        const flipped = bytes.toString('latin1')
+        let parsed
+        try {
+          parsed = parseHash(flipped)
+        } catch (error) {
+          expect(error).toEqual(refused)
+          continue
+        }
+        expect(parsed).not.toEqual({ algorithm, digest })
+        expect(encodings.map((one) => formatHash(parsed, one))).toContain(flipped)
+      }
+    }
+  })
+})
+
+describe('a hash', () => {
+  test.each([
+    ['blake3, by name', `blake3-${base64}`, /"blake3", which is experimental/],
+    ['an unknown algorithm', `sha3:${hex}`, /expected md5, sha1, sha256 or sha512, got "sha3"/],
+    ['an algorithm in upper case', `SHA256:${hex}`, /got "SHA256"/],
+    ['no algorithm', hex, /expected algo:digits/],
+    ['an empty algorithm', `:${hex}`, /got ""/],
+    ['the length of another algorithm', `sha1:${hex}`, /expected sha1 in base16, nix32 or base64/],
+    ['SRI with base16', `sha256-${hex}`, /expected sha256 in sri/],
+    [
+      'nix32 with spill bits',
+      `sha256:z${encodeNix32(digest).slice(1)}`,
+      /expected sha256 in nix32/,
+    ],
+    ['upper-case nix32', `sha256:${encodeNix32(digest).toUpperCase()}`, /in nix32/],
+  ])('with %s is refused', (_, text, message) => {
+    expect(() => parseHash(text)).toThrow(refused)
+    expect(() => parseHash(text)).toThrow(message)
   })
 })

@@ -1,0 +1,145 @@
+// Derivations that real Nix made from our own expressions, against what we say about them.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { nixAvailable, nixEnvironment, runNix } from '@bagcheck/testkit'
+import { beforeAll, describe, expect, test } from 'vitest'
+import {
+  computeOutputPaths,
+  decodeByteString,
+  derivationGraph,
+  derivationPath,
+  downstreamPlaceholder,
+  formatDerivation,
+  hashGraphModulo,
+  loadDerivationGraph,
+  outputPath,
+  parseDerivation,
+  parseDerivationJson,
+  parseStorePath,
+  storeDirectoryReader,
+  derivationName,
+  textPath,
+  verifyOutputPaths,
+} from '@bagcheck/nix'
+import type { Derivation, DerivationGraph, StorePath } from '@bagcheck/nix'
+
+const FEATURES = 'nix-command ca-derivations impure-derivations'
+const file = join(import.meta.dirname, 'every-kind.nix')
+
+/** `.drv` paths by attribute of one set of the file. */
+function instantiate(set: string): Record<string, StorePath> {
+  const environment = nixEnvironment()
+  const expression = `builtins.mapAttrs (_: d: d.drvPath) (import ${file}).${set}`
+  const args = ['--eval', '--strict', '--json', '--read-write-mode', '--expr', expression]
+  const printed = runNix('nix-instantiate', args, {
+    ...environment,
+    NIX_CONFIG: `${environment.NIX_CONFIG}\nexperimental-features = ${FEATURES}`,
+  })
+  return JSON.parse(printed) as Record<string, StorePath>
+}
+
+describe.runIf(nixAvailable())('derivations of real Nix', () => {
+  let paths: Record<string, StorePath>
+  let graph: DerivationGraph
+  const at = (name: string): Derivation => {
+    const derivation = graph.derivations.get(paths[name] as StorePath)
+    if (derivation === undefined) throw new TypeError(name)
+    return derivation
+  }
+
+  beforeAll(async () => {
+    paths = { ...instantiate('plain'), ...instantiate('experimental') }
+    graph = await loadDerivationGraph(Object.values(paths), storeDirectoryReader())
+  })
+
+  test('cover every kind of output', () => {
+    const outputs = [...graph.derivations.values()].flatMap(({ outputs }) => [...outputs.values()])
+    expect(new Set(outputs.map(({ kind }) => kind))).toEqual(
+      new Set(['input-addressed', 'fixed', 'floating', 'impure', 'deferred']),
+    )
+    const addresses = outputs.flatMap((output) =>
+      output.kind === 'fixed' ? [`${output.address.method}:${output.address.hash.algorithm}`] : [],
+    )
+    expect(new Set(addresses).size).toBe(8)
+  })
+
+  test('print back byte for byte, and give their own path', () => {
+    expect(graph.derivations.size).toBeGreaterThan(Object.keys(paths).length)
+    for (const [path, derivation] of graph.derivations) {
+      const text = readFileSync(path)
+      expect(Buffer.from(formatDerivation(derivation)).equals(text), path).toBe(true)
+      expect(parseDerivation(text, derivationName(path))).toEqual(derivation)
+      expect(derivationPath(derivation)).toBe(path)
+    }
+  })
+
+  test('have the output paths that we compute', () => {
+    verifyOutputPaths(graph)
+    const hashes = hashGraphModulo(graph)
+    for (const derivation of graph.derivations.values()) {
+      const computed = computeOutputPaths(derivation, (input) => hashes.get(input))
+      for (const [name, output] of derivation.outputs)
+        expect(computed.get(name)).toBe(outputPath(output))
+    }
+  })
+
+  test('have the output paths that nix-store says', () => {
+    for (const name of ['multiple', 'merged', 'mergedDeep', 'structured', 'behindFixed', 'last']) {
+      const path = paths[name] as StorePath
+      const listed = runNix('nix-store', ['--query', '--outputs', path]).trim().split('\n')
+      expect(new Set([...at(name).outputs.values()].map(outputPath))).toEqual(new Set(listed))
+    }
+  })
+
+  test('refer to their input derivations and sources, and to nothing else', () => {
+    for (const name of ['uses', 'needsDrv', 'needsAll', 'merged', 'deferred']) {
+      const path = paths[name] as StorePath
+      const listed = runNix('nix-store', ['--query', '--references', path]).trim().split('\n')
+      const { inputDerivations, inputSources } = at(name)
+      const references: Set<string> = new Set([...inputDerivations.keys(), ...inputSources])
+      expect(references).toEqual(new Set(listed))
+    }
+  })
+
+  test('are those that nix show-derivation prints', () => {
+    const features = ['--extra-experimental-features', FEATURES]
+    const printed = runNix('nix', ['show-derivation', ...features, '-r', ...Object.values(paths)])
+    const parsed = parseDerivationJson(Buffer.from(printed))
+    expect(parsed.size).toBe(graph.derivations.size)
+    for (const [path, derivation] of graph.derivations) expect(parsed.get(path)).toEqual(derivation)
+    expect(derivationGraph(graph.roots, parsed)).toEqual(graph)
+  })
+
+  test('hold the placeholders that we compute', () => {
+    const floating = paths['floating'] as StorePath
+    expect(at('floatingUse').env.get('dev')).toBe(downstreamPlaceholder(floating, 'dev'))
+    expect(at('floatingUse').env.get('floating')).toBe(downstreamPlaceholder(floating, 'out'))
+  })
+
+  test('merge inputs that differ only in how a fixed output is fetched', () => {
+    const hashes = hashGraphModulo(graph)
+    const [a, b] = [...at('mergedDeep').inputDerivations.keys()]
+    expect(a).not.toBe(b)
+    expect(hashes.get(a as StorePath)).toBe(hashes.get(b as StorePath))
+  })
+
+  test('keep text that is not ASCII', () => {
+    const { env, args } = at('unicode')
+    expect(decodeByteString(env.get('description') ?? '')).toBe('Größe → ∞ 🎒')
+    expect([...env.keys()].map(decodeByteString)).toContain('ключ')
+    expect(args.map(decodeByteString)).toEqual(['é'])
+  })
+
+  test('texts have the paths that builtins.toFile gives them', () => {
+    const texts = JSON.parse(
+      runNix('nix-instantiate', [
+        ...['--eval', '--strict', '--json', '--read-write-mode'],
+        ...['--expr', `(import ${file}).texts`],
+      ]),
+    ) as { text: string; referring: string }
+    const text = textPath('text', Buffer.from('some text\n'))
+    expect(texts.text).toBe(text)
+    const referring = textPath('referring', Buffer.from(`see ${text}\n`), [text])
+    expect(parseStorePath(texts.referring)).toBe(referring)
+  })
+})
