@@ -17,6 +17,19 @@ export { openLedger } from './ledger.ts'
 export type { Ledger, LedgerRecord } from './ledger.ts'
 export { buildManifest, MANIFEST_MAX_BYTES, parseManifest } from './manifest.ts'
 export type { ClosureManifest, PathInfo } from './manifest.ts'
+export { auditFlakeLock, FLAKE_LOCK_PROBLEMS } from './flake-lock/audit.ts'
+export type { FlakeLockFinding, FlakeLockProblem } from './flake-lock/audit.ts'
+export { findFlakeInput, flakeInputs, flakeTree } from './flake-lock/inputs.ts'
+export type { FlakeInput, FlakePin, FlakeTree } from './flake-lock/inputs.ts'
+export { FLAKE_LOCK_MAX_BYTES, parseFlakeLock } from './flake-lock/parse.ts'
+export type {
+  FetchAttributes,
+  FlakeLink,
+  FlakeLock,
+  FlakeNode,
+  LockedNode,
+} from './flake-lock/parse.ts'
+export { printFlakeLock } from './flake-lock/print.ts'
 export { hashNar } from './nar/hash.ts'
 export type { NarFacts } from './nar/hash.ts'
 export { NAR_MAX_DEPTH, readNar } from './nar/reader.ts'
