@@ -43,6 +43,8 @@ export const NIX_ERROR_CODES = [
   'FLAKE_LOCK_INPUT',
   'FLAKE_LOCK_CYCLE',
   'FLAKE_LOCK_LIMIT',
+  'BOOTSPEC',
+  'SYSTEM_LINK',
 ] as const
 
 /** One of {@link NIX_ERROR_CODES}. */

@@ -36,6 +36,10 @@ export { NAR_MAX_DEPTH, readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
+export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/bootspec.ts'
+export type { Bootspec } from './nixos/bootspec.ts'
+export { bootedToplevel, readBootspec, readNixosHost } from './nixos/host.ts'
+export type { Generation, NixosHost } from './nixos/host.ts'
 export {
   byteOrder,
   makeStorePath,
