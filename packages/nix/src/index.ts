@@ -40,6 +40,8 @@ export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/b
 export type { Bootspec } from './nixos/bootspec.ts'
 export { bootedToplevel, readBootspec, readNixosHost } from './nixos/host.ts'
 export type { Generation, NixosHost } from './nixos/host.ts'
+export { guessPackageName } from './package-name.ts'
+export type { PackageName } from './package-name.ts'
 export {
   byteOrder,
   makeStorePath,
@@ -55,3 +57,5 @@ export { STRENGTHS, verifyClosure } from './verify.ts'
 export type { ClosureVerification, Strength, VerifyOptions, VerifyProgress } from './verify.ts'
 export type { Mismatch } from './verify/mismatch.ts'
 export type { Snapshot } from './verify/snapshot.ts'
+export { compareVersions, parseDrvName } from './version.ts'
+export type { DrvName } from './version.ts'
