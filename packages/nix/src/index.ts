@@ -67,12 +67,31 @@ export { openLedger } from './ledger.ts'
 export type { Ledger, LedgerRecord } from './ledger.ts'
 export { buildManifest, MANIFEST_MAX_BYTES, parseManifest } from './manifest.ts'
 export type { ClosureManifest, PathInfo } from './manifest.ts'
+export { auditFlakeLock, FLAKE_LOCK_PROBLEMS } from './flake-lock/audit.ts'
+export type { FlakeLockFinding, FlakeLockProblem } from './flake-lock/audit.ts'
+export { findFlakeInput, flakeInputs, flakeTree } from './flake-lock/inputs.ts'
+export type { FlakeInput, FlakePin, FlakeTree } from './flake-lock/inputs.ts'
+export { FLAKE_LOCK_MAX_BYTES, parseFlakeLock } from './flake-lock/parse.ts'
+export type {
+  FetchAttributes,
+  FlakeLink,
+  FlakeLock,
+  FlakeNode,
+  LockedNode,
+} from './flake-lock/parse.ts'
+export { printFlakeLock } from './flake-lock/print.ts'
 export { hashNar } from './nar/hash.ts'
 export type { NarFacts } from './nar/hash.ts'
 export { NAR_MAX_DEPTH, readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
+export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/bootspec.ts'
+export type { Bootspec } from './nixos/bootspec.ts'
+export { bootedToplevel, readBootspec, readNixosHost } from './nixos/host.ts'
+export type { Generation, NixosHost } from './nixos/host.ts'
+export { guessPackageName } from './package-name.ts'
+export type { PackageName } from './package-name.ts'
 export {
   derivationName,
   downstreamPlaceholder,
@@ -97,3 +116,5 @@ export { STRENGTHS, verifyClosure } from './verify.ts'
 export type { ClosureVerification, Strength, VerifyOptions, VerifyProgress } from './verify.ts'
 export type { Mismatch } from './verify/mismatch.ts'
 export type { Snapshot } from './verify/snapshot.ts'
+export { compareVersions, parseDrvName } from './version.ts'
+export type { DrvName } from './version.ts'
