@@ -1,4 +1,4 @@
-// What the two line formats of this package (closure manifest, file list) share.
+// What the line formats of this package (closure manifest, file list, narinfo) share.
 import { NixError, quote } from './error.ts'
 import type { NixErrorCode } from './error.ts'
 
@@ -9,7 +9,7 @@ import type { NixErrorCode } from './error.ts'
  */
 export function splitLines(
   bytes: Uint8Array,
-  format: 'MANIFEST' | 'FILE_LIST',
+  format: 'MANIFEST' | 'FILE_LIST' | 'NAR_INFO',
   maxBytes: number,
   maxLines: number,
 ): { readonly text: string; readonly lines: string[] } {
