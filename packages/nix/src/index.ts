@@ -36,8 +36,10 @@ export { formatNarInfo, NAR_INFO_MAX_BYTES, NAR_INFO_QUIRKS, parseNarInfo } from
 export type { NarInfo, NarInfoQuirk, ParsedNarInfo } from './nar-info.ts'
 export { hashNar } from './nar/hash.ts'
 export type { NarFacts } from './nar/hash.ts'
-export { NAR_MAX_DEPTH, readNar } from './nar/reader.ts'
+export { encodeNar } from './nar/encode.ts'
+export { readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
+export { NAR_MAX_DEPTH } from './nar/rules.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
 export {
