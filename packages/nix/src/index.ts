@@ -36,6 +36,8 @@ export { formatNarInfo, NAR_INFO_MAX_BYTES, NAR_INFO_QUIRKS, parseNarInfo } from
 export type { NarInfo, NarInfoQuirk, ParsedNarInfo } from './nar-info.ts'
 export { hashNar } from './nar/hash.ts'
 export type { NarFacts } from './nar/hash.ts'
+export { decompressNar, NAR_COMPRESSIONS } from './nar/decompress.ts'
+export type { CompressedNar, NarDecoder } from './nar/decompress.ts'
 export { encodeNar } from './nar/encode.ts'
 export { readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
