@@ -46,6 +46,14 @@ export type { NarEvent, NarLimits } from './nar/reader.ts'
 export { NAR_MAX_DEPTH } from './nar/rules.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
+export { parsePathInfoJson, PATH_INFO_MAX_BYTES } from './path-info/json.ts'
+export { recordedSource } from './path-info/recorded.ts'
+export type { RecordedKind } from './path-info/recorded.ts'
+export {
+  formatRegistrations,
+  parseRegistrations,
+  REGISTRATION_MAX_BYTES,
+} from './path-info/registration.ts'
 export {
   findSigners,
   formatCachePublicKey,
