@@ -4,11 +4,12 @@ import type { ClosureManifest, PathInfo } from './manifest.ts'
 import type { StorePath } from './store-path.ts'
 
 /**
- * Where facts about store paths come from. Both kinds repeat what the local Nix recorded; root can edit
- * it, so the facts are claims until content has been hashed against them.
+ * Where facts about store paths come from. The daemon, the database and what their tools print repeat
+ * what the local Nix recorded; root can edit it, so the facts are claims until content has been hashed
+ * against them. A binary cache gives facts that keys vouch for; a manifest, what its signer vouches for.
  */
 export interface ClosureSource {
-  readonly kind: 'daemon' | 'database'
+  readonly kind: 'daemon' | 'database' | 'binary-cache' | 'manifest' | 'path-info' | 'registration'
   /**
    * The facts about `path`; `undefined` when the store has no such valid path. Calls may overlap.
    */

@@ -188,7 +188,7 @@ async function readPathInfo(input: WireReader, path: StorePath): Promise<PathInf
   const narSize = await input.number(Number.MAX_SAFE_INTEGER, 'a NAR size')
   const ultimate = (await input.number(1, 'a flag')) === 1
   const signatures = await input.strings(MAX_SIGNATURES, MAX_TEXT_BYTES, 'a signature')
-  await input.string(MAX_TEXT_BYTES, 'a content address')
+  const ca = await input.string(MAX_TEXT_BYTES, 'a content address')
   return {
     path,
     narHash,
@@ -197,5 +197,6 @@ async function readPathInfo(input: WireReader, path: StorePath): Promise<PathInf
     ...(deriver === '' ? {} : { deriver: parseStorePath(deriver) }),
     ultimate,
     signatures,
+    ...(ca === '' ? {} : { ca }),
   }
 }

@@ -31,7 +31,7 @@ export interface NixDatabase extends ClosureSource {
 /** Where Nix keeps its database. */
 export const NIX_DATABASE_FILE = '/nix/var/nix/db/db.sqlite'
 
-const COLUMNS = 'id, path, hash, narSize, deriver, ultimate, sigs'
+const COLUMNS = 'id, path, hash, narSize, deriver, ultimate, sigs, ca'
 const CLOSURE = `with recursive closure(member) as (
   select id from ValidPaths where path = ?
   union
@@ -143,6 +143,7 @@ function parseRows(rows: readonly Row[], references: readonly Row[]): PathInfo[]
     ...(row['deriver'] ? { deriver: parseStorePath(String(row['deriver'])) } : {}),
     ultimate: row['ultimate'] === 1,
     signatures: row['sigs'] ? String(row['sigs']).split(' ') : [],
+    ...(row['ca'] ? { ca: String(row['ca']) } : {}),
   }))
 }
 

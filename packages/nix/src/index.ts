@@ -1,5 +1,7 @@
 export { buildFileList } from './build-file-list.ts'
 export type { BuildFileListOptions } from './build-file-list.ts'
+export { CACHE_INFO_MAX_BYTES, formatCacheInfo, parseCacheInfo } from './cache-info.ts'
+export type { CacheInfo } from './cache-info.ts'
 export { readClosure } from './closure.ts'
 export type { ClosureSource } from './closure.ts'
 export {
@@ -80,10 +82,18 @@ export type {
   LockedNode,
 } from './flake-lock/parse.ts'
 export { printFlakeLock } from './flake-lock/print.ts'
+export { formatNarInfo, NAR_INFO_MAX_BYTES, NAR_INFO_QUIRKS, parseNarInfo } from './nar-info.ts'
+export type { NarInfo, NarInfoQuirk, ParsedNarInfo } from './nar-info.ts'
 export { hashNar } from './nar/hash.ts'
 export type { NarFacts } from './nar/hash.ts'
-export { NAR_MAX_DEPTH, readNar } from './nar/reader.ts'
+export { decompressNar, NAR_COMPRESSIONS } from './nar/decompress.ts'
+export type { CompressedNar, NarDecoder } from './nar/decompress.ts'
+export { encodeNar } from './nar/encode.ts'
+export { formatNarListing, LISTING_MAX_BYTES, listNar, parseNarListing } from './nar/listing.ts'
+export type { NarDirectory, NarListing, NarRegular, NarSymlink } from './nar/listing.ts'
+export { readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
+export { NAR_MAX_DEPTH } from './nar/rules.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
 export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/bootspec.ts'
@@ -101,6 +111,24 @@ export {
   outputPathName,
   ownOutputPlaceholder,
 } from './output-path.ts'
+export { parsePathInfoJson, PATH_INFO_MAX_BYTES } from './path-info/json.ts'
+export { recordedSource } from './path-info/recorded.ts'
+export type { RecordedKind } from './path-info/recorded.ts'
+export {
+  formatRegistrations,
+  parseRegistrations,
+  REGISTRATION_MAX_BYTES,
+} from './path-info/registration.ts'
+export {
+  findSigners,
+  formatCachePublicKey,
+  parseCachePublicKey,
+  parseCacheSecretKey,
+  parseCacheSignature,
+  pathInfoFingerprint,
+  signPathInfo,
+} from './signature.ts'
+export type { CachePublicKey, CacheSecretKey, CacheSignature } from './signature.ts'
 export {
   byteOrder,
   makeStorePath,
@@ -108,10 +136,13 @@ export {
   parseStorePathBase,
   STORE_DIR,
   storePathBase,
+  storePathHash,
   storePathName,
   storePathOf,
 } from './store-path.ts'
 export type { StorePath } from './store-path.ts'
+export { namesItsContent, verifyPathInfo } from './trust.ts'
+export type { CacheTrust, Vouched } from './trust.ts'
 export { STRENGTHS, verifyClosure } from './verify.ts'
 export type { ClosureVerification, Strength, VerifyOptions, VerifyProgress } from './verify.ts'
 export type { Mismatch } from './verify/mismatch.ts'

@@ -1,15 +1,16 @@
-// What the two line formats of this package (closure manifest, file list) share.
+// What the line formats of this package (closure manifest, file list, narinfo, registrations) share.
 import { NixError, quote } from './error.ts'
 import type { NixErrorCode } from './error.ts'
 
 /**
- * The lines of a canonical text: printable ASCII, every line ended by LF, none empty.
+ * The lines of a canonical text: printable ASCII, every line ended by LF. An empty
+ * line is for the format to judge.
  *
  * @throws {NixError} `<format>_LIMIT`, checked before anything is allocated, or `<format>_LINE`
  */
 export function splitLines(
   bytes: Uint8Array,
-  format: 'MANIFEST' | 'FILE_LIST',
+  format: 'MANIFEST' | 'FILE_LIST' | 'NAR_INFO' | 'REGISTRATION',
   maxBytes: number,
   maxLines: number,
 ): { readonly text: string; readonly lines: string[] } {

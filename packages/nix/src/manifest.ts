@@ -29,6 +29,8 @@ export interface PathInfo {
   readonly ultimate?: boolean
   /** `key-name:base64`, unverified. */
   readonly signatures?: readonly string[]
+  /** How the path was computed from its content, such as `fixed:r:sha256:…`; a claim. */
+  readonly ca?: string
 }
 
 /** A closure: every path that {@link ClosureManifest.root} reaches. */

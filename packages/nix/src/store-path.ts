@@ -61,6 +61,11 @@ export function storePathName(path: StorePath): string {
   return path.slice(STORE_DIR.length + 1 + HASH_LENGTH + 1)
 }
 
+/** The 32 characters of the hash, by which a binary cache names the path. */
+export function storePathHash(path: StorePath): string {
+  return path.slice(STORE_DIR.length + 1, STORE_DIR.length + 1 + HASH_LENGTH)
+}
+
 /** The base name, `<hash>-<name>`. */
 export function storePathBase(path: StorePath): string {
   return path.slice(STORE_DIR.length + 1)

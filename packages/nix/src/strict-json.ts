@@ -13,10 +13,14 @@ const INTEGER = /^-?[0-9]+$/
 /**
  * Parses JSON of at most `maxBytes`.
  *
- * @throws {NixError} JSON_LIMIT – too long, or more than 64 levels; JSON_SYNTAX – not UTF-8, not JSON, or
+ * @throws {NixError} JSON_LIMIT – too long, or more than `maxDepth` levels; JSON_SYNTAX – not UTF-8, not JSON, or
  * text that readers may take differently; JSON_DUPLICATE_KEY
  */
-export function parseStrictJson(bytes: Uint8Array, maxBytes: number): unknown {
+export function parseStrictJson(
+  bytes: Uint8Array,
+  maxBytes: number,
+  maxDepth: number = MAX_DEPTH,
+): unknown {
   if (bytes.length > maxBytes)
     throw new NixError('JSON_LIMIT', `expected at most ${maxBytes} bytes, got ${bytes.length}`)
   let text: string
@@ -28,7 +32,7 @@ export function parseStrictJson(bytes: Uint8Array, maxBytes: number): unknown {
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new NixError('JSON_SYNTAX', `expected JSON: ${reason}`, { cause })
   }
-  scanTokens(text)
+  scanTokens(text, maxDepth)
   return value
 }
 
@@ -43,15 +47,15 @@ export function describeJson(value: unknown): string {
 }
 
 /** Walks the tokens of `text`, which is JSON. */
-function scanTokens(text: string): void {
+function scanTokens(text: string, maxDepth: number): void {
   // One entry for each open bracket: the names seen so far in an object, undefined in an array.
   const open: (Set<string> | undefined)[] = []
   let nameNext = false
   for (let at = 0; at < text.length; at++) {
     const character = text[at] as string // in range by the loop
     if (character === '{' || character === '[') {
-      if (open.length === MAX_DEPTH)
-        throw new NixError('JSON_LIMIT', `expected at most ${MAX_DEPTH} levels`)
+      if (open.length === maxDepth)
+        throw new NixError('JSON_LIMIT', `expected at most ${maxDepth} levels`)
       open.push(character === '{' ? new Set() : undefined)
       nameNext = character === '{'
     } else if (character === '}' || character === ']') {

@@ -13,13 +13,27 @@
 // https://nix.dev/manual/nix/latest/protocols/nix-archive/
 import { NixError, quote } from '../error.ts'
 import { decodeFileName } from '../file-name.ts'
+import {
+  findNameBreach,
+  findTargetBreach,
+  MAX_NAME_BYTES,
+  MAX_TARGET_BYTES,
+  NAR_MAX_DEPTH,
+} from './rules.ts'
+import type { Breach } from './rules.ts'
 
 /** One step through an archive, in the order in which it is written. */
 export type NarEvent =
   | { readonly type: 'directory' }
   | { readonly type: 'entry'; readonly name: string }
   | { readonly type: 'end' }
-  | { readonly type: 'regular'; readonly executable: boolean; readonly size: number }
+  | {
+      readonly type: 'regular'
+      readonly executable: boolean
+      readonly size: number
+      /** Where the contents start, in bytes from the start of the archive; `readNar` says it. */
+      readonly offset?: number
+    }
   | { readonly type: 'chunk'; readonly bytes: Uint8Array }
   | { readonly type: 'symlink'; readonly target: string }
 
@@ -31,10 +45,6 @@ export interface NarLimits {
   readonly narSize?: number
 }
 
-/** Objects lie at most this deep; the root has depth 0. As in Nix since 2026. */
-export const NAR_MAX_DEPTH = 64
-const MAX_NAME_BYTES = 255
-const MAX_TARGET_BYTES = 4095
 const MAX_TOKEN_BYTES = 32
 const DEFAULT_MAX_BYTES = 2 ** 40
 
@@ -75,7 +85,7 @@ async function* readArchive(input: NarInput): AsyncGenerator<NarEvent, void, und
     await input.expect('(')
     await input.expect('name')
     const name = await input.bytes(MAX_NAME_BYTES, 'NAR_NAME')
-    checkName(input, name, open.at(-1))
+    input.refuse(findNameBreach(name, open.at(-1)))
     open[open.length - 1] = name
     yield { type: 'entry', name: decodeFileName(name) }
     await input.expect('node')
@@ -104,8 +114,7 @@ async function* readObjectHead(
   if (type === 'symlink') {
     await input.expect('target')
     const target = await input.bytes(MAX_TARGET_BYTES, 'NAR_TARGET')
-    if (target.length === 0 || target.includes(0))
-      throw input.error('NAR_TARGET', 'expected a symlink target of 1 to 4095 bytes without NUL')
+    input.refuse(findTargetBreach(target))
     yield { type: 'symlink', target: decodeFileName(target) }
   } else if (type === 'regular') {
     let token = await input.token()
@@ -116,22 +125,12 @@ async function* readObjectHead(
     }
     if (token !== 'contents') throw input.unexpected('"contents"', token)
     const size = await input.length()
-    yield { type: 'regular', executable, size }
+    yield { type: 'regular', executable, size, offset: input.offset }
     yield* input.contents(size)
   } else {
     throw input.unexpected('"regular", "symlink" or "directory"', type)
   }
   await input.expect(')')
-}
-
-function checkName(input: NarInput, name: Buffer, previous: Buffer | undefined): void {
-  const text = name.toString('latin1')
-  if (text === '' || text === '.' || text === '..' || /[/\0]/.test(text))
-    throw input.error('NAR_NAME', `expected a file name, got ${quote(text)}`)
-  if (previous !== undefined && Buffer.compare(previous, name) >= 0) {
-    const before = quote(previous.toString('latin1'))
-    throw input.error('NAR_ORDER', `expected a name after ${before}, got ${quote(text)}`)
-  }
 }
 
 /** The archive's bytes with the position in them. Owned by one reader. */
@@ -147,6 +146,15 @@ class NarInput {
     this.#source = chunks[Symbol.asyncIterator]()
     this.#narSize = limits.narSize
     this.#maxBytes = Math.min(limits.maxBytes ?? DEFAULT_MAX_BYTES, limits.narSize ?? Infinity)
+  }
+
+  /** The position in the archive, in bytes. */
+  get offset(): number {
+    return this.#offset
+  }
+
+  refuse(breach: Breach | undefined): void {
+    if (breach !== undefined) throw this.error(breach.code, breach.message)
   }
 
   error(code: NixError['code'], message: string): NixError {

@@ -38,7 +38,7 @@ describe('readNar', () => {
       { type: 'entry', name: 'bin' },
       { type: 'directory' },
       { type: 'entry', name: 'tool' },
-      { type: 'regular', executable: true, size: 10, contents: '#!/bin/sh\n' },
+      { type: 'regular', executable: true, size: 10, offset: 400, contents: '#!/bin/sh\n' },
       { type: 'end' },
       { type: 'entry', name: 'empty' },
       { type: 'directory' },
@@ -46,7 +46,7 @@ describe('readNar', () => {
       { type: 'entry', name: 'link' },
       { type: 'symlink', target: 'bin/tool' },
       { type: 'entry', name: 'nothing' },
-      { type: 'regular', executable: false, size: 0 },
+      { type: 'regular', executable: false, size: 0, offset: 992 },
       { type: 'end' },
     ]
     for (const size of [1, 7, 8, 4096]) expect(await read(sample, size)).toEqual(events)
@@ -54,7 +54,11 @@ describe('readNar', () => {
   })
 
   test.each([
-    ['a file', regular('x'), [{ type: 'regular', executable: false, size: 1, contents: 'x' }]],
+    [
+      'a file',
+      regular('x'),
+      [{ type: 'regular', executable: false, size: 1, offset: 96, contents: 'x' }],
+    ],
     ['a symlink', symlink('x'), [{ type: 'symlink', target: 'x' }]],
     ['an empty directory', directory(), [{ type: 'directory' }, { type: 'end' }]],
   ])('reads an archive that is only %s', async (_, tokens, events) => {
@@ -139,6 +143,21 @@ describe('readNar', () => {
     ['a second archive', Buffer.concat([sample, sample]), 'NAR_TRAILING'],
   ])('refuses %s', async (_, bytes, code) => {
     await expect(read(bytes)).rejects.toMatchObject({ code })
+  })
+
+  test('names of 255 bytes and targets of 4095 bytes are read', async () => {
+    const [name, target] = ['x'.repeat(255), 'y'.repeat(4095)]
+    const events = await read(nar(...directory([name, symlink(target)])))
+    expect(events).toContainEqual({ type: 'entry', name })
+    expect(events).toContainEqual({ type: 'symlink', target })
+  })
+
+  test('the offset of a file is where its contents lie', async () => {
+    for await (const event of readNar(pieces(sample, 64)))
+      if (event.type === 'regular' && event.size > 0)
+        expect(sample.toString('latin1', event.offset, (event.offset ?? 0) + event.size)).toBe(
+          '#!/bin/sh\n',
+        )
   })
 
   test('refuses padding that is not zero', async () => {
