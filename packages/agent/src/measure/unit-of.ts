@@ -1,11 +1,9 @@
 // Which unit a process belongs to: a launch by `bagcheck exec`, a unit of systemd, or none.
 import { readCgroupPath } from './cgroup.ts'
-import { contractOf, findExecRecord, isStarting, type ExecRecord } from './exec-record.ts'
+import { contractOf } from './exec-record.ts'
 import type { UnitFacts } from './messages.ts'
+import { awaitExecRecord } from './starting.ts'
 import { readSystemdUnit, systemdRuns, type FirstSeen } from './systemd.ts'
-
-const START_WAIT_MS = 2000
-const START_POLL_MS = 10
 
 /**
  * The unit of process `pid`. `none` for the root cgroup, which the world shares, and for a cgroup that no
@@ -28,19 +26,4 @@ export function unitOf(
       contract: contractOf(record),
     }
   return (systemdRuns() ? readSystemdUnit(cgroup, options.firstSeen) : undefined) ?? none
-}
-
-/** The record of a unit that runs, or of one that is just starting, which is waited for. */
-function awaitExecRecord(
-  unitsDir: string,
-  cgroupMount: string,
-  cgroup: string,
-): ExecRecord | undefined {
-  for (let waitedMs = 0; ; waitedMs += START_POLL_MS) {
-    // In this order, because the record is there before the mark goes.
-    const starting = isStarting(unitsDir, cgroup)
-    const record = findExecRecord(unitsDir, cgroupMount, cgroup)
-    if (record !== undefined || !starting || waitedMs >= START_WAIT_MS) return record
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, START_POLL_MS)
-  }
 }
