@@ -4,6 +4,7 @@
 //   node.json         what the broker called the node
 //   counter.json      high-water mark of the evidence counter
 //   policy.json       highest policy version seen
+//   first-sights.json what each systemd service ran when it was first seen
 //   attestations/     manifests and file lists by closure digest, as the broker sent them
 //   ledger.sqlite     what of the store was verified when
 //   lock.sqlite       locked while an agent uses the directory
@@ -126,6 +127,15 @@ export class AgentState {
 
   writeAttestation(digest: string, text: string): void {
     writeFile(this.#attestation(digest), text)
+  }
+
+  /** What {@link writeFirstSights} wrote; the reader checks it. */
+  readFirstSights(): string | undefined {
+    return readOptional(join(this.directory, 'first-sights.json'))
+  }
+
+  writeFirstSights(text: string): void {
+    writeFile(join(this.directory, 'first-sights.json'), text)
   }
 
   get ledgerFile(): string {

@@ -1,9 +1,9 @@
 // Which unit a process belongs to: a launch by `bagcheck exec`, a unit of systemd, or none.
 import { readCgroupPath } from './cgroup.ts'
 import { contractOf } from './exec-record.ts'
-import type { UnitFacts } from './messages.ts'
+import type { ObservedUnit, UnitFacts } from './messages.ts'
 import { awaitExecRecord } from './starting.ts'
-import { readSystemdUnit, systemdRuns, type FirstSeen } from './systemd.ts'
+import { readSystemdUnit, systemdRuns } from './systemd.ts'
 
 /**
  * The unit of process `pid`. `none` for the root cgroup, which the world shares, and for a cgroup that no
@@ -12,18 +12,17 @@ import { readSystemdUnit, systemdRuns, type FirstSeen } from './systemd.ts'
  */
 export function unitOf(
   pid: number,
-  options: { unitsDir: string; cgroupMount: string | undefined; firstSeen: FirstSeen },
-): UnitFacts {
+  options: { unitsDir: string; cgroupMount: string | undefined },
+): ObservedUnit {
   const cgroup = readCgroupPath(pid)
   const none: UnitFacts = { kind: 'none', name: '', cgroup: cgroup.slice(0, 4096), contract: null }
-  if (cgroup === '/' || options.cgroupMount === undefined) return none
+  if (cgroup === '/' || options.cgroupMount === undefined) return { facts: none, main: null }
   const record = awaitExecRecord(options.unitsDir, options.cgroupMount, cgroup)
-  if (record !== undefined)
-    return {
-      kind: 'bagcheck-exec',
-      name: record.name,
-      cgroup: record.cgroup,
-      contract: contractOf(record),
-    }
-  return (systemdRuns() ? readSystemdUnit(cgroup, options.firstSeen) : undefined) ?? none
+  if (record !== undefined) {
+    const { name, cgroup: own } = record
+    const contract = contractOf(record)
+    return { facts: { kind: 'bagcheck-exec', name, cgroup: own, contract }, main: null }
+  }
+  const unit = systemdRuns() ? readSystemdUnit(cgroup) : undefined
+  return unit ?? { facts: none, main: null }
 }
