@@ -28,6 +28,8 @@ import {
   type NodeIdentity,
 } from './front/state.ts'
 import { describe, type Log } from './log.ts'
+import { FirstSights } from './measure/first-sights.ts'
+import { isRunning } from './measure/instance.ts'
 import { MeasurerPool } from './measure/pool.ts'
 import { assertProcfs } from './measure/proc-file.ts'
 import { sharedMemoryDevice } from './peer.ts'
@@ -69,7 +71,10 @@ export async function startAgent(
   resources.defer(() => ledger.close())
   const { unitsDir } = config
   const measurer = resources.use(
-    new MeasurerPool({ unitsDir, storeDir: STORE_DIR, sharedMemoryDevice: sharedMemoryDevice() }),
+    new MeasurerPool(
+      { unitsDir, storeDir: STORE_DIR, sharedMemoryDevice: sharedMemoryDevice() },
+      firstSightsOf(state),
+    ),
   )
   const local = new LocalClosures(config.nix, now)
   const { trustRootPin, installation } = config
@@ -107,6 +112,16 @@ export async function startAgent(
     socket: config.socket,
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
+}
+
+/** First sights as they were when the agent last ran in this boot. */
+function firstSightsOf(state: AgentState): FirstSights {
+  const store = {
+    bootId: readHostFacts().bootId,
+    text: state.readFirstSights(),
+    save: (text: string) => state.writeFirstSights(text),
+  }
+  return new FirstSights(store, isRunning)
 }
 
 function health(

@@ -196,6 +196,39 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     })
   })
 
+  test('a broker that does not know its nonce is asked once more with another, and no token is dropped', async () => {
+    broker.ttlSeconds = 2
+    await start()
+    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(agent.socket, AUDIENCE)
+    await events.next()
+    broker.foreignNonces = 1
+    expect(await events.next()).toMatchObject({ event: 'token', data: { renewed: true } })
+    const [, first, second] = broker.evidence
+    expect(second?.nonce).not.toBe(first?.nonce)
+    expect(second?.counter).toBeGreaterThan(first?.counter ?? 0)
+    expect(second).toMatchObject({ previousDecision: 'decision-1', facts: { purpose: 'renew' } })
+    // A second time in one request is a failure like any other: the token goes.
+    broker.foreignNonces = 2
+    expect(await events.next()).toMatchObject({ event: 'denied', data: { code: 'NONCE_INVALID' } })
+    expect(broker.foreignNonces).toBe(0)
+  })
+
+  test('a denial after an unknown nonce drops the token like any denial', async () => {
+    broker.ttlSeconds = 2
+    await start()
+    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(agent.socket, AUDIENCE)
+    await events.next()
+    broker.foreignNonces = 1
+    broker.verdict = 'deny'
+    expect(await events.next()).toMatchObject({ event: 'denied' })
+    broker.verdict = 'down'
+    // Nothing is held: a broker that cannot be asked does not bring it back.
+    const { status } = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    expect(status).toBe(503)
+  })
+
   test('a broker that is down is 503 to who holds nothing, and no reason to drop a token', async () => {
     await start()
     broker.verdict = 'down'

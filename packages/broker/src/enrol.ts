@@ -11,7 +11,7 @@ import {
   type PublicJwk,
 } from '@bagcheck/api'
 import { ENROLMENT_V1, sha256Hex } from '@bagcheck/attest'
-import { verifyJoinToken } from '@bagcheck/policy'
+import { verifyJoinToken, verifyJoinTokenDocument } from '@bagcheck/policy'
 import { z } from 'zod'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
@@ -36,7 +36,7 @@ const proofSchema = z.strictObject({ aud: z.string(), iat: z.int(), joinToken: z
 export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<EnrolResponse> {
   const now = new Date(broker.clock.nowMs())
   const nowSeconds = Math.floor(now.getTime() / 1000)
-  const token = verifyJoinToken(request.joinToken, broker.root, now)
+  const token = verifyJoinTokenDocument(request.joinToken, broker.root)
   const joinTokenSha256 = sha256Hex(request.joinToken)
   const nodeKey = verifyProof(request.proof, broker.config.issuer, joinTokenSha256, nowSeconds)
   const keyThumbprint = thumbprintOf(nodeKey)
@@ -46,10 +46,12 @@ export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<
   const known = await broker.store.node(node)
   if (known !== undefined) {
     if (known.joinToken.id !== token.tokenId) throw keyKnown()
-    // The answer got lost and the same key asks again: it is enrolled already.
+    // The answer got lost and the same key asks again: it is enrolled already, and nothing new is given,
+    // so that it does not matter whether the join token has expired since.
     const { nodeClass, expiresAt, enrolledEntry } = known
     return { node, nodeClass, expiresAt, logIndex: enrolledEntry }
   }
+  verifyJoinToken(request.joinToken, broker.root, now)
   const { installation } = broker.config
   const expiresAt = nowSeconds + token.nodeExpiresSeconds
   const statement = {

@@ -15,3 +15,4 @@ export {
   startPostgres,
   type TemporaryPostgres,
 } from './postgres.ts'
+export { startSystemd, systemdAvailable, type TestSystemd } from './systemd.ts'

@@ -1,34 +1,58 @@
-// Enrolment, once in the life of a node: the join token and a proof of the node key. The key is durable
-// before it is shown to the broker.
+// Enrolment, once in the life of a node: the join token and a proof of the node key.
+//
+// A join token is good once, so an answer that gets lost must not cost it. Key and join token are durable
+// before the broker is asked, and the broker answers the same key and join token alike however often. The
+// crash points:
+//   before the ask          nothing is used up; the next start asks
+//   after the ask           the next start asks the same again, also if the operator took the token away
+//   after node.json         the node is enrolled; what is left of the join token goes at the next start
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
-import type { BrokerClient } from './broker-client.ts'
+import { BrokerProblem, type BrokerClient } from './broker-client.ts'
 import { signJws, type SigningKey } from './jws.ts'
 import type { AgentState, NodeIdentity } from './state.ts'
+
+/** What enrolling needs. */
+export interface EnrolContext {
+  readonly state: AgentState
+  readonly key: SigningKey
+  readonly broker: Pick<BrokerClient, 'enrol'>
+  readonly issuer: string
+  /** File of the configured join token. */
+  readonly joinToken: string | null
+  readonly now: () => number
+}
 
 /**
  * The node as enrolled, now or before.
  * @throws {AgentError} NOT_ENROLLED without a join token; STATE_INVALID if the key is not the enrolled
  *   one; what the broker client throws
  */
-export async function ensureEnrolled(options: {
-  readonly state: AgentState
-  readonly key: SigningKey
-  readonly broker: BrokerClient
-  readonly issuer: string
-  readonly joinToken: string | null
-  readonly now: () => number
-}): Promise<NodeIdentity> {
-  const { state, key, broker, issuer, joinToken, now } = options
+export async function ensureEnrolled(context: EnrolContext): Promise<NodeIdentity> {
+  const { state, key, joinToken } = context
   const known = state.readNode()
   if (known !== undefined) {
+    state.dropPendingJoin()
     if (known.keyThumbprint === key.thumbprint) return known
     throw new AgentError('STATE_INVALID', `the key in ${state.keyFile} is not the one enrolled`)
   }
-  if (joinToken === null)
-    throw new AgentError('NOT_ENROLLED', 'this node is not enrolled: configure joinToken')
-  const envelope = readJoinToken(joinToken)
+  const pending = state.readPendingJoin()
+  if (pending === undefined) return enrol(readJoinToken(joinToken), context)
+  try {
+    return await enrol(pending, context)
+  } catch (error) {
+    // Refused, so it did not enrol us: perhaps the operator has put another in its place.
+    if (!isRefusal(error) || joinToken === null) throw error
+    const configured = readJoinToken(joinToken)
+    if (configured === pending) throw error
+    return enrol(configured, context)
+  }
+}
+
+async function enrol(envelope: string, context: EnrolContext): Promise<NodeIdentity> {
+  const { state, key, broker, issuer, now } = context
+  state.writePendingJoin(envelope)
   const proof = signJws(
     { typ: 'bagcheck-enrol+jwt', jwk: key.jwk },
     {
@@ -41,10 +65,18 @@ export async function ensureEnrolled(options: {
   const { node, nodeClass, expiresAt } = await broker.enrol({ joinToken: envelope, proof })
   const identity = { node, nodeClass, expiresAt, keyThumbprint: key.thumbprint }
   state.writeNode(identity)
+  state.dropPendingJoin()
   return identity
 }
 
-function readJoinToken(file: string): string {
+/** The broker looked at the join token, and said no. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof BrokerProblem && error.status < 500 && error.status !== 429
+}
+
+function readJoinToken(file: string | null): string {
+  if (file === null)
+    throw new AgentError('NOT_ENROLLED', 'this node is not enrolled: configure joinToken')
   try {
     return readFileSync(file, 'utf8')
   } catch (cause) {

@@ -53,6 +53,8 @@ export interface IssueContext {
 
 /** A full read of a large closure can outlive a nonce; the next round finds it in the ledger. */
 const ROUNDS = 4
+/** The broker may have another nonce key than when it gave the challenge (restored, or another replica). */
+const MAX_FOREIGN = 1
 /** Oldest measurement that is stated: well below the minute that a nonce lives. */
 const MAX_AGE_MS = 15_000
 
@@ -64,13 +66,17 @@ export async function issueToken(
   request: IssueRequest,
   context: IssueContext,
 ): Promise<IssuedToken> {
+  let foreign = 0
   for (let round = 1; ; round += 1) {
     try {
       const token = await issueOnce(request, context)
       if (token !== undefined) return token
     } catch (error) {
-      const stale = error instanceof BrokerProblem && error.problem.code === 'NONCE_EXPIRED'
-      if (!stale || round >= ROUNDS) throw error
+      // Either is said before anything of the evidence was looked at: no denial, and no allowance either.
+      const code = error instanceof BrokerProblem ? error.problem.code : undefined
+      if (code === 'NONCE_INVALID') foreign += 1
+      const again = code === 'NONCE_EXPIRED' || (code === 'NONCE_INVALID' && foreign <= MAX_FOREIGN)
+      if (!again || round >= ROUNDS) throw error
     }
     if (round >= ROUNDS)
       throw new AgentError('MEASUREMENT_TIMEOUT', 'checking the store took too long each time')
@@ -87,7 +93,7 @@ async function issueOnce(
   const challenge = await broker.challenge(node.node, purpose)
   await roots.refreshPolicy(challenge.policyVersion)
   const measurement = await context.measure(request.instance)
-  const fitting = await roots.fitting(measurement)
+  const fitting = await roots.fitting(measurement, request.audience)
   if (now() - measurement.measuredAtMs > MAX_AGE_MS) return undefined
   const { startStack: _ours, ...instance } = request.instance
   const evidence: Evidence = {

@@ -13,6 +13,8 @@ export interface Candidate {
   readonly closureDigest: Sha256
   /** Oldest full pass that some audience of the role accepts, in seconds; null if none says. */
   readonly maxAgeFullSeconds: number | null
+  /** Audiences of the role whose `minStrength` is a full pass. */
+  readonly fullFor: ReadonlySet<string>
 }
 
 /** The closures of one policy version, by unit name. */
@@ -55,6 +57,7 @@ export function readPolicyView(
     const name = unit?.['name']
     if (typeof name !== 'string' || !Array.isArray(role['roots'])) throw malformed('role')
     const maxAgeFullSeconds = shortestMaxAge(role['audiences'])
+    const fullFor = audiencesOfFull(role['audiences'])
     const list = byUnit.get(name) ?? []
     byUnit.set(name, list)
     for (const entry of role['roots'] as unknown[]) {
@@ -64,6 +67,7 @@ export function readPolicyView(
         root: parseStorePath(root),
         closureDigest: parseSha256(closure),
         maxAgeFullSeconds,
+        fullFor,
       })
     }
   }
@@ -83,6 +87,14 @@ function shortestMaxAge(audiences: unknown): number | null {
     .map((audience) => (audience as Record<string, unknown> | null)?.['maxAgeFullSeconds'])
     .filter((age) => typeof age === 'number')
   return ages.length === 0 ? null : Math.min(...ages)
+}
+
+function audiencesOfFull(audiences: unknown): ReadonlySet<string> {
+  if (typeof audiences !== 'object' || audiences === null) return new Set()
+  const demands = Object.entries(audiences as Record<string, Record<string, unknown> | null>)
+  return new Set(
+    demands.filter(([, audience]) => audience?.['minStrength'] === 'full').map(([name]) => name),
+  )
 }
 
 /** sha256 of the payload of a DSSE envelope. */

@@ -5,7 +5,9 @@
 // the contract's own paths are told, and the broker finds the foreign file. More roots can only make the
 // broker deny more: each file and each root is judged there.
 //
-// The content of each closure is walked at most once per interval for the whole host, whoever asks.
+// The content of each closure is walked at most once per interval for the whole host, whoever asks. Full
+// passes come when the last one gets too old for the policy, or when the audience takes nothing weaker; of
+// each closure one at a time, and for such audiences one a minute.
 import { lstatSync } from 'node:fs'
 import {
   parseFileList,
@@ -34,6 +36,12 @@ const MAX_ROOTS = 63
 const MAX_CLOSURES_IN_MEMORY = 64
 /** Without a word of the policy, everything is read again twice a day. */
 const DEFAULT_MAX_AGE_FULL_SECONDS = 86_400
+/**
+ * So long a full pass is told to audiences that demand one, while incremental looks find nothing moved:
+ * read anew for each request, a closure that many renew would keep the disk busy. A full pass that takes
+ * longer than this can still be told, because it counts from the pass's end.
+ */
+const FULL_INTERVAL_MS = 60_000
 
 interface AttestedClosure {
   readonly manifest: ClosureManifest
@@ -60,9 +68,10 @@ export class Roots {
   // The policy, and the request under way for a newer one.
   #policy: PolicyView = NO_POLICY
   #refreshing: Promise<void> | undefined
-  // By closure digest: texts, the last verification, and the one under way.
+  // By closure digest: texts, the last verification, the last that read everything; those under way.
   readonly #closures = new Map<string, Promise<AttestedClosure | undefined>>()
   readonly #verified = new Map<string, ClosureVerification>()
+  readonly #full = new Map<string, { result: ClosureVerification; endedAtMs: number }>()
   readonly #verifying = new Map<string, Promise<ClosureVerification>>()
 
   constructor(context: RootsContext) {
@@ -83,8 +92,11 @@ export class Roots {
     await this.#refreshing
   }
 
-  /** Facts of every root that fits `measurement`, approved ones first, and the unit's own local root. */
-  async fitting(measurement: Measurement): Promise<RootFacts[]> {
+  /**
+   * Facts of every root that fits `measurement`, approved ones first, and the unit's own local root;
+   * their content checked as `audience` demands.
+   */
+  async fitting(measurement: Measurement, audience: string): Promise<RootFacts[]> {
     const needed = neededPaths(measurement)
     const candidates = this.#policy
       .candidates(measurement.unit.name)
@@ -99,7 +111,9 @@ export class Roots {
     const whole = holding(needed.all)
     const fits = whole.length > 0 ? whole : holding(needed.contract)
     const facts = await Promise.all(
-      fits.slice(0, MAX_ROOTS).map(({ candidate, closure }) => this.#check(candidate, closure)),
+      fits
+        .slice(0, MAX_ROOTS)
+        .map(({ candidate, closure }) => this.#check(candidate, closure, audience)),
     )
     const local = needed.own === undefined ? undefined : await this.#localRoot(needed.own)
     const told = facts.some(
@@ -158,8 +172,12 @@ export class Roots {
     }
   }
 
-  async #check(candidate: Candidate, closure: AttestedClosure): Promise<RootFacts> {
-    const verification = await this.#verify(candidate, closure)
+  async #check(
+    candidate: Candidate,
+    closure: AttestedClosure,
+    audience: string,
+  ): Promise<RootFacts> {
+    const verification = await this.#verify(candidate, closure, audience)
     const [mismatch] = verification.mismatches
     return {
       root: closure.manifest.root,
@@ -180,39 +198,62 @@ export class Roots {
     }
   }
 
-  async #verify(candidate: Candidate, closure: AttestedClosure): Promise<ClosureVerification> {
-    const { now, intervalMs } = this.#context
-    const { digest } = closure.manifest
-    const last = this.#verified.get(digest)
+  async #verify(
+    candidate: Candidate,
+    closure: AttestedClosure,
+    audience: string,
+  ): Promise<ClosureVerification> {
+    const { now } = this.#context
     const maxAgeMs = (candidate.maxAgeFullSeconds ?? DEFAULT_MAX_AGE_FULL_SECONDS) * 1000
+    const look = await this.#look(closure, maxAgeMs)
+    if (!candidate.fullFor.has(audience) || !look.ok || look.strength === 'full') return look
+    // Nothing moved since; the full pass is told as what it was, with its own date.
+    const last = this.#full.get(closure.manifest.digest)
+    const intervalMs = Math.min(FULL_INTERVAL_MS, maxAgeMs)
+    if (last?.result.ok === true && now() - last.endedAtMs < intervalMs) return last.result
+    return this.#start(closure, true)
+  }
+
+  /** The state of a closure now, by a full pass only where the last one is `maxAgeMs` old. */
+  async #look(closure: AttestedClosure, maxAgeMs: number): Promise<ClosureVerification> {
+    const { now, intervalMs } = this.#context
+    const last = this.#verified.get(closure.manifest.digest)
     const fullAgeMs = last === undefined ? 0 : now() - last.lastFullAtMs
     // A mismatch is looked at anew each time, so that a mended store is seen at once.
     if (last?.ok === true && now() - last.checkedAtMs < intervalMs && fullAgeMs < maxAgeMs)
       return last
-    const running = this.#verifying.get(digest)
-    if (running !== undefined) return running
     const result = await this.#start(closure, fullAgeMs >= maxAgeMs)
+    if (result.strength === 'full') return result
     if (now() - result.lastFullAtMs >= maxAgeMs) return this.#start(closure, true)
     // From half its life on a full pass is renewed beside the requests, which go on with the old one.
     if (now() - result.lastFullAtMs >= maxAgeMs / 2) void this.#renewFull(closure)
     return result
   }
 
+  /** A verification; who asks for the same while it is under way shares it. */
   #start(closure: AttestedClosure, full: boolean): Promise<ClosureVerification> {
     const { digest } = closure.manifest
+    const key = full ? `full ${digest}` : digest
+    const running = this.#verifying.get(key)
+    if (running !== undefined) return running
     const verifying = this.#run(closure, full)
       .then((result) => {
-        this.#verified.set(digest, result)
+        const last = this.#verified.get(digest)
+        // What was looked at beside a long full pass is newer than that.
+        if (!result.ok || last === undefined || last.checkedAtMs <= result.checkedAtMs)
+          this.#verified.set(digest, result)
+        if (result.strength === 'full')
+          this.#full.set(digest, { result, endedAtMs: this.#context.now() })
         return result
       })
-      .finally(() => this.#verifying.delete(digest))
-    this.#verifying.set(digest, verifying)
+      .finally(() => this.#verifying.delete(key))
+    this.#verifying.set(key, verifying)
     return verifying
   }
 
   async #renewFull(closure: AttestedClosure): Promise<void> {
     try {
-      await this.#run(closure, true) // its result is in the ledger
+      await this.#start(closure, true) // its result is in the ledger
     } catch (error) {
       this.#context.log('warn', 'full verification failed', {
         closureDigest: closure.manifest.digest,

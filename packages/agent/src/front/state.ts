@@ -1,8 +1,10 @@
 // The state directory, 0700, owned by the agent's user:
 //   node.key          the node's private key, PKCS #8 PEM, 0600
+//   join.json         the join token, while the node is being enrolled with it
 //   node.json         what the broker called the node
 //   counter.json      high-water mark of the evidence counter
 //   policy.json       highest policy version seen
+//   first-sights.json what each systemd service ran when it was first seen
 //   attestations/     manifests and file lists by closure digest, as the broker sent them
 //   ledger.sqlite     what of the store was verified when
 //   lock.sqlite       locked while an agent uses the directory
@@ -21,6 +23,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
@@ -93,6 +96,19 @@ export class AgentState {
     writeFile(join(this.directory, 'node.json'), JSON.stringify(node))
   }
 
+  /** The join token that the broker was asked with, if its answer never arrived here. */
+  readPendingJoin(): string | undefined {
+    return readOptional(this.#pendingJoin)
+  }
+
+  writePendingJoin(envelope: string): void {
+    writeFile(this.#pendingJoin, envelope)
+  }
+
+  dropPendingJoin(): void {
+    rmSync(this.#pendingJoin, { force: true })
+  }
+
   /** The highest policy version seen, 0 if none. @throws {AgentError} STATE_INVALID */
   readPolicyVersion(): number {
     const version = readJson(join(this.directory, 'policy.json'))?.['version'] ?? 0
@@ -113,12 +129,25 @@ export class AgentState {
     writeFile(this.#attestation(digest), text)
   }
 
+  /** What {@link writeFirstSights} wrote; the reader checks it. */
+  readFirstSights(): string | undefined {
+    return readOptional(join(this.directory, 'first-sights.json'))
+  }
+
+  writeFirstSights(text: string): void {
+    writeFile(join(this.directory, 'first-sights.json'), text)
+  }
+
   get ledgerFile(): string {
     return join(this.directory, 'ledger.sqlite')
   }
 
   get keyFile(): string {
     return join(this.directory, 'node.key')
+  }
+
+  get #pendingJoin(): string {
+    return join(this.directory, 'join.json')
   }
 
   #attestation(digest: string): string {

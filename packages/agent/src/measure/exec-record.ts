@@ -1,6 +1,6 @@
 // The record that `bagcheck exec` leaves of a launch: UNITSDIR/NAME.json, or NAME@INSTANCE.json where several
-// units have one name, owned by root, mode 0600, in a directory of mode 0700. While a unit starts there is
-// NAME.starting with its cgroup instead: a quick program may ask before its record is complete. Who can write there is root; the checks catch a mistake in its permissions.
+// units have one name, owned by root, mode 0600, in a directory of mode 0700. Who can write there is root;
+// the checks catch a mistake in its permissions. While a unit starts there is a mark instead: starting.ts.
 // The contract is intact while the process that was launched still runs the program that was launched.
 import {
   closeSync,
@@ -18,7 +18,8 @@ import { formatDevice, readInstance } from './instance.ts'
 import type { LaunchContract } from './messages.ts'
 
 const MAX_RECORD_BYTES = 256 * 1024
-const MAX_RECORDS = 4096
+/** Most files of one kind in the directory. */
+export const MAX_RECORDS = 4096
 
 /** What `bagcheck exec` wrote right after it had seen the exec. */
 export interface ExecRecord {
@@ -136,20 +137,6 @@ export function findExecRecord(
       `expected one unit for cgroup ${quote(cgroup)}, saw ${quote(found.map(({ name }) => name))}`,
     )
   return found[0]
-}
-
-/** Whether `bagcheck exec` says that it is starting a unit in `cgroup`. Only ever makes us wait. */
-export function isStarting(unitsDir: string, cgroup: string): boolean {
-  try {
-    const names = readdirSync(unitsDir).filter((name) => name.endsWith('.starting'))
-    return names
-      .slice(0, MAX_RECORDS)
-      .some((name) => isWithin(cgroup, readFileSync(join(unitsDir, name), 'utf8').trim()))
-  } catch (error) {
-    // No directory, or the unit has started between the two reads.
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-    throw error
-  }
 }
 
 /** The contract of `record` with whether its process still runs what was launched. */

@@ -32,6 +32,16 @@ export function readInstance(pid: number): ProcessInstance {
   }
 }
 
+/** True if the process still runs, whatever program. */
+export function isRunning({ pid, startTicks }: ProcessInstance): boolean {
+  try {
+    return readStat(pid).startTicks === startTicks
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'PROCESS_GONE') return false
+    throw error
+  }
+}
+
 /** True if both are the same program in the same process. */
 export function sameInstance(a: ProcessInstance, b: ProcessInstance): boolean {
   return (

@@ -14,8 +14,8 @@ import type {
   MeasureReply,
   MeasureRequest,
   MeasurerOptions,
+  ObservedUnit,
   ProcessInstance,
-  UnitFacts,
 } from './messages.ts'
 import { findCgroup2, type Mount } from './mounts.ts'
 import {
@@ -27,7 +27,6 @@ import {
   type ProcessSnapshot,
   type ProcessWeather,
 } from './process.ts'
-import type { FirstSeen } from './systemd.ts'
 import { unitOf } from './unit-of.ts'
 
 const ATTEMPTS = 4
@@ -36,7 +35,7 @@ const PAUSE_MS = [5, 20, 80]
 const BUDGET_BYTES = 4n * 1024n ** 3n
 
 interface UnitSnapshot {
-  readonly unit: UnitFacts
+  readonly unit: ObservedUnit
   readonly processes: readonly ProcessSnapshot[]
 }
 
@@ -45,11 +44,10 @@ interface UnitReading extends UnitSnapshot {
   readonly mounts: readonly (readonly Mount[])[]
 }
 
-/** Holds what is remembered between measurements: hashes of store files, first sights of programs. */
+/** Holds what is remembered between measurements: hashes of store files. */
 export class Measurer {
   readonly #options: MeasurerOptions
   readonly #cache = new HashCache()
-  readonly #firstSeen: FirstSeen = new Map()
 
   constructor(options: MeasurerOptions) {
     this.#options = options
@@ -107,7 +105,8 @@ export class Measurer {
           host,
         ),
       )
-      return { unit: second.unit, processes, measuredAtMs: Date.now() }
+      const { facts: unit, main } = second.unit
+      return { unit, main, processes, measuredAtMs: Date.now() }
     } catch (error) {
       // A process or a mapping went away between two reads; if it was the caller, the next check says so.
       if (error instanceof AgentError && error.code === 'PROCESS_GONE') return undefined
@@ -118,11 +117,11 @@ export class Measurer {
   #read(instance: ProcessInstance, host: Host): UnitReading {
     const { unitsDir, storeDir } = this.#options
     const cgroupMount = findCgroup2(host.mounts)?.mountPoint
-    const unit = unitOf(instance.pid, { unitsDir, cgroupMount, firstSeen: this.#firstSeen })
+    const unit = unitOf(instance.pid, { unitsDir, cgroupMount })
     const pids =
-      unit.kind === 'none' || cgroupMount === undefined
+      unit.facts.kind === 'none' || cgroupMount === undefined
         ? [instance.pid]
-        : listProcesses(cgroupMount, unit.cgroup)
+        : listProcesses(cgroupMount, unit.facts.cgroup)
     if (!pids.includes(instance.pid))
       throw new AgentError('PROCESS_GONE', `process ${instance.pid} left its unit`)
     const readings = pids

@@ -17,6 +17,16 @@ export type LaunchContract = NonNullable<UnitFacts['contract']>
  */
 export type ProcessInstance = Evidence['instance'] & { readonly startStack: number }
 
+/** A unit as its launcher tells of it. */
+export interface ObservedUnit {
+  readonly facts: UnitFacts
+  /**
+   * What the main process of a systemd service runs, to be compared with its first sight; null for every
+   * other unit, whose launcher recorded that itself.
+   */
+  readonly main: ProcessInstance | null
+}
+
 /** Where the measurer looks. */
 export interface MeasurerOptions {
   /** Records of `bagcheck exec`. */
@@ -37,6 +47,8 @@ export interface MeasureRequest {
 /** All facts about a unit, taken between two equal snapshots. */
 export interface Measurement {
   readonly unit: UnitFacts
+  /** See {@link ObservedUnit}. The measurer keeps no first sights: {@link MeasurerPool} does. */
+  readonly main: ProcessInstance | null
   readonly processes: readonly ProcessFacts[]
   /** Wall clock when the second snapshot was taken. */
   readonly measuredAtMs: number

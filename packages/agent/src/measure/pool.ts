@@ -1,8 +1,11 @@
 // Threads that measure. A thread takes one request at a time; one that does not answer in time (a read
 // that hangs) is given up, answers nothing more, and another takes its place, until too many are lost:
 // then the agent measures nothing, because a kernel that hangs on reads is no host to vouch for.
+//
+// What must be the same whichever thread answers is kept here: the first sights of services.
 import { Worker } from 'node:worker_threads'
 import { AgentError } from '../error.ts'
+import type { FirstSights } from './first-sights.ts'
 import type { Measurement, MeasureReply, MeasurerOptions, ProcessInstance } from './messages.ts'
 
 /** Limits of a {@link MeasurerPool}. */
@@ -40,6 +43,7 @@ interface Thread {
 /** Measures units in threads of its own. */
 export class MeasurerPool implements AsyncDisposable {
   readonly #options: MeasurerOptions
+  readonly #firstSights: FirstSights
   readonly #limits: PoolLimits
   readonly #threads = new Set<Thread>()
   readonly #waiting: Job[] = []
@@ -47,14 +51,20 @@ export class MeasurerPool implements AsyncDisposable {
   #nextId = 1
   #closed = false
 
-  constructor(options: MeasurerOptions, limits: PoolLimits = DEFAULT_POOL_LIMITS) {
+  constructor(
+    options: MeasurerOptions,
+    firstSights: FirstSights,
+    limits: PoolLimits = DEFAULT_POOL_LIMITS,
+  ) {
     this.#options = options
+    this.#firstSights = firstSights
     this.#limits = limits
   }
 
   /**
    * Facts about the unit of `instance`.
-   * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, and what the measurer answers
+   * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, STATE_INVALID if a first sight cannot be
+   *   written down, and what the measurer answers
    */
   measure(instance: ProcessInstance): Promise<Measurement> {
     return new Promise((resolve, reject) => {
@@ -114,9 +124,21 @@ export class MeasurerPool implements AsyncDisposable {
     clearTimeout(thread.timer)
     thread.job = undefined
     thread.worker.unref()
-    if (reply.ok) job.resolve(reply.measurement)
-    else job.reject(new AgentError(reply.code, reply.message))
+    try {
+      if (!reply.ok) throw new AgentError(reply.code, reply.message)
+      job.resolve(this.#compare(reply.measurement))
+    } catch (error) {
+      job.reject(error as AgentError) // nothing else is thrown above
+    }
     this.#next()
+  }
+
+  /** The measurement, with the contract of a service broken that runs another program than at first. */
+  #compare(measurement: Measurement): Measurement {
+    const { main, unit } = measurement
+    if (main === null || unit.contract === null || this.#firstSights.matches(main))
+      return measurement
+    return { ...measurement, unit: { ...unit, contract: { ...unit.contract, intact: false } } }
   }
 
   #giveUp(thread: Thread): void {

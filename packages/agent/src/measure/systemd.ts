@@ -6,9 +6,8 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
-import { isWithin } from './cgroup.ts'
-import { readInstance, sameInstance } from './instance.ts'
-import type { LaunchContract, ProcessInstance, UnitFacts } from './messages.ts'
+import { readInstance } from './instance.ts'
+import type { LaunchContract, ObservedUnit, ProcessInstance } from './messages.ts'
 import { readProcLink, readProcText } from './proc-file.ts'
 import { parseStatus } from './status.ts'
 
@@ -86,54 +85,36 @@ export function unitObjectPath(name: string): string {
   return `/org/freedesktop/systemd1/unit/${escaped.join('')}`
 }
 
-/** Remembers the program that each main process ran when it was first seen. */
-export type FirstSeen = Map<string, ProcessInstance>
-
-const MAX_FIRST_SEEN = 4096
-
 /**
- * What the process of `instance` ran when it was first seen. The one that was not asked about for longest
- * is forgotten first: services that come and go must not make us forget one that stays.
- */
-export function firstSight(firstSeen: FirstSeen, instance: ProcessInstance): ProcessInstance {
-  const key = `${instance.pid}/${instance.startTicks}`
-  const first = firstSeen.get(key) ?? instance
-  firstSeen.delete(key)
-  firstSeen.set(key, first)
-  const oldest = firstSeen.keys().next().value
-  if (firstSeen.size > MAX_FIRST_SEEN && oldest !== undefined) firstSeen.delete(oldest)
-  return first
-}
-
-/**
- * Facts of the systemd unit around `cgroup`, or undefined if there is none. A unit that PID 1 does not
- * confirm (a scope, another control group, no main process) has no contract.
+ * The systemd unit around `cgroup`, or undefined if there is none. A unit that PID 1 does not confirm (a
+ * scope, another control group, no main process) has no contract.
  * @throws {AgentError} UNIT_RECORD, PROC_UNREADABLE
  */
-export function readSystemdUnit(cgroup: string, firstSeen: FirstSeen): UnitFacts | undefined {
+export function readSystemdUnit(cgroup: string): ObservedUnit | undefined {
   const unit = systemdUnitOf(cgroup)
   if (unit === undefined) return undefined
-  const contract = unit.name.endsWith('.service') ? readContract(unit, firstSeen) : null
-  return { kind: 'systemd', name: unit.name, cgroup: unit.cgroup, contract }
+  const service = unit.name.endsWith('.service') ? readService(unit) : undefined
+  const { contract = null, main = null } = service ?? {}
+  return { facts: { kind: 'systemd', name: unit.name, cgroup: unit.cgroup, contract }, main }
 }
 
-function readContract(
-  unit: { name: string; cgroup: string },
-  firstSeen: FirstSeen,
-): LaunchContract | null {
+function readService(unit: {
+  name: string
+  cgroup: string
+}): { contract: LaunchContract; main: ProcessInstance } | undefined {
   const service = parseServiceProperties(askPid1(unit.name))
-  if (service.mainPid <= 0 || !isWithin(unit.cgroup, service.controlGroup)) return null
-  let instance: ProcessInstance
+  // A cgroup of the same name elsewhere is somebody else's.
+  if (service.mainPid <= 0 || unit.cgroup !== service.controlGroup) return undefined
+  let main: ProcessInstance
   try {
-    instance = readInstance(service.mainPid)
+    main = readInstance(service.mainPid)
   } catch (error) {
-    if (error instanceof AgentError && error.code === 'PROCESS_GONE') return null
+    if (error instanceof AgentError && error.code === 'PROCESS_GONE') return undefined
     throw error
   }
-  const first = firstSight(firstSeen, instance)
   const program = readProcLink(`/proc/${service.mainPid}/exe`)
   const owner = parseStatus(readProcText(`/proc/${service.mainPid}/status`, 64 * 1024))
-  return {
+  const contract: LaunchContract = {
     source: 'systemd',
     executable: service.executable,
     arguments: [...service.arguments],
@@ -141,11 +122,12 @@ function readContract(
     gid: owner.gids[0],
     noNewPrivs: service.noNewPrivs,
     pid: service.mainPid,
-    startTicks: instance.startTicks,
-    // PID 1 does not tell where the text began: an exec before we first looked shows only as another
-    // program, or in the arguments that the process itself reports.
-    intact: program === service.executable && sameInstance(first, instance),
+    startTicks: main.startTicks,
+    // PID 1 does not tell where the text began: an exec of the same program shows against the first sight
+    // (first-sights.ts), and before that only in the arguments that the process itself reports.
+    intact: program === service.executable,
   }
+  return { contract, main }
 }
 
 function askPid1(name: string): string {

@@ -1,11 +1,9 @@
 // Which unit a process belongs to: a launch by `bagcheck exec`, a unit of systemd, or none.
 import { readCgroupPath } from './cgroup.ts'
-import { contractOf, findExecRecord, isStarting, type ExecRecord } from './exec-record.ts'
-import type { UnitFacts } from './messages.ts'
-import { readSystemdUnit, systemdRuns, type FirstSeen } from './systemd.ts'
-
-const START_WAIT_MS = 2000
-const START_POLL_MS = 10
+import { contractOf } from './exec-record.ts'
+import type { ObservedUnit, UnitFacts } from './messages.ts'
+import { awaitExecRecord } from './starting.ts'
+import { readSystemdUnit, systemdRuns } from './systemd.ts'
 
 /**
  * The unit of process `pid`. `none` for the root cgroup, which the world shares, and for a cgroup that no
@@ -14,33 +12,17 @@ const START_POLL_MS = 10
  */
 export function unitOf(
   pid: number,
-  options: { unitsDir: string; cgroupMount: string | undefined; firstSeen: FirstSeen },
-): UnitFacts {
+  options: { unitsDir: string; cgroupMount: string | undefined },
+): ObservedUnit {
   const cgroup = readCgroupPath(pid)
   const none: UnitFacts = { kind: 'none', name: '', cgroup: cgroup.slice(0, 4096), contract: null }
-  if (cgroup === '/' || options.cgroupMount === undefined) return none
+  if (cgroup === '/' || options.cgroupMount === undefined) return { facts: none, main: null }
   const record = awaitExecRecord(options.unitsDir, options.cgroupMount, cgroup)
-  if (record !== undefined)
-    return {
-      kind: 'bagcheck-exec',
-      name: record.name,
-      cgroup: record.cgroup,
-      contract: contractOf(record),
-    }
-  return (systemdRuns() ? readSystemdUnit(cgroup, options.firstSeen) : undefined) ?? none
-}
-
-/** The record of a unit that runs, or of one that is just starting, which is waited for. */
-function awaitExecRecord(
-  unitsDir: string,
-  cgroupMount: string,
-  cgroup: string,
-): ExecRecord | undefined {
-  for (let waitedMs = 0; ; waitedMs += START_POLL_MS) {
-    // In this order, because the record is there before the mark goes.
-    const starting = isStarting(unitsDir, cgroup)
-    const record = findExecRecord(unitsDir, cgroupMount, cgroup)
-    if (record !== undefined || !starting || waitedMs >= START_WAIT_MS) return record
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, START_POLL_MS)
+  if (record !== undefined) {
+    const { name, cgroup: own } = record
+    const contract = contractOf(record)
+    return { facts: { kind: 'bagcheck-exec', name, cgroup: own, contract }, main: null }
   }
+  const unit = systemdRuns() ? readSystemdUnit(cgroup) : undefined
+  return unit ?? { facts: none, main: null }
 }

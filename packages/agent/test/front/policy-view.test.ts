@@ -11,7 +11,10 @@ const POLICY = {
   roles: {
     orders: {
       unit: { launcher: 'bagcheck-exec', name: 'orders' },
-      audiences: { a: { maxAgeFullSeconds: 900 }, b: { maxAgeFullSeconds: 600 } },
+      audiences: {
+        a: { maxAgeFullSeconds: 900, minStrength: 'full' },
+        b: { maxAgeFullSeconds: 600, minStrength: 'incremental' },
+      },
       roots: [{ root: ROOT, closure: CLOSURE }],
     },
   },
@@ -32,9 +35,9 @@ function view(policy: unknown, changes: Record<string, unknown> = {}, highest = 
 }
 
 describe('the agent’s view of a policy', () => {
-  test('is the closures of each unit, with the shortest age of a full pass', () => {
+  test('is the closures of each unit, with the shortest age of a full pass and who demands one', () => {
     expect(view(POLICY).candidates('orders')).toEqual([
-      { root: ROOT, closureDigest: CLOSURE, maxAgeFullSeconds: 600 },
+      { root: ROOT, closureDigest: CLOSURE, maxAgeFullSeconds: 600, fullFor: new Set(['a']) },
     ])
     expect(view(POLICY).candidates('reports')).toEqual([])
   })

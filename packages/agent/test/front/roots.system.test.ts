@@ -50,7 +50,10 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
   const approve = (...manifests: ClosureManifest[]): void => {
     const version = ((broker.policy as { version: number }).version ?? 0) + 1
     const roots = manifests.map(({ root, digest }) => ({ root, closure: digest }))
-    const audiences = { 'https://a': { maxAgeFullSeconds: 3600 } }
+    const audiences = {
+      'https://a': { maxAgeFullSeconds: 3600, minStrength: 'incremental' },
+      'https://full': { maxAgeFullSeconds: 3600, minStrength: 'full' },
+    }
     broker.policy = {
       version,
       roles: { orders: { unit: { launcher: 'bagcheck-exec', name: 'orders' }, audiences, roots } },
@@ -76,16 +79,19 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
     }
   }
   /** Facts of the roots that fit a unit which runs the script of `root`. */
-  const rootsOf = async (root: StorePath, extra: string[] = []) => {
+  const rootsOf = async (root: StorePath, audience = 'https://a') => {
+    const measurement = await measure(root)
+    return withRoots((roots) => roots.fitting(measurement, audience))
+  }
+  const measure = async (root: StorePath) => {
     const unitsDir = join(directory, 'units')
     const script = `${root}/lib/service.sh`
-    const command = [`${interpreter}/bin/busybox`, 'sh', script, ...extra] as const
+    const command = [`${interpreter}/bin/busybox`, 'sh', script] as const
     await using unit = await startUnit({ name: 'orders', unitsDir, command: [...command] })
     const measurer = new Measurer({
       ...{ unitsDir, storeDir: '/nix/store', sharedMemoryDevice: sharedMemoryDevice() },
     })
-    const measurement = measurer.measure(unit.instance())
-    return withRoots((roots) => roots.fitting(measurement))
+    return measurer.measure(unit.instance())
   }
 
   beforeAll(async () => {
@@ -138,6 +144,57 @@ sleep 1000" > $out/lib/service.sh; echo rates > $out/lib/rates.txt`,
     } finally {
       nowMs = began
     }
+  })
+
+  test('are read again in full for an audience that takes nothing weaker, at most once a minute', async () => {
+    const began = nowMs
+    await rootsOf(current) // the ledger holds a full pass of now
+    const measurement = await measure(current)
+    try {
+      await withRoots(async (roots) => {
+        const ask = async (audience: string) => (await roots.fitting(measurement, audience))[0]
+        expect(await ask('https://a')).toMatchObject({ strength: 'incremental' })
+        const seconds = (): number => Math.floor(nowMs / 1000)
+        nowMs += 1000
+        const first = seconds()
+        expect(await ask('https://full')).toMatchObject({
+          ...{ strength: 'full', lastFullAt: first, checkedAt: first },
+        })
+        // Within the minute the same pass is told, with its own date; others get their incremental look.
+        nowMs += 30_000
+        const both = await Promise.all([ask('https://full'), ask('https://full')])
+        for (const root of both)
+          expect(root).toMatchObject({ strength: 'full', lastFullAt: first, checkedAt: first })
+        expect(await ask('https://a')).toMatchObject({
+          ...{ strength: 'incremental', lastFullAt: first, checkedAt: seconds() },
+        })
+        nowMs += 31_000
+        expect(await ask('https://full')).toMatchObject({
+          ...{ strength: 'full', lastFullAt: seconds() },
+        })
+      })
+    } finally {
+      nowMs = began
+    }
+  })
+
+  test('are not told with an earlier full pass once something moved', async () => {
+    const file = `${current}/lib/rates.txt`
+    const good = readFileSync(file)
+    const write = (content: string | Buffer): void => {
+      chmodSync(file, 0o644)
+      writeFileSync(file, content)
+      chmodSync(file, 0o444)
+    }
+    const measurement = await measure(current)
+    await withRoots(async (roots) => {
+      const ask = async () => (await roots.fitting(measurement, 'https://full'))[0]
+      expect(await ask()).toMatchObject({ strength: 'full', mismatch: null })
+      write('bribes')
+      expect((await ask())?.mismatch).toMatchObject({ path: current, file })
+      write(good)
+      expect((await ask())?.mismatch).toBeNull()
+    })
   })
 
   test('name the file that was altered, and are whole again once it is restored', async () => {

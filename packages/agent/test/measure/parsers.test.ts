@@ -14,12 +14,7 @@ import {
 } from '../../src/measure/mounts.ts'
 import { parseStat } from '../../src/measure/stat.ts'
 import { combineThreads, parseStatus } from '../../src/measure/status.ts'
-import {
-  firstSight,
-  parseServiceProperties,
-  systemdUnitOf,
-  unitObjectPath,
-} from '../../src/measure/systemd.ts'
+import { parseServiceProperties, systemdUnitOf, unitObjectPath } from '../../src/measure/systemd.ts'
 
 const STAT = `4025 (MainThread) S 4018 4015 5814 0 -1 4227340 3486 0 2 0 2 0 0 0 20 0 7 0 444732 1136 94 18446744073709551615 4198400 4199000 140736840190064 0 0 0 0 16781312 17922 0 0 0 17 1 0 0 0 0 0 1 2 3 4 5 6 7 0\n`
 const STATUS = `Name:\tsleep
@@ -374,17 +369,4 @@ test('device numbers are split as the kernel splits them', () => {
   expect(formatDevice(1n)).toBe('0:1')
   expect(formatDevice(0x1031an)).toBe('259:26')
   expect(formatDevice(0x100800n)).toBe('8:256')
-})
-
-test('a service that stays is remembered as first seen, however many come and go', () => {
-  const seen = new Map()
-  const same = { startTicks: 1, device: '8:1', inode: '1', startCode: 1 }
-  const at = (pid: number, startStack = 1) => ({ ...same, pid, startStack })
-  firstSight(seen, at(1))
-  for (let pid = 2; pid < 10_000; pid += 1) {
-    firstSight(seen, at(pid))
-    if (pid % 1000 === 0) firstSight(seen, at(1))
-  }
-  expect(firstSight(seen, at(1, 2))).toEqual(at(1))
-  expect(seen.size).toBe(4096)
 })

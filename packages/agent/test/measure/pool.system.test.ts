@@ -1,11 +1,14 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { DEFAULT_POOL_LIMITS, MeasurerPool } from '../../src/index.ts'
+import { DEFAULT_POOL_LIMITS, FirstSights, MeasurerPool } from '../../src/index.ts'
 import { readInstance } from '../../src/measure/instance.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
 import { inPrivateRoot } from '../fixture/private-root.ts'
 import { until } from '../fixture/unit.ts'
+
+const sights = (): FirstSights =>
+  new FirstSights({ bootId: 'b', text: undefined, save: () => undefined }, () => true)
 
 describe.runIf(inPrivateRoot())('the measuring threads', () => {
   let child: ChildProcess
@@ -21,7 +24,7 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
   afterAll(() => child.kill('SIGKILL'))
 
   test('answer many requests at once, each with its own facts', async () => {
-    await using pool = new MeasurerPool(options)
+    await using pool = new MeasurerPool(options, sights())
     const instance = readInstance(child.pid!)
     const moved = { ...instance, startTicks: instance.startTicks + 1 }
     const answers = await Promise.allSettled(
@@ -35,14 +38,14 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
 
   test('that do not answer in time are given up, and others take their place', async () => {
     // No thread starts within a millisecond.
-    await using pool = new MeasurerPool(options, { ...DEFAULT_POOL_LIMITS, timeoutMs: 1 })
+    await using pool = new MeasurerPool(options, sights(), { ...DEFAULT_POOL_LIMITS, timeoutMs: 1 })
     const instance = readInstance(child.pid!)
     for (let i = 0; i < 4; i += 1)
       await expect(pool.measure(instance)).rejects.toMatchObject({ code: 'MEASUREMENT_TIMEOUT' })
   })
 
   test('are refused to more than can wait', async () => {
-    await using pool = new MeasurerPool(options, {
+    await using pool = new MeasurerPool(options, sights(), {
       ...DEFAULT_POOL_LIMITS,
       threads: 1,
       maxWaiting: 2,
@@ -62,7 +65,7 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
   })
 
   test('end what waits when they are stopped', async () => {
-    const pool = new MeasurerPool(options)
+    const pool = new MeasurerPool(options, sights())
     const running = expect(pool.measure(readInstance(child.pid!))).rejects.toMatchObject({
       code: 'MEASURER_BUSY',
     })

@@ -66,6 +66,23 @@ describe('enrolment', () => {
     )
   })
 
+  test('asked for again is the same although the join token has expired since', async () => {
+    await using other = await createInstallation()
+    await other.ready()
+    const ask = (node: ReturnType<typeof newNode>, joinToken: string) => {
+      const proof = enrolProof(node, joinToken, undefined, other.nowMs)
+      return other.request('POST', '/v1/nodes', { joinToken, proof })
+    }
+    const node = newNode()
+    const joinToken = other.joinToken({ expires: '2026-11-24T08:10:00Z' })
+    const first = await bodyOf(await ask(node, joinToken))
+    other.nowMs += 3_600_000
+    const again = await ask(node, joinToken)
+    expect([again.status, await bodyOf(again)]).toEqual([201, first])
+    // Nobody else gets in by it.
+    await expectRefusal(await ask(newNode(), joinToken), 400, 'JOIN_TOKEN_EXPIRED')
+  })
+
   test('of one key twice at the same instant, one is enrolled, and never a second time', async () => {
     const node = newNode()
     const tokens = [self.joinToken(), self.joinToken()]

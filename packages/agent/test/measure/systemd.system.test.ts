@@ -1,0 +1,196 @@
+// Units of a real systemd, with a real D-Bus between it and the measurer.
+import { realpathSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { startSystemd, systemdAvailable, type TestSystemd } from '@bagcheck/testkit'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Measurement } from '../../src/measure/messages.ts'
+import { inPrivateRoot } from '../fixture/private-root.ts'
+import { until } from '../fixture/unit.ts'
+
+const REPOSITORY = resolve(import.meta.dirname, '../../../..')
+const MEASURE = join(import.meta.dirname, '../fixture/measure-child.ts')
+const ETC = '/etc/systemd/system'
+const NOBODY = 65_534
+const sleep = realpathSync('/bin/sleep')
+const shell = realpathSync('/bin/sh')
+
+const service = (command: string, ...more: string[]): string =>
+  ['[Service]', `ExecStart=${command}`, 'User=nobody', 'NoNewPrivileges=yes', ...more, ''].join(
+    '\n',
+  )
+
+/** Moves itself below its own cgroup, into one that is called as another service. */
+const CLAIM = `own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+mkdir "$own/orders.service"
+echo 0 > "$own/orders.service/cgroup.procs"
+exec sleep 1000
+`
+/** Once told, runs its own program again. */
+const AGAIN = `read told < /run/again
+exec ${shell} ${ETC}/again.sh
+`
+
+describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd', () => {
+  let systemd: TestSystemd
+  beforeAll(async () => {
+    const units = {
+      'orders.service': service(`${sleep} 1000`),
+      'orders@.service': service(`${sleep} %i`),
+      'claim.service': service(`${shell} ${ETC}/claim.sh`, 'Delegate=yes'),
+      'claim.sh': CLAIM,
+      'again.service': service(`${shell} ${ETC}/again.sh`),
+      'again.sh': AGAIN,
+    }
+    systemd = await startSystemd(units, [REPOSITORY, dirname(process.execPath), '/nix'])
+  })
+  afterAll(() => systemd[Symbol.asyncDispose]())
+
+  type Answer = Measurement & { code?: string }
+  const measureAll = (pids: readonly number[], firstSights = '/run/first-sights.json'): Answer[] =>
+    systemd
+      .run(process.execPath, '-C', '@bagcheck/source', MEASURE, firstSights, ...pids.map(String))
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Answer)
+  const measure = (pid: number, firstSights?: string): Answer =>
+    measureAll([pid], firstSights)[0] as Answer
+  const start = (name: string): number => {
+    systemd.run('systemctl', 'restart', name)
+    return systemd.mainPid(name)
+  }
+  /** Starts a process of root's in a cgroup that is made if there is none. */
+  const startIn = (cgroup: string): number => {
+    const directory = `/sys/fs/cgroup${cgroup}`
+    const script = `mkdir -p "$1"; echo 0 > "$1/cgroup.procs"; sleep 1000 > /dev/null 2>&1 & echo $!`
+    return Number(systemd.run('sh', '-c', script, 'sh', directory))
+  }
+
+  test('is what PID 1 says it started, and runs it still', () => {
+    const pid = start('orders.service')
+    const { unit, processes } = measure(pid)
+    expect(unit).toEqual({
+      kind: 'systemd',
+      name: 'orders.service',
+      cgroup: '/system.slice/orders.service',
+      contract: {
+        source: 'systemd',
+        executable: sleep,
+        arguments: ['1000'],
+        uid: NOBODY,
+        gid: expect.any(Number),
+        noNewPrivs: true,
+        pid,
+        startTicks: expect.any(Number),
+        intact: true,
+      },
+    })
+    expect(processes.map((process) => process.pid)).toEqual([pid])
+    expect(processes[0]).toMatchObject({ noNewPrivs: true, argv: [sleep, '1000'] })
+  })
+
+  test('may be a transient one, or an instance whose name has to be escaped', () => {
+    const properties = ['--property=User=nobody', '--property=NoNewPrivileges=yes']
+    systemd.run('systemd-run', '--unit=passing', ...properties, '--', shell, '-c', 'sleep 9; :')
+    const transient = measure(systemd.mainPid('passing.service'))
+    expect(transient.unit).toMatchObject({
+      name: 'passing.service',
+      cgroup: '/system.slice/passing.service',
+      contract: { executable: shell, arguments: ['-c', 'sleep 9; :'], uid: NOBODY, intact: true },
+    })
+    const instance = measure(start('orders@3000.service'))
+    expect(instance.unit).toMatchObject({
+      name: 'orders@3000.service',
+      contract: { arguments: ['3000'], intact: true },
+    })
+  })
+
+  test('is not the one whose name a process gives to a cgroup that was delegated to it', async () => {
+    const pid = start('claim.service')
+    await until(() => systemd.run('cat', `/proc/${pid}/cgroup`).includes('/orders.service'))
+    await until(() => systemd.run('readlink', `/proc/${pid}/exe`).trim() === sleep)
+    const { unit } = measure(pid)
+    expect(unit).toMatchObject({ name: 'claim.service', cgroup: '/system.slice/claim.service' })
+    // It was started as a shell, and is not one any more.
+    expect(unit.contract).toMatchObject({ executable: shell, intact: false })
+  })
+
+  test('is not a cgroup of its name elsewhere, nor one that PID 1 never started', () => {
+    start('orders.service')
+    for (const [cgroup, name] of [
+      ['/elsewhere/orders.service', 'orders.service'],
+      ['/orders.service', 'orders.service'],
+      ['/system.slice/visit.scope', 'visit.scope'],
+    ] as const)
+      expect(measure(startIn(cgroup)).unit).toEqual({
+        kind: 'systemd',
+        name,
+        cgroup,
+        contract: null,
+      })
+  })
+
+  test('is all that is in its cgroup, so that who is put there is measured with it', () => {
+    const main = start('orders.service')
+    const stray = startIn('/system.slice/orders.service')
+    const { unit, processes } = measure(stray)
+    expect(unit.contract?.pid).toBe(main)
+    expect(processes.map(({ pid }) => pid)).toEqual([main, stray].toSorted((a, b) => a - b))
+    // Nobody but root gets there.
+    const intrude = 'echo 0 > /sys/fs/cgroup/system.slice/orders.service/cgroup.procs'
+    const drop = ['--reuid=nobody', '--clear-groups']
+    expect(() => systemd.run('setpriv', ...drop, 'sh', '-c', intrude)).toThrow(/ermission denied/)
+  })
+
+  test('shows a drop-in in its contract once PID 1 has read it, and differs from what runs', () => {
+    const before = start('orders.service')
+    systemd.write(
+      `${ETC}/orders.service.d/override.conf`,
+      `[Service]\nExecStart=\nExecStart=${sleep} 4000\n`,
+    )
+    systemd.run('systemctl', 'daemon-reload')
+    const reloaded = measure(before)
+    expect(reloaded.unit.contract?.arguments).toEqual(['4000'])
+    expect(reloaded.processes[0]?.argv).toEqual([sleep, '1000'])
+    const restarted = measure(start('orders.service'))
+    expect(restarted.unit.contract).toMatchObject({ arguments: ['4000'], intact: true })
+    expect(restarted.processes[0]?.argv).toEqual([sleep, '4000'])
+    systemd.run('rm', '-r', `${ETC}/orders.service.d`)
+    systemd.run('systemctl', 'daemon-reload')
+  })
+
+  test('stays what it is when PID 1 reads its files or its own program anew', () => {
+    const pid = start('orders.service')
+    const before = measure(pid)
+    systemd.run('systemctl', 'daemon-reload')
+    systemd.run('systemctl', 'daemon-reexec')
+    expect(measure(pid).unit).toEqual(before.unit)
+  })
+
+  test('that runs its own program anew is not intact, also to an agent that was restarted', async () => {
+    systemd.run('mkfifo', '--mode=666', '/run/again')
+    const pid = start('again.service')
+    expect(measure(pid).unit.contract).toMatchObject({
+      arguments: [`${ETC}/again.sh`],
+      intact: true,
+    })
+    const stack = (): string => systemd.run('cut', '-d ', '-f28', `/proc/${pid}/stat`)
+    const before = stack()
+    systemd.run('sh', '-c', 'echo now > /run/again')
+    await until(() => stack() !== before)
+    const after = measure(pid)
+    expect(after.unit.contract).toMatchObject({ pid, intact: false })
+    expect(after.processes[0]?.argv).toEqual([shell, `${ETC}/again.sh`])
+    // Why first sights must not be forgotten: nothing else tells the two programs apart.
+    expect(measure(pid, '/run/forgotten.json').unit.contract).toMatchObject({ intact: true })
+  })
+
+  test('that PID 1 cannot be asked about is an error, and not a unit without a contract', () => {
+    const pid = start('orders.service')
+    systemd.run('systemctl', 'stop', 'dbus.socket', 'dbus.service')
+    try {
+      expect(measure(pid)).toMatchObject({ code: 'UNIT_RECORD' })
+    } finally {
+      systemd.run('systemctl', 'start', 'dbus.service')
+    }
+  })
+})
