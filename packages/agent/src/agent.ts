@@ -8,8 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { openLedger, STORE_DIR } from '@bagcheck/nix'
 import type { AgentConfig } from './config.ts'
 import { AgentError, quote } from './error.ts'
-import { createBrokerClient } from './front/broker-client.ts'
+import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
+import { Denials } from './front/denials.ts'
 import { ensureEnrolled } from './front/enrol.ts'
 import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
 import { issueToken } from './front/issue.ts'
@@ -17,6 +18,7 @@ import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
 import { NonceBook } from './front/nonce-book.ts'
 import { isTransient } from './front/problem.ts'
+import { assertTrustRoot } from './front/policy-view.ts'
 import { Roots } from './front/roots.ts'
 import { createFront } from './front/server.ts'
 import { Sessions } from './front/sessions.ts'
@@ -64,7 +66,11 @@ export async function startAgent(
   resources.defer(() => broker.close())
   const { issuer, joinToken } = config
   const node = await untilReached(
-    () => ensureEnrolled({ state, key, broker, issuer, joinToken, now }),
+    async () => {
+      // Before the join token is used up: a broker of another trust root must not have it.
+      await checkTrustRoot(broker, config.trustRootPin, state.readNode() !== undefined)
+      return ensureEnrolled({ state, key, broker, issuer, joinToken, now })
+    },
     { log, signal },
   )
   const ledger = openLedger(state.ledgerFile)
@@ -80,12 +86,14 @@ export async function startAgent(
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
   const roots = new Roots({ state, broker, local, ledger, trustRootPin, intervalMs, now, log })
+  resources.defer(() => roots.close())
+  const denials = new Denials(now)
   let agentFacts: ReturnType<typeof readAgentFacts> | undefined
   const sessions = resources.use(
     new Sessions(
       (request) =>
         issueToken(request, {
-          ...{ node, key, state, broker, roots, installation, issuer, trustRootPin, now },
+          ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
           measure: (instance) => measurer.measure(instance),
           host: readHostFacts,
           agent: () => (agentFacts ??= readAgentFacts()),
@@ -111,6 +119,19 @@ export async function startAgent(
     node: node.node,
     socket: config.socket,
     [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
+}
+
+/** An enrolled node starts without its broker; the trust root is then checked with the policy. */
+async function checkTrustRoot(
+  broker: BrokerClient,
+  pin: string,
+  isEnrolled: boolean,
+): Promise<void> {
+  try {
+    assertTrustRoot(await broker.rootChain(), pin)
+  } catch (error) {
+    if (!isEnrolled || !isTransient(error)) throw error
   }
 }
 

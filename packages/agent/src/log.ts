@@ -14,11 +14,40 @@ export function jsonLog(write: (line: string) => void, now: () => number): Log {
   }
 }
 
-/** What a log line may say of an error: code and message, causes flattened. */
-export function describe(error: unknown): { code: string; error: string } {
+/** What a log line says of an error. */
+export type ErrorFields = {
+  readonly code: string
+  readonly error: string
+  /** Messages of what led to it, nearest first. */
+  readonly cause?: readonly string[]
+  /** Only of an error without a code, which is a mistake of ours. */
+  readonly stack?: string
+}
+
+const MAX_CAUSES = 4
+
+/** What a log line may say of an error: code, message and causes. */
+export function describe(error: unknown): ErrorFields {
   const code = (error as { code?: unknown } | null)?.code
+  const cause = causesOf(error)
   return {
     code: typeof code === 'string' ? code : 'INTERNAL',
-    error: error instanceof Error ? error.message : String(error),
+    error: messageOf(error),
+    ...(cause.length > 0 && { cause }),
+    ...(typeof code !== 'string' && error instanceof Error && { stack: error.stack ?? '' }),
   }
+}
+
+function causesOf(error: unknown): string[] {
+  const causes: string[] = []
+  let cause = error instanceof Error ? error.cause : undefined
+  while (cause !== undefined && causes.length < MAX_CAUSES) {
+    causes.push(messageOf(cause))
+    cause = cause instanceof Error ? cause.cause : undefined
+  }
+  return causes
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }

@@ -1,7 +1,9 @@
+import { execFile } from 'node:child_process'
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { signingKey, signJws } from '../src/front/jws.ts'
 import { startAgent, parseConfig, type RunningAgent } from '../src/index.ts'
@@ -14,17 +16,17 @@ const AUDIENCE = 'https://api.demo.test'
 
 let directory: string
 let broker: FakeBroker
-let agent: RunningAgent
+let agent: RunningAgent | undefined
 const lines: string[] = []
 
-async function start(): Promise<void> {
+async function start(trustRootPin = PIN): Promise<void> {
   const url = await broker.listen()
   writeFileSync(join(directory, 'join.json'), '{"join":"token"}')
   const config = parseConfig(
     JSON.stringify({
       installation: 'demo',
       broker: url,
-      trustRootPin: PIN,
+      trustRootPin,
       stateDir: 'state',
       socket: 'run/agent.sock',
       unitsDir: 'run/units',
@@ -39,8 +41,10 @@ async function start(): Promise<void> {
   })
 }
 
+const socket = (): string => agent?.socket ?? ''
+
 async function proof(overrides: Record<string, unknown> = {}): Promise<string> {
-  const { body } = await call(agent.socket, 'GET', '/v1/nonce')
+  const { body } = await call(socket(), 'GET', '/v1/nonce')
   return signJws(
     { typ: 'dpop+jwt', jwk: workload.jwk },
     {
@@ -62,7 +66,8 @@ beforeEach(() => {
 })
 
 afterEach(async () => {
-  await agent[Symbol.asyncDispose]()
+  await agent?.[Symbol.asyncDispose]()
+  agent = undefined
   await broker.close()
   rmSync(directory, { recursive: true })
 })
@@ -70,7 +75,7 @@ afterEach(async () => {
 describe.runIf(inPrivateRoot())('an agent before a broker', () => {
   test('enrols once, proves its key, and keeps its state to itself', async () => {
     await start()
-    expect(agent.node).toBe('demo-1')
+    expect(agent?.node).toBe('demo-1')
     expect(broker.enrolments).toEqual([
       {
         joinToken: '{"join":"token"}',
@@ -85,13 +90,13 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     expect(statSync(join(directory, 'state')).mode & 0o777).toBe(0o700)
     for (const file of ['node.key', 'node.json', 'ledger.sqlite'])
       expect(statSync(join(directory, 'state', file)).mode & 0o777).toBe(0o600)
-    expect(statSync(agent.socket).mode & 0o777).toBe(0o666)
+    expect(statSync(socket()).mode & 0o777).toBe(0o666)
     expect(statSync(join(directory, 'run')).mode & 0o777).toBe(0o755)
   })
 
   test('states evidence about the caller, bound to the key that the caller proved', async () => {
     await start()
-    const { status, body } = await call(agent.socket, 'POST', '/v1/token', {
+    const { status, body } = await call(socket(), 'POST', '/v1/token', {
       audience: AUDIENCE,
       ttlSeconds: 60,
       dpopProof: await proof(),
@@ -129,11 +134,45 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     })
   })
 
+  test('keeps its join token from a broker of another trust root', async () => {
+    await expect(start('0'.repeat(64))).rejects.toMatchObject({ code: 'TRUST_ROOT_MISMATCH' })
+    expect(broker.enrolments).toEqual([])
+  })
+
+  test('lets denials of one user without a unit through to the log a few at a time', async () => {
+    await start()
+    broker.verdict = 'deny'
+    const ask = `
+      const { request } = require('node:http')
+      const body = JSON.stringify({ audience: process.argv[2] })
+      const one = () => new Promise((resolve) => {
+        const headers = { 'content-type': 'application/json', 'content-length': body.length }
+        const options = { socketPath: process.argv[1], path: '/v1/token', method: 'POST', headers }
+        request(options, (response) => {
+          let text = ''
+          response.on('data', (chunk) => (text += chunk))
+          response.on('end', () => resolve(response.statusCode + ' ' + JSON.parse(text).code))
+        }).end(body)
+      })
+      const all = async () => { for (let n = 0; n < 18; n += 1) console.log(await one()) }
+      all()`
+    const said: string[] = []
+    for (let child = 0; child < 3; child += 1) {
+      const args = ['-e', ask, socket(), AUDIENCE]
+      const { stdout } = await promisify(execFile)(process.execPath, args)
+      said.push(...stdout.trimEnd().split('\n'))
+    }
+    expect(said.filter((answer) => answer === '403 CLOSURE_NOT_APPROVED')).toHaveLength(32)
+    expect(said.filter((answer) => answer === '429 REQUEST_LIMIT')).toHaveLength(54 - 32)
+    expect(broker.evidence).toHaveLength(32)
+    expect(lines.find((line) => line.includes('"no token"'))).toContain('"decision":"d"')
+  })
+
   test('a proof over no nonce, a used nonce or another address is refused', async () => {
     await start()
     const used = await proof()
     const ask = (dpopProof: string) =>
-      call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE, dpopProof })
+      call(socket(), 'POST', '/v1/token', { audience: AUDIENCE, dpopProof })
     expect((await ask(used)).status).toBe(200)
     for (const bad of [
       used,
@@ -150,8 +189,8 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     broker.ttlSeconds = 2
     await start()
     const dpopProof = await proof()
-    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE, dpopProof })
-    await using events = await watch(agent.socket, AUDIENCE)
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE, dpopProof })
+    await using events = await watch(socket(), AUDIENCE)
     expect(await events.next()).toMatchObject({ event: 'token', data: { accessToken: 'token-1' } })
     expect(await events.next()).toMatchObject({
       event: 'token',
@@ -170,8 +209,8 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
   test('a denial drops the token and is told; what follows is an issue', async () => {
     broker.ttlSeconds = 2
     await start()
-    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
-    await using events = await watch(agent.socket, AUDIENCE)
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(socket(), AUDIENCE)
     await events.next()
     broker.verdict = 'deny'
     expect(await events.next()).toEqual({
@@ -185,7 +224,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
         log_index: 9,
       },
     })
-    const refused = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    const refused = await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
     expect([refused.status, refused.body['code']]).toEqual([403, 'CLOSURE_NOT_APPROVED'])
     expect(await events.next()).toMatchObject({ event: 'denied' })
     broker.verdict = 'allow'
@@ -199,8 +238,8 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
   test('a broker that does not know its nonce is asked once more with another, and no token is dropped', async () => {
     broker.ttlSeconds = 2
     await start()
-    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
-    await using events = await watch(agent.socket, AUDIENCE)
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(socket(), AUDIENCE)
     await events.next()
     broker.foreignNonces = 1
     expect(await events.next()).toMatchObject({ event: 'token', data: { renewed: true } })
@@ -217,27 +256,27 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
   test('a denial after an unknown nonce drops the token like any denial', async () => {
     broker.ttlSeconds = 2
     await start()
-    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
-    await using events = await watch(agent.socket, AUDIENCE)
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(socket(), AUDIENCE)
     await events.next()
     broker.foreignNonces = 1
     broker.verdict = 'deny'
     expect(await events.next()).toMatchObject({ event: 'denied' })
     broker.verdict = 'down'
     // Nothing is held: a broker that cannot be asked does not bring it back.
-    const { status } = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    const { status } = await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
     expect(status).toBe(503)
   })
 
   test('a broker that is down is 503 to who holds nothing, and no reason to drop a token', async () => {
     await start()
     broker.verdict = 'down'
-    const none = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    const none = await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
     expect([none.status, none.body['code']]).toEqual([503, 'BROKER_UNREACHABLE'])
     broker.verdict = 'allow'
-    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
     broker.verdict = 'down'
-    const held = await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE })
+    const held = await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
     expect([held.status, held.body['accessToken']]).toEqual([200, 'token-1'])
   })
 
@@ -252,9 +291,9 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
       [{ audience: 'x'.repeat(20_000) }, 'REQUEST_LIMIT'],
     ]
     for (const [body, code] of cases)
-      expect((await call(agent.socket, 'POST', '/v1/token', body)).body['code']).toBe(code)
-    expect((await call(agent.socket, 'GET', '/nowhere')).status).toBe(400)
-    await call(agent.socket, 'POST', '/v1/token', { audience: AUDIENCE, dpopProof: await proof() })
+      expect((await call(socket(), 'POST', '/v1/token', body)).body['code']).toBe(code)
+    expect((await call(socket(), 'GET', '/nowhere')).status).toBe(400)
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE, dpopProof: await proof() })
     const log = lines.join('\n')
     expect(log).not.toMatch(/token-1|PRIVATE KEY|eyJ/)
   })

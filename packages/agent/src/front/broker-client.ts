@@ -16,6 +16,7 @@ import { AgentError, quote } from '../error.ts'
 const TIMEOUT_MS = 10_000
 const SMALL_BYTES = 256 * 1024
 const POLICY_BYTES = 80 * 1024 * 1024
+const ROOT_CHAIN_BYTES = 16 * 1024 * 1024
 const ATTESTATION_BYTES = 320 * 1024 * 1024
 
 /** The broker said no, in its own words. */
@@ -51,6 +52,8 @@ export interface BrokerClient {
   challenge(node: string, purpose: 'issue' | 'renew'): Promise<ChallengeResponse>
   token(audience: string, evidence: string): Promise<TokenResponse>
   policy(): Promise<PolicyResponse>
+  /** DSSE envelopes of the trust root's versions. */
+  rootChain(): Promise<readonly string[]>
   attestation(closureDigest: string): Promise<AttestationTexts>
   close(): void
 }
@@ -157,6 +160,11 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
         log_index: integer(answer['log_index']),
       }
     },
+    async rootChain() {
+      const path = '/v1/policy/root'
+      const { rootChain } = await call({ method: 'GET', path, maxBytes: ROOT_CHAIN_BYTES })
+      return textsOf(rootChain)
+    },
     async policy() {
       const answer = await call({
         method: 'GET',
@@ -165,13 +173,7 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
         timeoutMs: 6 * TIMEOUT_MS,
       })
       const { version, sha256, policy, envelope, rootChain, logIndex } = answer
-      if (
-        typeof sha256 !== 'string' ||
-        typeof policy !== 'string' ||
-        typeof envelope !== 'string' ||
-        !Array.isArray(rootChain) ||
-        !rootChain.every((text) => typeof text === 'string')
-      )
+      if (typeof sha256 !== 'string' || typeof policy !== 'string' || typeof envelope !== 'string')
         throw new AgentError(
           'BROKER_RESPONSE',
           'expected a policy with its envelope and root chain',
@@ -181,7 +183,7 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
         sha256,
         policy,
         envelope,
-        rootChain: rootChain as string[],
+        rootChain: [...textsOf(rootChain)],
         logIndex: integer(logIndex),
       }
     },
@@ -234,6 +236,11 @@ function parseAnswer(status: number, body: string): Record<string, unknown> {
   )
     throw new AgentError('BROKER_RESPONSE', `expected a problem with status ${status}`)
   throw new BrokerProblem(status, answer as Problem)
+}
+
+function textsOf(value: unknown): readonly string[] {
+  if (Array.isArray(value) && value.every((text) => typeof text === 'string')) return value
+  throw unexpected(value)
 }
 
 function integer(value: unknown): number {

@@ -10,6 +10,7 @@ import { AgentError } from '../error.ts'
 import { assertInstance } from '../measure/instance.ts'
 import type { Measurement, ProcessInstance } from '../measure/messages.ts'
 import { BrokerProblem, type BrokerClient } from './broker-client.ts'
+import { denialKey, type Denials } from './denials.ts'
 import { signJws, type SigningKey } from './jws.ts'
 import type { Roots } from './roots.ts'
 import type { AgentState, NodeIdentity } from './state.ts'
@@ -27,6 +28,8 @@ export interface IssuedToken {
 /** What is asked for. */
 export interface IssueRequest {
   readonly instance: ProcessInstance
+  /** Real user id of that process when it connected. */
+  readonly uid: number
   readonly audience: string
   readonly ttlSeconds: number | null
   /** Thumbprint of the workload's key; null for a bearer token. */
@@ -42,6 +45,7 @@ export interface IssueContext {
   readonly state: AgentState
   readonly broker: BrokerClient
   readonly roots: Roots
+  readonly denials: Denials
   readonly measure: (instance: ProcessInstance) => Promise<Measurement>
   readonly installation: string
   readonly issuer: string
@@ -93,6 +97,8 @@ async function issueOnce(
   const challenge = await broker.challenge(node.node, purpose)
   await roots.refreshPolicy(challenge.policyVersion)
   const measurement = await context.measure(request.instance)
+  const asker = denialKey(measurement.unit, request.uid)
+  if (purpose === 'issue') context.denials.check(asker)
   const fitting = await roots.fitting(measurement, request.audience)
   if (now() - measurement.measuredAtMs > MAX_AGE_MS) return undefined
   const { startStack: _ours, ...instance } = request.instance
@@ -124,7 +130,11 @@ async function issueOnce(
   const jws = signJws({ typ: 'bagcheck-evidence+jwt', kid: key.thumbprint }, evidence, key)
   // Reckoned from before the exchange: the token expires at the broker no earlier than we say.
   const askedAt = Math.floor(now() / 1000)
-  const token = await broker.token(request.audience, jws)
+  const token = await broker.token(request.audience, jws).catch((error: unknown) => {
+    if (error instanceof BrokerProblem && error.problem.decision !== undefined)
+      context.denials.count(asker, error.problem.code)
+    throw error
+  })
   assertInstance(request.instance)
   return {
     accessToken: token.access_token,

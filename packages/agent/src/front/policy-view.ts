@@ -27,7 +27,20 @@ export interface PolicyView {
 export const NO_POLICY: PolicyView = { version: 0, candidates: () => [] }
 
 /**
- * @param pin sha256 of version 1 of the trust root
+ * @param pin sha256 of the payload of version 1
+ * @throws {AgentError} TRUST_ROOT_MISMATCH, BROKER_RESPONSE
+ */
+export function assertTrustRoot(rootChain: readonly string[], pin: string): void {
+  const first = payloadDigest(rootChain[0])
+  if (first !== pin)
+    throw new AgentError(
+      'TRUST_ROOT_MISMATCH',
+      `expected a trust root that starts at ${pin}, saw ${first}`,
+    )
+}
+
+/**
+ * @param pin sha256 of the payload of version 1 of the trust root
  * @param highest version seen before
  * @throws {AgentError} BROKER_RESPONSE, TRUST_ROOT_MISMATCH, POLICY_ROLLBACK
  */
@@ -35,12 +48,7 @@ export function readPolicyView(
   response: PolicyResponse,
   { pin, highest }: { pin: string; highest: number },
 ): PolicyView {
-  const first = payloadDigest(response.rootChain[0])
-  if (first !== pin)
-    throw new AgentError(
-      'TRUST_ROOT_MISMATCH',
-      `expected a trust root that starts at ${pin}, saw ${first}`,
-    )
+  assertTrustRoot(response.rootChain, pin)
   if (createHash('sha256').update(response.policy).digest('hex') !== response.sha256)
     throw new AgentError('BROKER_RESPONSE', 'the policy has another digest than its response says')
   const policy = parseObject(response.policy)

@@ -11,6 +11,11 @@ export class RateLimit {
     this.#now = now
   }
 
+  /** True if `key` could do one more now. */
+  has(key: string): boolean {
+    return this.#level(this.#buckets.get(key), this.#now()) >= 1
+  }
+
   /** True if `key` may do one more now. */
   take(key: string): boolean {
     const atMs = this.#now()

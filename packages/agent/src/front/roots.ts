@@ -43,7 +43,8 @@ const DEFAULT_MAX_AGE_FULL_SECONDS = 86_400
  */
 const FULL_INTERVAL_MS = 60_000
 
-interface AttestedClosure {
+/** A closure that the policy names; the broker alone looks at who attested it. */
+interface KnownClosure {
   readonly manifest: ClosureManifest
   readonly paths: ReadonlySet<StorePath>
   /** Undefined if only the local Nix knew the manifest: then mismatches name paths, not files. */
@@ -69,10 +70,11 @@ export class Roots {
   #policy: PolicyView = NO_POLICY
   #refreshing: Promise<void> | undefined
   // By closure digest: texts, the last verification, the last that read everything; those under way.
-  readonly #closures = new Map<string, Promise<AttestedClosure | undefined>>()
+  readonly #closures = new Map<string, Promise<KnownClosure | undefined>>()
   readonly #verified = new Map<string, ClosureVerification>()
   readonly #full = new Map<string, { result: ClosureVerification; endedAtMs: number }>()
   readonly #verifying = new Map<string, Promise<ClosureVerification>>()
+  readonly #closing = new AbortController()
 
   constructor(context: RootsContext) {
     this.#context = context
@@ -101,7 +103,7 @@ export class Roots {
     const candidates = this.#policy
       .candidates(measurement.unit.name)
       .filter(({ root }) => lstatSync(root, { throwIfNoEntry: false }) !== undefined)
-    const closures: { candidate: Candidate; closure: AttestedClosure }[] = []
+    const closures: { candidate: Candidate; closure: KnownClosure }[] = []
     for (const candidate of candidates) {
       const closure = await this.#closure(candidate)
       if (closure !== undefined) closures.push({ candidate, closure })
@@ -132,8 +134,14 @@ export class Roots {
     log('info', 'policy read', { version: policy.version })
   }
 
+  /** Stops what is being read; resolves when the ledger is no longer in use. */
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await Promise.allSettled(this.#verifying.values())
+  }
+
   /** The closure behind a candidate, or undefined: the broker will say what is missing. */
-  #closure(candidate: Candidate): Promise<AttestedClosure | undefined> {
+  #closure(candidate: Candidate): Promise<KnownClosure | undefined> {
     const { closureDigest } = candidate
     const known = this.#closures.get(closureDigest)
     if (known !== undefined) return known
@@ -149,7 +157,7 @@ export class Roots {
     return loading
   }
 
-  async #loadClosure(candidate: Candidate): Promise<AttestedClosure> {
+  async #loadClosure(candidate: Candidate): Promise<KnownClosure> {
     const { state, broker, local, log } = this.#context
     const { closureDigest, root } = candidate
     const cached = state.readAttestation(closureDigest)
@@ -172,11 +180,7 @@ export class Roots {
     }
   }
 
-  async #check(
-    candidate: Candidate,
-    closure: AttestedClosure,
-    audience: string,
-  ): Promise<RootFacts> {
+  async #check(candidate: Candidate, closure: KnownClosure, audience: string): Promise<RootFacts> {
     const verification = await this.#verify(candidate, closure, audience)
     const [mismatch] = verification.mismatches
     return {
@@ -200,7 +204,7 @@ export class Roots {
 
   async #verify(
     candidate: Candidate,
-    closure: AttestedClosure,
+    closure: KnownClosure,
     audience: string,
   ): Promise<ClosureVerification> {
     const { now } = this.#context
@@ -215,7 +219,7 @@ export class Roots {
   }
 
   /** The state of a closure now, by a full pass only where the last one is `maxAgeMs` old. */
-  async #look(closure: AttestedClosure, maxAgeMs: number): Promise<ClosureVerification> {
+  async #look(closure: KnownClosure, maxAgeMs: number): Promise<ClosureVerification> {
     const { now, intervalMs } = this.#context
     const last = this.#verified.get(closure.manifest.digest)
     const fullAgeMs = last === undefined ? 0 : now() - last.lastFullAtMs
@@ -231,7 +235,7 @@ export class Roots {
   }
 
   /** A verification; who asks for the same while it is under way shares it. */
-  #start(closure: AttestedClosure, full: boolean): Promise<ClosureVerification> {
+  #start(closure: KnownClosure, full: boolean): Promise<ClosureVerification> {
     const { digest } = closure.manifest
     const key = full ? `full ${digest}` : digest
     const running = this.#verifying.get(key)
@@ -251,7 +255,7 @@ export class Roots {
     return verifying
   }
 
-  async #renewFull(closure: AttestedClosure): Promise<void> {
+  async #renewFull(closure: KnownClosure): Promise<void> {
     try {
       await this.#start(closure, true) // its result is in the ledger
     } catch (error) {
@@ -262,13 +266,14 @@ export class Roots {
     }
   }
 
-  #run(closure: AttestedClosure, full: boolean): Promise<ClosureVerification> {
+  #run(closure: KnownClosure, full: boolean): Promise<ClosureVerification> {
     const { ledger, now } = this.#context
     return verifyClosure(closure.manifest, {
       ...(closure.files === undefined ? {} : { files: closure.files }),
       ledger,
       full,
       maxMismatches: 1,
+      signal: this.#closing.signal,
       now,
     })
   }
@@ -314,7 +319,7 @@ function storePaths(files: readonly string[]): StorePath[] {
   return [...new Set(paths.filter((path) => path !== undefined))]
 }
 
-function parseTexts(candidate: Candidate, texts: AttestationTexts): AttestedClosure {
+function parseTexts(candidate: Candidate, texts: AttestationTexts): KnownClosure {
   const manifest = parseManifest(Buffer.from(texts.manifest))
   if (manifest.digest !== candidate.closureDigest || manifest.root !== candidate.root)
     throw new AgentError(

@@ -9,6 +9,7 @@ import type { Socket } from 'node:net'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
 import { instanceKey } from '../measure/instance.ts'
+import { BrokerProblem } from './broker-client.ts'
 import type { Callers } from './callers.ts'
 import { verifyProof } from './dpop.ts'
 import type { NonceBook } from './nonce-book.ts'
@@ -83,7 +84,9 @@ async function handle(
   } catch (error) {
     const code = error instanceof AgentError ? error.code : undefined
     const gone = code === 'PROCESS_MOVED' || code === 'PROCESS_GONE' || code === 'PEER_UNKNOWN'
-    log(gone ? 'warn' : 'info', 'request refused', { path: pathOf(request), ...describe(error) })
+    // What the broker refused is in the log already, with the unit's process and its decision.
+    if (!(error instanceof BrokerProblem))
+      log(gone ? 'warn' : 'info', 'request refused', { path: pathOf(request), ...describe(error) })
     // Whoever is there now is not the process that connected: it hears nothing.
     if (gone || response.headersSent) return void socket.destroy()
     try {
@@ -110,8 +113,8 @@ async function route(
   limit: RateLimit,
 ): Promise<unknown> {
   const { callers, nonces, sessions } = context
-  const { instance } = callers.check(request.socket)
-  const owner = instanceKey(instance)
+  const caller = callers.check(request.socket)
+  const owner = instanceKey(caller.instance)
   switch (`${request.method} ${pathOf(request)}`) {
     case 'GET /healthz':
       return context.health()
@@ -128,14 +131,14 @@ async function route(
               nowSeconds: Math.floor(context.now() / 1000),
               consumeNonce: (nonce) => nonces.consume(owner, nonce),
             })
-      const session = sessions.open(instance, asked.audience)
+      const session = sessions.open(caller, asked.audience)
       return tokenBody(await obtain(session, asked.ttlSeconds, key))
     }
     case 'GET /v1/watch': {
       const audience = parseAudience(
         new URL(request.url ?? '', 'http://agent').searchParams.get('audience'),
       )
-      streamEvents(request, response, sessions.open(instance, audience), callers)
+      streamEvents(request, response, sessions.open(caller, audience), callers)
       return undefined
     }
     default:

@@ -1,11 +1,14 @@
 // All sessions, and the processes they belong to. A process that ends, or runs another program, takes its
 // sessions with it: its pidfd says the one, its instance the other.
 import { AgentError } from '../error.ts'
-import type { Log } from '../log.ts'
+import { describe, type Log } from '../log.ts'
 import { assertInstance, instanceKey } from '../measure/instance.ts'
 import type { ProcessInstance } from '../measure/messages.ts'
 import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
+import { BrokerProblem } from './broker-client.ts'
+import type { Caller } from './callers.ts'
 import type { IssuedToken, IssueRequest } from './issue.ts'
+import { refusalOf } from './problem.ts'
 import { Session, type SessionContext } from './session.ts'
 
 const MAX_INSTANCES = 4096
@@ -15,6 +18,7 @@ const EXIT_POLL_MS = 200
 interface Resident {
   readonly instance: ProcessInstance
   readonly pidfd: number
+  readonly uid: number
   readonly sessions: Map<string, Session>
 }
 
@@ -43,17 +47,12 @@ export class Sessions implements Disposable {
     return this.#residents.size
   }
 
-  /** The session of `instance` for `audience`, if it has one. */
-  find(instance: ProcessInstance, audience: string): Session | undefined {
-    return this.#residents.get(instanceKey(instance))?.sessions.get(audience)
-  }
-
   /**
    * The session of `instance` for `audience`, made if there is none.
    * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_MOVED, PROCESS_GONE
    */
-  open(instance: ProcessInstance, audience: string): Session {
-    const resident = this.#resident(instance)
+  open({ instance, peer }: Caller, audience: string): Session {
+    const resident = this.#resident(instance, peer.uid)
     const known = resident.sessions.get(audience)
     if (known !== undefined) return known
     if (resident.sessions.size >= MAX_AUDIENCES)
@@ -62,8 +61,9 @@ export class Sessions implements Disposable {
       ...this.#context,
       issue: async (ask) => {
         try {
-          return await this.#issue({ ...ask, instance, audience })
+          return await this.#issue({ ...ask, instance, uid: peer.uid, audience })
         } catch (error) {
+          this.#tell(resident, audience, error)
           this.#endIfMoved(resident, error)
           throw error
         }
@@ -78,7 +78,7 @@ export class Sessions implements Disposable {
     for (const resident of this.#residents.values()) this.#end(resident)
   }
 
-  #resident(instance: ProcessInstance): Resident {
+  #resident(instance: ProcessInstance, uid: number): Resident {
     const key = instanceKey(instance)
     const known = this.#residents.get(key)
     if (known !== undefined) return known
@@ -90,7 +90,7 @@ export class Sessions implements Disposable {
       closePidfd(pidfd)
       throw error
     }
-    const resident = { instance, pidfd, sessions: new Map<string, Session>() }
+    const resident = { instance, pidfd, uid, sessions: new Map<string, Session>() }
     this.#residents.set(key, resident)
     return resident
   }
@@ -102,6 +102,18 @@ export class Sessions implements Disposable {
     if (idle === undefined)
       throw new AgentError('REQUEST_LIMIT', 'too many processes have sessions')
     this.#end(idle)
+  }
+
+  // One line for every token that was not had, whether somebody asked or a session renewed.
+  #tell({ instance, uid }: Resident, audience: string, error: unknown): void {
+    const { problem } = refusalOf(error)
+    const reason = error instanceof BrokerProblem ? { decision: problem.decision } : describe(error)
+    const about = { pid: instance.pid, uid, audience, ...reason }
+    this.#log('info', 'no token', {
+      ...about,
+      code: problem.code,
+      error: problem.error_description,
+    })
   }
 
   #endIfMoved(resident: Resident, error: unknown): void {

@@ -58,9 +58,17 @@ export class Measurer {
     try {
       return { id: request.id, ok: true, measurement: this.measure(request.instance) }
     } catch (error) {
-      const code = error instanceof AgentError ? error.code : 'PROC_UNREADABLE'
-      const message = error instanceof Error ? error.message : String(error)
-      return { id: request.id, ok: false, code, message }
+      if (error instanceof AgentError) {
+        const { code, message } = error
+        return { id: request.id, ok: false, code, message }
+      }
+      const { errno, message: reason } = error as NodeJS.ErrnoException
+      if (errno !== undefined)
+        return { id: request.id, ok: false, code: 'PROC_UNREADABLE', message: reason }
+      // The stack is for the agent's own log, never for a caller.
+      const stack = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      const message = 'the measurer failed: the log of the agent says how'
+      return { id: request.id, ok: false, code: 'MEASUREMENT_FAILED', message, stack }
     }
   }
 

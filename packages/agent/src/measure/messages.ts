@@ -62,4 +62,6 @@ export type MeasureReply =
       readonly ok: false
       readonly code: AgentErrorCode
       readonly message: string
+      /** Of a mistake of ours, for the log. */
+      readonly stack?: string
     }

@@ -125,7 +125,7 @@ export class MeasurerPool implements AsyncDisposable {
     thread.job = undefined
     thread.worker.unref()
     try {
-      if (!reply.ok) throw new AgentError(reply.code, reply.message)
+      if (!reply.ok) throw new AgentError(reply.code, reply.message, { cause: reply.stack })
       job.resolve(this.#compare(reply.measurement))
     } catch (error) {
       job.reject(error as AgentError) // nothing else is thrown above
