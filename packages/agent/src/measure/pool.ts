@@ -126,19 +126,19 @@ export class MeasurerPool implements AsyncDisposable {
     thread.worker.unref()
     try {
       if (!reply.ok) throw new AgentError(reply.code, reply.message)
-      job.resolve(this.#compare(reply.measurement))
+      job.resolve(this.#settle(reply.measurement))
     } catch (error) {
       job.reject(error as AgentError) // nothing else is thrown above
     }
     this.#next()
   }
 
-  /** The measurement, with the contract of a service broken that runs another program than at first. */
-  #compare(measurement: Measurement): Measurement {
+  /** The measurement, with the contract of a service as it was at first sight. */
+  #settle(measurement: Measurement): Measurement {
     const { main, unit } = measurement
-    if (main === null || unit.contract === null || this.#firstSights.matches(main))
-      return measurement
-    return { ...measurement, unit: { ...unit, contract: { ...unit.contract, intact: false } } }
+    if (main === null || unit.contract === null) return measurement
+    const contract = this.#firstSights.settle(unit.contract, main)
+    return { ...measurement, unit: { ...unit, contract } }
   }
 
   #giveUp(thread: Thread): void {
