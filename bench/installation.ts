@@ -29,7 +29,7 @@ export const INSTALLATION = 'bench'
 export const AUDIENCE = 'https://api.bench.test'
 /** Its tokens need no key, and live a shorter time. */
 export const BEARER_AUDIENCE = 'https://reports.bench.test'
-export const BEARER_TTL_SECONDS: number = effort(60, 5)
+export const BEARER_TTL_SECONDS: number = effort(300, 5)
 /** Every service runs as this user. */
 export const UID = 990
 const NODE_CLASS = 'bench'

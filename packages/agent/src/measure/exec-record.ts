@@ -6,10 +6,12 @@ import {
   closeSync,
   constants,
   fstatSync,
+  lstatSync,
   openSync,
   readdirSync,
   readFileSync,
   statSync,
+  type BigIntStats,
 } from 'node:fs'
 import { join } from 'node:path'
 import { AgentError, quote } from '../error.ts'
@@ -18,6 +20,8 @@ import { formatDevice, readInstance } from './instance.ts'
 import type { LaunchContract } from './messages.ts'
 
 const MAX_RECORD_BYTES = 256 * 1024
+/** Longer than a tick of the clock that stamps files: a later change has another stamp. */
+const SETTLED_MS = 100
 /** Most files of one kind in the directory. */
 export const MAX_RECORDS = 4096
 
@@ -108,6 +112,12 @@ function parseDevice(value: unknown): string {
 }
 
 /**
+ * Records by path, as long as their file is the same and unchanged: every measurement looks at all of them,
+ * twice. As many as there are at once.
+ */
+const parsed = new Map<string, { readonly identity: string; readonly record: ExecRecord }>()
+
+/**
  * The record of the unit that a process in `cgroup` belongs to, or undefined. A record of a cgroup that
  * was removed and made anew is not one.
  * @throws {AgentError} UNIT_RECORD
@@ -123,6 +133,8 @@ export function findExecRecord(
   const names = readdirSync(unitsDir).filter((name) => /^[^.].*\.json$/.test(name))
   if (names.length > MAX_RECORDS)
     throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_RECORDS} unit records`)
+  const paths = new Set(names.map((name) => join(unitsDir, name)))
+  for (const path of parsed.keys()) if (!paths.has(path)) parsed.delete(path)
   const found: ExecRecord[] = []
   for (const name of names) {
     const record = readRecord(join(unitsDir, name))
@@ -171,6 +183,11 @@ function isIntact(record: ExecRecord): boolean {
 }
 
 function readRecord(path: string): ExecRecord | undefined {
+  const last = parsed.get(path)
+  if (last !== undefined) {
+    const now = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+    if (now !== undefined && identityOf(now) === last.identity) return last.record
+  }
   let fd: number
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
@@ -180,14 +197,22 @@ function readRecord(path: string): ExecRecord | undefined {
     throw new AgentError('UNIT_RECORD', `cannot open ${quote(path)}`, { cause })
   }
   try {
-    const stats = fstatSync(fd)
-    assertPrivate(path, stats, 0o600)
+    const stats = fstatSync(fd, { bigint: true })
+    assertPrivate(path, { mode: Number(stats.mode), uid: Number(stats.uid) }, 0o600)
     if (!stats.isFile() || stats.size > MAX_RECORD_BYTES)
       throw new AgentError('UNIT_RECORD', `expected a file of at most ${MAX_RECORD_BYTES} bytes`)
-    return parseExecRecord(readFileSync(fd, 'utf8'))
+    const record = parseExecRecord(readFileSync(fd, 'utf8'))
+    if (Date.now() - Number(stats.ctimeMs) > SETTLED_MS)
+      parsed.set(path, { identity: identityOf(stats), record })
+    return record
   } finally {
     closeSync(fd)
   }
+}
+
+/** Changes with every change of the file, its owner and mode included; a link has another inode. */
+function identityOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
+  return `${dev}/${ino}/${size}/${mtimeNs}/${ctimeNs}`
 }
 
 function assertPrivate(path: string, stats: { mode: number; uid: number }, mode: number): void {

@@ -1,22 +1,38 @@
-// What the main process of each systemd service ran when it was first seen. PID 1 tells what it started,
-// not at which addresses its text and stack began, so that an exec of the same program shows only against
-// an earlier look. A first sight that is forgotten lets such an exec pass as the first sight: they are kept
-// in one place for all measuring threads, and written down before the measurement they belong to is used,
-// so that neither another thread nor a restart of the agent looks for the first time again.
+// What PID 1 said of each systemd service, and what its main process ran, when they were first seen. Both
+// are needed later, because PID 1
+//   - does not tell at which addresses text and stack began: an exec of the same program shows only against
+//     an earlier look;
+//   - tells of a service what its unit files say now: after a daemon-reload that is another command than the
+//     one it ran, and a process that dressed up as it would get a newer bag's identity.
+// So the contract is what PID 1 said at first sight, if it then still vouched for having run just that. A
+// service that was first seen after a reload has no intact contract until it is restarted.
 //
-//   {"schema": "bagcheck.first-sights/v1", "bootId": …, "seen": [{pid, startTicks, device, inode,
-//    startCode, startStack}, …]}        the one asked about longest ago first
+// A first sight that is forgotten lets an exec pass as the first sight: they are kept in one place for all
+// measuring threads, and written down before the measurement they belong to is used, so that neither
+// another thread nor a restart of the agent looks for the first time again.
+//
+//   {"schema": "bagcheck.first-sights/v1", "bootId": …, "seen": [{instance: {pid, startTicks, device, inode,
+//    startCode, startStack}, executable, arguments}, …]}       the one asked about longest ago first
 //
 // Pids and start times mean nothing after a boot; then the file is one of nothing. A file that is not as
 // above is an error and not an empty one.
 import { AgentError, quote } from '../error.ts'
 import { sameInstance } from './instance.ts'
-import type { ProcessInstance } from './messages.ts'
+import type { LaunchContract, MainProcess, ProcessInstance } from './messages.ts'
 
 /** Most services remembered: what can ask from a systemd service, root has started. */
 export const MAX_FIRST_SIGHTS = 4096
 const SCHEMA = 'bagcheck.first-sights/v1'
-const MEMBERS = ['device', 'inode', 'pid', 'startCode', 'startStack', 'startTicks']
+const SIGHT_MEMBERS = ['arguments', 'executable', 'instance']
+const INSTANCE_MEMBERS = ['device', 'inode', 'pid', 'startCode', 'startStack', 'startTicks']
+
+/** A service as it was first seen. */
+export interface FirstSight {
+  readonly instance: ProcessInstance
+  readonly executable: string
+  /** Without `argv[0]`. */
+  readonly arguments: readonly string[]
+}
 
 /** Where first sights outlive the agent. */
 export interface FirstSightsStore {
@@ -32,7 +48,7 @@ export interface FirstSightsStore {
 export class FirstSights {
   readonly #store: FirstSightsStore
   // In the order in which they were asked about.
-  readonly #seen: Map<string, ProcessInstance>
+  #seen: Map<string, FirstSight>
 
   /**
    * @param lives whether a process still runs, whatever it runs: the others are dropped at once
@@ -40,39 +56,52 @@ export class FirstSights {
    */
   constructor(store: FirstSightsStore, lives: (instance: ProcessInstance) => boolean) {
     this.#store = store
-    const seen = parseFirstSights(store.text, store.bootId).filter(lives)
-    this.#seen = new Map(seen.map((instance) => [keyOf(instance), instance]))
+    const seen = parseFirstSights(store.text, store.bootId).filter(({ instance }) =>
+      lives(instance),
+    )
+    this.#seen = new Map(seen.map((sight) => [keyOf(sight.instance), sight]))
   }
 
   /**
-   * True if the process of `instance` ran the same program when it was first seen, which may be now; then
-   * that is on disk. The one that was not asked about for longest is forgotten first: services that come
-   * and go must not make us forget one that stays.
+   * The contract of a service whose main process is `main`: the command of the first sight, which may be
+   * now and is on disk then; intact if the process still runs what it ran at first sight. The service that
+   * was not asked about for longest is forgotten first: those that come and go must not make us forget one
+   * that stays.
    * @throws {AgentError} STATE_INVALID if it cannot be written down
    */
-  matches(instance: ProcessInstance): boolean {
+  settle(contract: LaunchContract, { instance, witnessed }: MainProcess): LaunchContract {
     const key = keyOf(instance)
     const first = this.#seen.get(key)
-    this.#seen.delete(key)
-    this.#seen.set(key, first ?? instance)
-    if (first !== undefined) return sameInstance(first, instance)
-    const oldest = this.#seen.keys().next().value
-    if (this.#seen.size > MAX_FIRST_SIGHTS && oldest !== undefined) this.#seen.delete(oldest)
-    try {
-      this.#store.save(this.#format())
-    } catch (cause) {
-      this.#seen.delete(key)
-      throw new AgentError('STATE_INVALID', 'cannot write down a first sight', { cause })
+    if (first === undefined) {
+      if (!contract.intact || !witnessed) return { ...contract, intact: false }
+      this.#remember(key, {
+        instance,
+        executable: contract.executable,
+        arguments: contract.arguments,
+      })
+      return contract
     }
-    return true
+    this.#seen.delete(key)
+    this.#seen.set(key, first)
+    return {
+      ...contract,
+      executable: first.executable,
+      arguments: [...first.arguments],
+      intact: sameInstance(first.instance, instance),
+    }
   }
 
-  #format(): string {
-    return JSON.stringify({
-      schema: SCHEMA,
-      bootId: this.#store.bootId,
-      seen: [...this.#seen.values()],
-    })
+  #remember(key: string, sight: FirstSight): void {
+    const seen = new Map(this.#seen).set(key, sight)
+    const oldest = seen.keys().next().value
+    if (seen.size > MAX_FIRST_SIGHTS && oldest !== undefined) seen.delete(oldest)
+    const { bootId, save } = this.#store
+    try {
+      save(JSON.stringify({ schema: SCHEMA, bootId, seen: [...seen.values()] }))
+    } catch (cause) {
+      throw new AgentError('STATE_INVALID', 'cannot write down a first sight', { cause })
+    }
+    this.#seen = seen
   }
 }
 
@@ -80,7 +109,7 @@ export class FirstSights {
  * The first sights in `text`, none if they are of another boot.
  * @throws {AgentError} STATE_INVALID
  */
-export function parseFirstSights(text: string | undefined, bootId: string): ProcessInstance[] {
+export function parseFirstSights(text: string | undefined, bootId: string): FirstSight[] {
   if (text === undefined) return []
   let value: unknown
   try {
@@ -93,14 +122,23 @@ export function parseFirstSights(text: string | undefined, bootId: string): Proc
   if (typeof file['bootId'] !== 'string') throw invalid('bootId', file['bootId'])
   const seen = file['seen']
   if (!Array.isArray(seen) || seen.length > MAX_FIRST_SIGHTS) throw invalid('seen', seen)
-  const instances = (seen as unknown[]).map(parseInstance)
-  const keys = new Set(instances.map(keyOf))
-  if (keys.size !== instances.length) throw invalid('seen', 'a process twice')
-  return file['bootId'] === bootId ? instances : []
+  const sights = (seen as unknown[]).map(parseFirstSight)
+  const keys = new Set(sights.map(({ instance }) => keyOf(instance)))
+  if (keys.size !== sights.length) throw invalid('seen', 'a process twice')
+  return file['bootId'] === bootId ? sights : []
+}
+
+function parseFirstSight(value: unknown): FirstSight {
+  const { instance, executable, arguments: args } = members(value, SIGHT_MEMBERS)
+  if (typeof executable !== 'string' || !executable.startsWith('/'))
+    throw invalid('executable', executable)
+  if (!Array.isArray(args) || !args.every((arg) => typeof arg === 'string'))
+    throw invalid('arguments', args)
+  return { instance: parseInstance(instance), executable, arguments: args as string[] }
 }
 
 function parseInstance(value: unknown): ProcessInstance {
-  const fields = members(value, MEMBERS)
+  const fields = members(value, INSTANCE_MEMBERS)
   const count = (key: string): number => {
     const field = fields[key]
     if (Number.isSafeInteger(field) && (field as number) >= 0) return field as number

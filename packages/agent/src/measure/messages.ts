@@ -17,14 +17,21 @@ export type LaunchContract = NonNullable<UnitFacts['contract']>
  */
 export type ProcessInstance = Evidence['instance'] & { readonly startStack: number }
 
+/** The main process of a systemd service, for comparison with its first sight. */
+export interface MainProcess {
+  readonly instance: ProcessInstance
+  /**
+   * True if PID 1 started this very process with the command that it tells; false if it may have read
+   * another command since, or got the process from elsewhere.
+   */
+  readonly witnessed: boolean
+}
+
 /** A unit as its launcher tells of it. */
 export interface ObservedUnit {
   readonly facts: UnitFacts
-  /**
-   * What the main process of a systemd service runs, to be compared with its first sight; null for every
-   * other unit, whose launcher recorded that itself.
-   */
-  readonly main: ProcessInstance | null
+  /** Null where there is no contract, and where the launcher recorded the process itself. */
+  readonly main: MainProcess | null
 }
 
 /** Where the measurer looks. */
@@ -47,8 +54,8 @@ export interface MeasureRequest {
 /** All facts about a unit, taken between two equal snapshots. */
 export interface Measurement {
   readonly unit: UnitFacts
-  /** See {@link ObservedUnit}. The measurer keeps no first sights: {@link MeasurerPool} does. */
-  readonly main: ProcessInstance | null
+  /** See {@link ObservedUnit}. The measurer keeps no first sights: whoever asks it does. */
+  readonly main: MainProcess | null
   readonly processes: readonly ProcessFacts[]
   /** Wall clock when the second snapshot was taken. */
   readonly measuredAtMs: number

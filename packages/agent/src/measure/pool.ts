@@ -26,6 +26,9 @@ export const DEFAULT_POOL_LIMITS: PoolLimits = {
   maxLost: 8,
 }
 
+/** A measurement leaves much garbage and keeps little; by itself V8 would take 48 MB before it looks. */
+const YOUNG_GENERATION_MB = 3
+
 interface Job {
   readonly id: number
   readonly instance: ProcessInstance
@@ -105,6 +108,7 @@ export class MeasurerPool implements AsyncDisposable {
     const worker = new Worker(new URL('./measure-worker.ts', import.meta.url), {
       workerData: this.#options,
       name: 'measurer',
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     })
     const thread: Thread = { worker, job: undefined, timer: undefined }
     this.#threads.add(thread)
@@ -126,19 +130,19 @@ export class MeasurerPool implements AsyncDisposable {
     thread.worker.unref()
     try {
       if (!reply.ok) throw new AgentError(reply.code, reply.message, { cause: reply.stack })
-      job.resolve(this.#compare(reply.measurement))
+      job.resolve(this.#settle(reply.measurement))
     } catch (error) {
       job.reject(error as AgentError) // nothing else is thrown above
     }
     this.#next()
   }
 
-  /** The measurement, with the contract of a service broken that runs another program than at first. */
-  #compare(measurement: Measurement): Measurement {
+  /** The measurement, with the contract of a service as it was at first sight. */
+  #settle(measurement: Measurement): Measurement {
     const { main, unit } = measurement
-    if (main === null || unit.contract === null || this.#firstSights.matches(main))
-      return measurement
-    return { ...measurement, unit: { ...unit, contract: { ...unit.contract, intact: false } } }
+    if (main === null || unit.contract === null) return measurement
+    const contract = this.#firstSights.settle(unit.contract, main)
+    return { ...measurement, unit: { ...unit, contract } }
   }
 
   #giveUp(thread: Thread): void {

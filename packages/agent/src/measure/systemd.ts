@@ -7,7 +7,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
 import { readInstance } from './instance.ts'
-import type { LaunchContract, ObservedUnit, ProcessInstance } from './messages.ts'
+import type { LaunchContract, MainProcess, ObservedUnit, ProcessInstance } from './messages.ts'
 import { readProcLink, readProcText } from './proc-file.ts'
 import { parseStatus } from './status.ts'
 
@@ -34,6 +34,8 @@ export interface SystemdService {
   readonly executable: string
   /** Without `argv[0]`. */
   readonly arguments: readonly string[]
+  /** Process that ran the command last; 0 if PID 1 has read its unit files since, and forgotten it. */
+  readonly commandPid: number
   readonly noNewPrivs: boolean
 }
 
@@ -55,7 +57,8 @@ export function parseServiceProperties(text: string): SystemdService {
   const [controlGroup, mainPid, execStart, noNewPrivs] = lines.map((line) => line?.data)
   const commands = execStart as unknown[]
   const command = Array.isArray(commands) && commands.length === 1 ? commands[0] : undefined
-  const [executable, argv] = Array.isArray(command) ? (command as unknown[]) : []
+  // Path, argv, ignore-failure, four times of start and exit, the pid that ran it, how it ended.
+  const [executable, argv, , , , , , pid] = Array.isArray(command) ? (command as unknown[]) : []
   if (
     lines.length !== 4 ||
     typeof controlGroup !== 'string' ||
@@ -63,7 +66,8 @@ export function parseServiceProperties(text: string): SystemdService {
     typeof noNewPrivs !== 'boolean' ||
     typeof executable !== 'string' ||
     !Array.isArray(argv) ||
-    !argv.every((argument) => typeof argument === 'string')
+    !argv.every((argument) => typeof argument === 'string') ||
+    !Number.isSafeInteger(pid)
   )
     throw new AgentError('UNIT_RECORD', `expected one ExecStart of a service, saw ${quote(text)}`)
   return {
@@ -71,6 +75,7 @@ export function parseServiceProperties(text: string): SystemdService {
     mainPid: mainPid as number,
     executable,
     arguments: (argv as string[]).slice(1),
+    commandPid: pid as number,
     noNewPrivs,
   }
 }
@@ -101,13 +106,13 @@ export function readSystemdUnit(cgroup: string): ObservedUnit | undefined {
 function readService(unit: {
   name: string
   cgroup: string
-}): { contract: LaunchContract; main: ProcessInstance } | undefined {
+}): { contract: LaunchContract; main: MainProcess } | undefined {
   const service = parseServiceProperties(askPid1(unit.name))
   // A cgroup of the same name elsewhere is somebody else's.
   if (service.mainPid <= 0 || unit.cgroup !== service.controlGroup) return undefined
-  let main: ProcessInstance
+  let instance: ProcessInstance
   try {
-    main = readInstance(service.mainPid)
+    instance = readInstance(service.mainPid)
   } catch (error) {
     if (error instanceof AgentError && error.code === 'PROCESS_GONE') return undefined
     throw error
@@ -122,12 +127,13 @@ function readService(unit: {
     gid: owner.gids[0],
     noNewPrivs: service.noNewPrivs,
     pid: service.mainPid,
-    startTicks: main.startTicks,
+    startTicks: instance.startTicks,
     // PID 1 does not tell where the text began: an exec of the same program shows against the first sight
     // (first-sights.ts), and before that only in the arguments that the process itself reports.
     intact: program === service.executable,
   }
-  return { contract, main }
+  // A main process that the service named itself (sd_notify) or forked was not started with the command.
+  return { contract, main: { instance, witnessed: service.commandPid === service.mainPid } }
 }
 
 function askPid1(name: string): string {

@@ -2,31 +2,35 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
 import { FirstSights, MAX_FIRST_SIGHTS, parseFirstSights } from '../../src/measure/first-sights.ts'
-import type { ProcessInstance } from '../../src/measure/messages.ts'
+import type { LaunchContract, ProcessInstance } from '../../src/measure/messages.ts'
 
 const at = (pid: number, startStack = 1): ProcessInstance => ({
   ...{ pid, startTicks: 1, device: '8:1', inode: '1', startCode: 1, startStack },
+})
+/** What PID 1 says, as measured. */
+const contract = (...args: string[]): LaunchContract => ({
+  ...{ source: 'systemd', executable: '/nix/store/x/bin/node', arguments: args, uid: 1, gid: 1 },
+  ...{ noNewPrivs: true, pid: 1, startTicks: 1, intact: true },
 })
 
 /** A disk that outlives the agent. */
 function disk(bootId = 'boot-1') {
   const store = { bootId, text: undefined as string | undefined, writes: 0, full: false }
-  return {
-    store,
-    open: (lives: (instance: ProcessInstance) => boolean = () => true) =>
-      new FirstSights(
-        {
-          bootId: store.bootId,
-          text: store.text,
-          save: (text) => {
-            if (store.full) throw new Error('ENOSPC')
-            store.text = text
-            store.writes += 1
-          },
-        },
-        lives,
-      ),
+  const open = (lives: (instance: ProcessInstance) => boolean = () => true) => {
+    const save = (text: string): void => {
+      if (store.full) throw new Error('ENOSPC')
+      store.text = text
+      store.writes += 1
+    }
+    const sights = new FirstSights({ bootId: store.bootId, text: store.text, save }, lives)
+    return {
+      settle: (instance: ProcessInstance, args = ['a.mjs'], witnessed = true) =>
+        sights.settle(contract(...args), { instance, witnessed }),
+      matches: (instance: ProcessInstance) =>
+        sights.settle(contract('a.mjs'), { instance, witnessed: true }).intact,
+    }
   }
+  return { store, open }
 }
 
 describe('the first sight of a service', () => {
@@ -38,6 +42,37 @@ describe('the first sight of a service', () => {
     expect(sights.matches({ ...at(1), inode: '2' })).toBe(false)
     expect(sights.matches(at(1))).toBe(true)
     expect(sights.matches({ ...at(1, 2), startTicks: 2 })).toBe(true) // another process of that pid
+  })
+
+  test('is the contract for good, whatever PID 1 reads in its unit files later', () => {
+    const { open } = disk()
+    const sights = open()
+    expect(sights.settle(at(1), ['a.mjs'])).toEqual(contract('a.mjs'))
+    expect(sights.settle(at(1), ['b.mjs'], false)).toEqual(contract('a.mjs'))
+    expect(open().settle(at(1), ['b.mjs'], false)).toEqual(contract('a.mjs'))
+    // Restarted, it is another process, of which PID 1 knows what it ran.
+    expect(sights.settle(at(2), ['b.mjs'])).toEqual(contract('b.mjs'))
+  })
+
+  test('after PID 1 read its unit files anew is none, at any later look', () => {
+    const { store, open } = disk()
+    const sights = open()
+    const broken = { ...contract('b.mjs'), intact: false }
+    expect(sights.settle(at(1), ['b.mjs'], false)).toEqual(broken)
+    expect(sights.settle(at(1), ['b.mjs'], false)).toEqual(broken)
+    expect(store.writes).toBe(0)
+  })
+
+  test('of a program that PID 1 did not start is none', () => {
+    const { store, open } = disk()
+    const broken = { ...contract(), intact: false }
+    const sights = new FirstSights(
+      { bootId: 'b', text: undefined, save: () => (store.writes += 1) },
+      () => true,
+    )
+    expect(sights.settle(broken, { instance: at(1), witnessed: true }).intact).toBe(false)
+    expect(store.writes).toBe(0)
+    expect(open().matches(at(1))).toBe(true)
   })
 
   test('is on disk before it is answered, once, and outlives the agent', () => {
@@ -76,12 +111,9 @@ describe('the first sight of a service', () => {
 
   test('of a service that stays is kept, however many come and go', () => {
     const { store, open } = disk()
-    const full = Array.from({ length: MAX_FIRST_SIGHTS }, (_, index) => at(index + 1))
-    store.text = JSON.stringify({
-      schema: 'bagcheck.first-sights/v1',
-      bootId: store.bootId,
-      seen: full,
-    })
+    const full = Array.from({ length: MAX_FIRST_SIGHTS }, (_, index) => sight(index + 1))
+    const { bootId } = store
+    store.text = JSON.stringify({ schema: 'bagcheck.first-sights/v1', bootId, seen: full })
     const sights = open()
     sights.matches(at(1))
     for (let pid = 10_000; pid < 10_010; pid += 1) sights.matches(at(pid))
@@ -92,8 +124,13 @@ describe('the first sight of a service', () => {
   })
 })
 
+const sight = (pid: number, changes: object = {}, startStack = 1) => {
+  const instance = { ...at(pid, startStack), ...changes }
+  return { instance, executable: '/nix/store/x/bin/node', arguments: ['a.mjs', 'ü "'] }
+}
+
 describe('a file of first sights', () => {
-  const seen = [at(1), at(2)]
+  const seen = [sight(1), sight(2)]
   const good = { schema: 'bagcheck.first-sights/v1', bootId: 'b', seen }
   const outcome = (text: string): unknown => {
     try {
@@ -103,24 +140,25 @@ describe('a file of first sights', () => {
       throw error
     }
   }
+  const of = (changes: object): string => JSON.stringify({ ...good, ...changes })
 
   test.each([
     ['no JSON', '{'],
     ['no object', '[]'],
-    ['another schema', JSON.stringify({ ...good, schema: 'bagcheck.first-sights/v2' })],
-    ['a member too many', JSON.stringify({ ...good, more: 1 })],
+    ['another schema', of({ schema: 'bagcheck.first-sights/v2' })],
+    ['a member too many', of({ more: 1 })],
     ['no boot', JSON.stringify({ schema: good.schema, seen })],
-    ['a boot that is no text', JSON.stringify({ ...good, bootId: 1 })],
-    ['no list', JSON.stringify({ ...good, seen: {} })],
-    ['too many', JSON.stringify({ ...good, seen: Array(MAX_FIRST_SIGHTS + 1).fill(at(1)) })],
-    ['a process twice', JSON.stringify({ ...good, seen: [at(1), at(1, 2)] })],
-    [
-      'a process without a stack',
-      JSON.stringify({ ...good, seen: [{ ...at(1), startStack: null }] }),
-    ],
-    ['a pid below none', JSON.stringify({ ...good, seen: [at(-1)] })],
-    ['an inode that is a number', JSON.stringify({ ...good, seen: [{ ...at(1), inode: 1 }] })],
-    ['another boot and a bad list', JSON.stringify({ ...good, bootId: 'c', seen: [1] })],
+    ['a boot that is no text', of({ bootId: 1 })],
+    ['no list', of({ seen: {} })],
+    ['too many', of({ seen: Array(MAX_FIRST_SIGHTS + 1).fill(sight(1)) })],
+    ['a process twice', of({ seen: [sight(1), sight(1, {}, 2)] })],
+    ['a process without a stack', of({ seen: [sight(1, { startStack: null })] })],
+    ['a pid below none', of({ seen: [sight(-1)] })],
+    ['an inode that is a number', of({ seen: [sight(1, { inode: 1 })] })],
+    ['a program that is no path', of({ seen: [{ ...sight(1), executable: 'node' }] })],
+    ['arguments that are no texts', of({ seen: [{ ...sight(1), arguments: [1] }] })],
+    ['no arguments', of({ seen: [{ ...sight(1), arguments: undefined }] })],
+    ['another boot and a bad list', of({ bootId: 'c', seen: [1] })],
   ])('with %s is refused', (_, text) => {
     expect(outcome(text)).toBe('STATE_INVALID')
   })
@@ -138,7 +176,7 @@ describe('a file of first sights', () => {
       fc.property(
         fc.nat(text.length - 1),
         fc.string({ unit: 'binary', maxLength: 4 }),
-        (at, put) => void outcome(text.slice(0, at) + put + text.slice(at + 1)),
+        (from, put) => void outcome(text.slice(0, from) + put + text.slice(from + 1)),
       ),
     )
   })

@@ -310,8 +310,16 @@ describe('systemd', () => {
       mainPid: 812,
       executable: '/nix/store/x/bin/node',
       arguments: ['--jitless', 'a b'],
+      commandPid: 812,
       noNewPrivs: true,
     })
+  })
+
+  test('tells which process ran that command, unless PID 1 read its unit files since', () => {
+    const reloaded = SERVICE.replace('1,2,0,0,812,0,0', '0,0,0,0,0,0,0')
+    expect(parseServiceProperties(reloaded)).toMatchObject({ mainPid: 812, commandPid: 0 })
+    const none = SERVICE.replace('1,2,0,0,812,0,0', '1,2,0,0')
+    expect(outcome(parseServiceProperties, none)).toBe('UNIT_RECORD')
   })
 
   test('a service with several commands, or a cut answer, is refused', () => {

@@ -1,7 +1,17 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { awaitExecRecord } from '../../src/measure/starting.ts'
 
@@ -66,6 +76,30 @@ describe('a unit that is just starting', () => {
     mark('/orders')
     writeFileSync(join(units, 'orders.json'), record, { mode: 0o600 })
     expect(find('/orders', 3_600_000)?.name).toBe('orders')
+  })
+
+  test('has the record that is there now, though the one before it is remembered', async () => {
+    const file = join(units, 'orders.json')
+    writeFileSync(file, record, { mode: 0o600 })
+    await setTimeout(150) // what changed just now is not remembered
+    expect(find('/orders')?.pid).toBe(2)
+    // In place, and as another file of the same size.
+    writeFileSync(file, record.replace('"pid":2', '"pid":7'))
+    expect(find('/orders')?.pid).toBe(7)
+    const other = join(units, 'new')
+    writeFileSync(other, record.replace('"pid":2', '"pid":8'), { mode: 0o600 })
+    renameSync(other, file)
+    await setTimeout(150)
+    expect(find('/orders')?.pid).toBe(8)
+    chmodSync(file, 0o644)
+    const refused = expect.objectContaining({ code: 'UNIT_RECORD' })
+    expect(() => find('/orders')).toThrow(refused)
+    chmodSync(file, 0o600)
+    renameSync(file, other)
+    symlinkSync(other, file)
+    expect(() => find('/orders')).toThrow(refused)
+    rmSync(file)
+    expect(find('/orders')).toBeUndefined()
   })
 
   test('without a mark or a directory is not waited for', () => {

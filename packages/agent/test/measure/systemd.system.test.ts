@@ -25,6 +25,11 @@ mkdir "$own/orders.service"
 echo 0 > "$own/orders.service/cgroup.procs"
 exec sleep 1000
 `
+/** Has a child of its own program, and tells PID 1 that this is the main process. */
+const CHILD = `${shell} ${ETC}/again.sh &
+systemd-notify --ready MAINPID=$!
+wait
+`
 /** Once told, runs its own program again. */
 const AGAIN = `read told < /run/again
 exec ${shell} ${ETC}/again.sh
@@ -38,10 +43,13 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
       'orders@.service': service(`${sleep} %i`),
       'claim.service': service(`${shell} ${ETC}/claim.sh`, 'Delegate=yes'),
       'claim.sh': CLAIM,
+      'child.service': service(`${shell} ${ETC}/child.sh`, 'NotifyAccess=all', 'Type=notify'),
+      'child.sh': CHILD,
       'again.service': service(`${shell} ${ETC}/again.sh`),
       'again.sh': AGAIN,
     }
     systemd = await startSystemd(units, [REPOSITORY, dirname(process.execPath), '/nix'])
+    systemd.run('mkfifo', '--mode=666', '/run/again')
   })
   afterAll(() => systemd[Symbol.asyncDispose]())
 
@@ -141,20 +149,22 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
     expect(() => systemd.run('setpriv', ...drop, 'sh', '-c', intrude)).toThrow(/ermission denied/)
   })
 
-  test('shows a drop-in in its contract once PID 1 has read it, and differs from what runs', () => {
-    const before = start('orders.service')
-    systemd.write(
-      `${ETC}/orders.service.d/override.conf`,
-      `[Service]\nExecStart=\nExecStart=${sleep} 4000\n`,
-    )
+  test('keeps the contract that it was started with when a drop-in says another', () => {
+    const old = start('orders.service')
+    const unseen = start('orders@1000.service')
+    expect(measure(old).unit.contract).toMatchObject({ arguments: ['1000'], intact: true })
+    const other = `[Service]\nExecStart=\nExecStart=${sleep} 4000\n`
+    for (const unit of ['orders.service', 'orders@.service'])
+      systemd.write(`${ETC}/${unit}.d/override.conf`, other)
     systemd.run('systemctl', 'daemon-reload')
-    const reloaded = measure(before)
-    expect(reloaded.unit.contract?.arguments).toEqual(['4000'])
-    expect(reloaded.processes[0]?.argv).toEqual([sleep, '1000'])
+    // PID 1 tells the new command of a process that runs the old one.
+    expect(measure(old).unit.contract).toMatchObject({ arguments: ['1000'], intact: true })
+    // Not seen before, nobody knows what it was started with.
+    expect(measure(unseen).unit.contract).toMatchObject({ arguments: ['4000'], intact: false })
     const restarted = measure(start('orders.service'))
     expect(restarted.unit.contract).toMatchObject({ arguments: ['4000'], intact: true })
     expect(restarted.processes[0]?.argv).toEqual([sleep, '4000'])
-    systemd.run('rm', '-r', `${ETC}/orders.service.d`)
+    systemd.run('rm', '-r', `${ETC}/orders.service.d`, `${ETC}/orders@.service.d`)
     systemd.run('systemctl', 'daemon-reload')
   })
 
@@ -167,7 +177,6 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
   })
 
   test('that runs its own program anew is not intact, also to an agent that was restarted', async () => {
-    systemd.run('mkfifo', '--mode=666', '/run/again')
     const pid = start('again.service')
     expect(measure(pid).unit.contract).toMatchObject({
       arguments: [`${ETC}/again.sh`],
@@ -182,6 +191,13 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
     expect(after.processes[0]?.argv).toEqual([shell, `${ETC}/again.sh`])
     // Why first sights must not be forgotten: nothing else tells the two programs apart.
     expect(measure(pid, '/run/forgotten.json').unit.contract).toMatchObject({ intact: true })
+  })
+
+  test('that names a main process of its own making has no intact contract', () => {
+    const first = start('child.service')
+    const { unit, processes } = measure(first)
+    expect(processes.length).toBeGreaterThan(1)
+    expect(unit.contract).toMatchObject({ pid: first, executable: shell, intact: false })
   })
 
   test('that PID 1 cannot be asked about is an error, and not a unit without a contract', () => {
