@@ -13,6 +13,19 @@ export {
   textPath,
 } from './content-address.ts'
 export type { ContentAddress, ContentReferences, IngestionMethod } from './content-address.ts'
+export { CLOSURE_DIFF_SCHEMA, diffClosures, PACKAGE_CHANGES } from './closure-diff/diff.ts'
+export type {
+  ClosureDiff,
+  DiffPath,
+  DiffSide,
+  Identify,
+  IdentitySource,
+  PackageChange,
+  PackageChangeKind,
+} from './closure-diff/diff.ts'
+export { guessPackageName } from './closure-diff/package-name.ts'
+export type { PackageName } from './closure-diff/package-name.ts'
+export type { PairedPath, PathPair } from './closure-diff/pair.ts'
 export { connectDaemon, NIX_DAEMON_SOCKET } from './daemon.ts'
 export type { DaemonOptions, NixDaemon } from './daemon.ts'
 export { NIX_DATABASE_FILE, openNixDatabase } from './database.ts'
@@ -100,8 +113,8 @@ export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/b
 export type { Bootspec } from './nixos/bootspec.ts'
 export { bootedToplevel, readBootspec, readNixosHost } from './nixos/host.ts'
 export type { Generation, NixosHost } from './nixos/host.ts'
-export { guessPackageName } from './package-name.ts'
-export type { PackageName } from './package-name.ts'
+export { findReferenceHolders } from './reference-scan.ts'
+export type { HoldersOfReference, ReferenceHolder, ReferenceScanOptions } from './reference-scan.ts'
 export {
   derivationName,
   downstreamPlaceholder,
@@ -149,3 +162,5 @@ export type { Mismatch } from './verify/mismatch.ts'
 export type { Snapshot } from './verify/snapshot.ts'
 export { compareVersions, parseDrvName } from './version.ts'
 export type { DrvName } from './version.ts'
+export { referenceChains, shortestChain } from './why.ts'
+export type { ChainLimits, ReferenceChain } from './why.ts'
