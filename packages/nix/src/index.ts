@@ -23,6 +23,7 @@ export type {
   PackageChange,
   PackageChangeKind,
 } from './closure-diff/diff.ts'
+export { identifyByDerivation, packageOfOutput } from './closure-diff/identify.ts'
 export { guessPackageName } from './closure-diff/package-name.ts'
 export type { PackageName } from './closure-diff/package-name.ts'
 export type { PairedPath, PathPair } from './closure-diff/pair.ts'
