@@ -85,6 +85,13 @@ export { buildManifest, MANIFEST_MAX_BYTES, parseManifest } from './manifest.ts'
 export type { ClosureManifest, PathInfo } from './manifest.ts'
 export { auditFlakeLock, FLAKE_LOCK_PROBLEMS } from './flake-lock/audit.ts'
 export type { FlakeLockFinding, FlakeLockProblem } from './flake-lock/audit.ts'
+export { diffFlakeLocks, FLAKE_INPUT_CHANGES, FLAKE_LOCK_DIFF_SCHEMA } from './flake-lock/diff.ts'
+export type {
+  FlakeInputChange,
+  FlakeInputChangeKind,
+  FlakeInputState,
+  FlakeLockDiff,
+} from './flake-lock/diff.ts'
 export { findFlakeInput, flakeInputs, flakeTree } from './flake-lock/inputs.ts'
 export type { FlakeInput, FlakePin, FlakeTree } from './flake-lock/inputs.ts'
 export { FLAKE_LOCK_MAX_BYTES, parseFlakeLock } from './flake-lock/parse.ts'

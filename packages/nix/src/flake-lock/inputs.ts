@@ -110,7 +110,8 @@ function relativeTree(lock: FlakeLock, node: LockedNode): FlakeTree | undefined 
   )
 }
 
-function isLocked(node: FlakeNode): node is LockedNode {
+/** True for any node but the root. */
+export function isLocked(node: FlakeNode): node is LockedNode {
   return 'locked' in node
 }
 
