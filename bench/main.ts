@@ -4,7 +4,16 @@ import { cpus, loadavg, release, totalmem } from 'node:os'
 import { PRIVATE_ROOT_VARIABLE, enterPrivateRoot } from '@bagcheck/cli'
 import { SHORT } from './budget.ts'
 
-const names = ['decision', 'verify', 'measure', 'issuance', 'processes', 'workloads'] as const
+const names = [
+  'decision',
+  'verify',
+  'causes',
+  'closure-diff',
+  'measure',
+  'issuance',
+  'processes',
+  'workloads',
+] as const
 
 const wanted = process.argv.slice(2)
 const unknown = wanted.filter((name) => !names.some((known) => known === name))

@@ -2,8 +2,10 @@
 import { group, type Group } from './command.ts'
 import { attestRoot } from './commands/attest.ts'
 import { attestSubmit } from './commands/attest-submit.ts'
+import { closureDiff } from './commands/closure-diff.ts'
 import { closureManifest } from './commands/closure-manifest.ts'
 import { closureVerify } from './commands/closure-verify.ts'
+import { closureWhy } from './commands/closure-why.ts'
 import { demo } from './commands/demo.ts'
 import { demoApi } from './commands/demo-api.ts'
 import { doctor } from './commands/doctor.ts'
@@ -33,6 +35,8 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
   closure: group('Bags: what a root brings with it.', {
     manifest: closureManifest,
     verify: closureVerify,
+    diff: closureDiff,
+    why: closureWhy,
   }),
   attest: group('Attest closures (CI).', { submit: attestSubmit }, attestRoot),
   policy: group('Trust root and policy: who may get which token for which closure.', {

@@ -13,6 +13,20 @@ export {
   textPath,
 } from './content-address.ts'
 export type { ContentAddress, ContentReferences, IngestionMethod } from './content-address.ts'
+export { CLOSURE_DIFF_SCHEMA, diffClosures, PACKAGE_CHANGES } from './closure-diff/diff.ts'
+export type {
+  ClosureDiff,
+  DiffPath,
+  DiffSide,
+  Identify,
+  IdentitySource,
+  PackageChange,
+  PackageChangeKind,
+} from './closure-diff/diff.ts'
+export { identifyByDerivation, packageOfOutput } from './closure-diff/identify.ts'
+export { guessPackageName } from './closure-diff/package-name.ts'
+export type { PackageName } from './closure-diff/package-name.ts'
+export type { PairedPath, PathPair } from './closure-diff/pair.ts'
 export { connectDaemon, NIX_DAEMON_SOCKET } from './daemon.ts'
 export type { DaemonOptions, NixDaemon } from './daemon.ts'
 export { NIX_DATABASE_FILE, openNixDatabase } from './database.ts'
@@ -71,6 +85,13 @@ export { buildManifest, MANIFEST_MAX_BYTES, parseManifest } from './manifest.ts'
 export type { ClosureManifest, PathInfo } from './manifest.ts'
 export { auditFlakeLock, FLAKE_LOCK_PROBLEMS } from './flake-lock/audit.ts'
 export type { FlakeLockFinding, FlakeLockProblem } from './flake-lock/audit.ts'
+export { diffFlakeLocks, FLAKE_INPUT_CHANGES, FLAKE_LOCK_DIFF_SCHEMA } from './flake-lock/diff.ts'
+export type {
+  FlakeInputChange,
+  FlakeInputChangeKind,
+  FlakeInputState,
+  FlakeLockDiff,
+} from './flake-lock/diff.ts'
 export { findFlakeInput, flakeInputs, flakeTree } from './flake-lock/inputs.ts'
 export type { FlakeInput, FlakePin, FlakeTree } from './flake-lock/inputs.ts'
 export { FLAKE_LOCK_MAX_BYTES, parseFlakeLock } from './flake-lock/parse.ts'
@@ -100,8 +121,8 @@ export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/b
 export type { Bootspec } from './nixos/bootspec.ts'
 export { bootedToplevel, readBootspec, readNixosHost } from './nixos/host.ts'
 export type { Generation, NixosHost } from './nixos/host.ts'
-export { guessPackageName } from './package-name.ts'
-export type { PackageName } from './package-name.ts'
+export { findReferenceHolders } from './reference-scan.ts'
+export type { HoldersOfReference, ReferenceHolder, ReferenceScanOptions } from './reference-scan.ts'
 export {
   derivationName,
   downstreamPlaceholder,
@@ -149,3 +170,5 @@ export type { Mismatch } from './verify/mismatch.ts'
 export type { Snapshot } from './verify/snapshot.ts'
 export { compareVersions, parseDrvName } from './version.ts'
 export type { DrvName } from './version.ts'
+export { referenceChains, shortestChain } from './why.ts'
+export type { ChainLimits, ReferenceChain } from './why.ts'

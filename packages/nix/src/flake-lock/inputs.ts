@@ -70,14 +70,14 @@ export function isRelativePath({ locked }: LockedNode): boolean {
 }
 
 /**
- * The tree of an input. Undefined without `narHash`; for `type: "file"` too, whose path depends on the Nix
- * version that fetched it.
+ * The tree of an input, or for `type: "file"` the file, at the path that Nix 2.26 and 2.34 give it. Undefined
+ * where the lock does not say, that is, without `narHash`.
  *
  * @throws {NixError} FLAKE_LOCK_NODE – a relative path that leads out of its parent's tree.
  */
 export function flakeTree(lock: FlakeLock, node: LockedNode): FlakeTree | undefined {
   if (isRelativePath(node)) return relativeTree(lock, node)
-  if (node.narHash === undefined || node.locked['type'] === 'file') return undefined
+  if (node.narHash === undefined) return undefined
   const { name = 'source' } = node.locked
   const storePath = makeStorePath('source', narHashDigest(node.narHash), String(name))
   return { storePath, directory: '' }
@@ -110,7 +110,8 @@ function relativeTree(lock: FlakeLock, node: LockedNode): FlakeTree | undefined 
   )
 }
 
-function isLocked(node: FlakeNode): node is LockedNode {
+/** True for any node but the root. */
+export function isLocked(node: FlakeNode): node is LockedNode {
   return 'locked' in node
 }
 

@@ -6,9 +6,9 @@
 // the output "interactive" of `bash`, and of `foo-1.0-unstable` the output "unstable". Here a suffix
 // counts as an output only behind a version, and only when nixpkgs uses it as one. What a name cannot tell
 // stays wrong: `dbus-1`, a configuration, reads as version 1 of dbus.
-import { storePathName } from './store-path.ts'
-import type { StorePath } from './store-path.ts'
-import { parseDrvName } from './version.ts'
+import { storePathName } from '../store-path.ts'
+import type { StorePath } from '../store-path.ts'
+import { parseDrvName } from '../version.ts'
 
 /** The package that a store path is an output of. */
 export interface PackageName {

@@ -1,0 +1,107 @@
+// Which paths of a package are the same, altered, replaced, gone or new.
+import type { NarHash } from '../hash.ts'
+import type { PathInfo } from '../manifest.ts'
+import { byteOrder, storePathName } from '../store-path.ts'
+import type { StorePath } from '../store-path.ts'
+
+/** One side of a {@link PathPair}. */
+export interface PairedPath {
+  readonly path: StorePath
+  readonly narHash: NarHash
+  readonly narSize: number
+}
+
+/** Two store paths of the same name, or the same path with two contents. */
+export interface PathPair {
+  /** The name that both have. */
+  readonly name: string
+  readonly before: PairedPath
+  readonly after: PairedPath
+  /** True when both have the same NAR hash. */
+  readonly sameContent: boolean
+  readonly narBytesDelta: number
+  /**
+   * Names of what only one of them refers to, in byte order. Empty when it refers to the same names: then all
+   * that changed may be the hashes in its references, which a rebuild of anything below it brings.
+   */
+  readonly referencesRemoved: readonly string[]
+  readonly referencesAdded: readonly string[]
+}
+
+/** Sorts out the paths of one package. Both sides in byte order, as in a manifest. */
+export function pairPaths(
+  before: readonly PathInfo[],
+  after: readonly PathInfo[],
+): { removed: PathInfo[]; added: PathInfo[]; replaced: PathPair[]; altered: PathPair[] } {
+  const old = new Map(before.map((info) => [info.path, info]))
+  const altered: PathPair[] = []
+  let added: PathInfo[] = []
+  for (const info of after) {
+    const same = old.get(info.path)
+    if (same === undefined) added.push(info)
+    else if (!sameFacts(same, info)) altered.push(makePair(same, info))
+    old.delete(info.path)
+  }
+  // What is left in `old` is gone. Of several paths of one name, those with equal content belong together.
+  let removed = [...old.values()]
+  const replaced: PathPair[] = []
+  for (const keyOf of [nameAndContent, nameOf]) {
+    const waiting = Map.groupBy(added, keyOf)
+    removed = removed.filter((info) => {
+      const partner = waiting.get(keyOf(info))?.shift()
+      if (partner === undefined) return true
+      replaced.push(makePair(info, partner))
+      return false
+    })
+    const left = new Set([...waiting.values()].flat())
+    added = added.filter((info) => left.has(info))
+  }
+  replaced.sort((a, b) => byteOrder(a.before.path, b.before.path))
+  return { removed, added, replaced, altered }
+}
+
+function nameOf({ path }: PathInfo): string {
+  return storePathName(path)
+}
+
+function nameAndContent({ path, narHash }: PathInfo): string {
+  return `${storePathName(path)} ${narHash}`
+}
+
+function sameFacts(a: PathInfo, b: PathInfo): boolean {
+  return (
+    a.narHash === b.narHash &&
+    a.narSize === b.narSize &&
+    a.references.length === b.references.length &&
+    a.references.every((reference, index) => reference === b.references[index])
+  )
+}
+
+function makePair(before: PathInfo, after: PathInfo): PathPair {
+  return {
+    name: storePathName(before.path),
+    before: pick(before),
+    after: pick(after),
+    sameContent: before.narHash === after.narHash,
+    narBytesDelta: after.narSize - before.narSize,
+    referencesRemoved: missingNames(before, after),
+    referencesAdded: missingNames(after, before),
+  }
+}
+
+function pick({ path, narHash, narSize }: PathInfo): PairedPath {
+  return { path, narHash, narSize }
+}
+
+/** Names that `from` refers to, more often than `to` does. */
+function missingNames(from: PathInfo, to: PathInfo): string[] {
+  const there = to.references.map(storePathName)
+  return from.references
+    .map(storePathName)
+    .filter((name) => {
+      const index = there.indexOf(name)
+      if (index >= 0) there.splice(index, 1)
+      return index < 0
+    })
+    .sort(byteOrder)
+}
