@@ -45,6 +45,14 @@ export { DERIVATION_JSON_MAX_BYTES, parseDerivationJson } from './derivation/jso
 export { hashDerivationModulo, hashGraphModulo } from './derivation/modulo.ts'
 export type { HashModulo } from './derivation/modulo.ts'
 export { computeOutputPaths, verifyOutputPaths } from './derivation/output-paths.ts'
+export type { DerivationChange, UsedInput } from './derivation/own-changes.ts'
+export { findRootCauses } from './derivation/root-causes.ts'
+export type {
+  LoneDerivation,
+  PropagatedChange,
+  RootCause,
+  RootCauses,
+} from './derivation/root-causes.ts'
 export { NIX_ERROR_CODES, NixError } from './error.ts'
 export type { NixErrorCode, NixErrorOptions } from './error.ts'
 export { FILE_LIST_MAX_BYTES, filesOfStorePath, makeFileList, parseFileList } from './file-list.ts'
