@@ -4,7 +4,7 @@ import { cpus, loadavg, release, totalmem } from 'node:os'
 import { PRIVATE_ROOT_VARIABLE, enterPrivateRoot } from '@bagcheck/cli'
 import { SHORT } from './budget.ts'
 
-const names = ['decision', 'verify', 'measure', 'issuance', 'processes'] as const
+const names = ['decision', 'causes', 'verify', 'measure', 'issuance', 'processes'] as const
 
 const wanted = process.argv.slice(2)
 const unknown = wanted.filter((name) => !names.some((known) => known === name))

@@ -2,6 +2,7 @@
 import { group, type Group } from './command.ts'
 import { attestRoot } from './commands/attest.ts'
 import { attestSubmit } from './commands/attest-submit.ts'
+import { closureCauses } from './commands/closure-causes.ts'
 import { closureManifest } from './commands/closure-manifest.ts'
 import { closureVerify } from './commands/closure-verify.ts'
 import { demo } from './commands/demo.ts'
@@ -33,6 +34,7 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
   closure: group('Bags: what a root brings with it.', {
     manifest: closureManifest,
     verify: closureVerify,
+    causes: closureCauses,
   }),
   attest: group('Attest closures (CI).', { submit: attestSubmit }, attestRoot),
   policy: group('Trust root and policy: who may get which token for which closure.', {
