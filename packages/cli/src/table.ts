@@ -2,6 +2,7 @@
 import { group, type Group } from './command.ts'
 import { attestRoot } from './commands/attest.ts'
 import { attestSubmit } from './commands/attest-submit.ts'
+import { closureAudit } from './commands/closure-audit.ts'
 import { closureCauses } from './commands/closure-causes.ts'
 import { closureManifest } from './commands/closure-manifest.ts'
 import { closureVerify } from './commands/closure-verify.ts'
@@ -34,6 +35,7 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
   closure: group('Bags: what a root brings with it.', {
     manifest: closureManifest,
     verify: closureVerify,
+    audit: closureAudit,
     causes: closureCauses,
   }),
   attest: group('Attest closures (CI).', { submit: attestSubmit }, attestRoot),

@@ -1,3 +1,7 @@
+export { auditDerivations } from './audit/audit.ts'
+export type { ImpurityAudit } from './audit/audit.ts'
+export { AUDIT_KINDS, AUDIT_SEVERITIES } from './audit/finding.ts'
+export type { AuditFinding, AuditKind, AuditSeverity } from './audit/finding.ts'
 export { buildFileList } from './build-file-list.ts'
 export type { BuildFileListOptions } from './build-file-list.ts'
 export { CACHE_INFO_MAX_BYTES, formatCacheInfo, parseCacheInfo } from './cache-info.ts'
@@ -23,6 +27,8 @@ export {
   formatDerivation,
   parseDerivation,
 } from './derivation/aterm.ts'
+export { readAttributes } from './derivation/attributes.ts'
+export type { Attributes } from './derivation/attributes.ts'
 export {
   decodeByteString,
   derivationKind,
