@@ -3,6 +3,8 @@
 import { decodeByteString, STRUCTURED_ATTRIBUTES } from './derivation.ts'
 import type { Derivation } from './derivation.ts'
 
+const MAX_LIST_CHARACTERS = 1 << 20
+
 /** Attributes by name; see {@link readAttributes}. */
 export interface Attributes {
   /** Whether they are structured: the environment then holds the outputs alone. */
@@ -15,7 +17,7 @@ export interface Attributes {
   /** Text; numbers and booleans as they are written. `undefined` for anything else. */
   string(name: string): string | undefined
   boolean(name: string): boolean
-  /** Strings of a list; a string is split at white space. Other elements are left out. */
+  /** Strings of a list; a string is split at white space, to 1 MiB of it. Other elements are left out. */
   strings(name: string): readonly string[]
 }
 
@@ -42,7 +44,11 @@ export function readAttributes(derivation: Derivation): Attributes {
     boolean: (name) => raw(name) === (structured ? true : '1'),
     strings(name) {
       const value = raw(name)
-      if (typeof value === 'string') return value.split(/\s+/).filter((word) => word !== '')
+      if (typeof value === 'string')
+        return value
+          .slice(0, MAX_LIST_CHARACTERS)
+          .split(/\s+/)
+          .filter((word) => word !== '')
       return Array.isArray(value) ? value.filter((one) => typeof one === 'string') : []
     },
   }

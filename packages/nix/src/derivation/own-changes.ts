@@ -5,12 +5,12 @@
 import { hash } from 'node:crypto'
 import { formatContentAddress } from '../content-address.ts'
 import { derivationName, downstreamPlaceholder } from '../output-path.ts'
-import { byteOrder, storePathName } from '../store-path.ts'
+import { byteOrder, storePathHash, storePathName } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { decodeByteString, outputPath, STRUCTURED_ATTRIBUTES } from './derivation.ts'
 import type { Derivation, DerivationOutput } from './derivation.ts'
 import type { DerivationGraph } from './graph.ts'
-import { at, hashPart } from './pair.ts'
+import { at } from './pair.ts'
 import type { DerivationPair } from './pair.ts'
 
 /** An input derivation with the outputs that are used. */
@@ -62,7 +62,8 @@ interface Mark {
 /** Marks by hash part or placeholder, for one side. */
 type Marks = Map<string, Mark>
 
-const HASHES = /[0-9abcdfghijklmnpqrsvwxyz]{32,}/g
+// Bounded: a pattern keeps a stack whose depth follows the length of what it matches.
+const HASHES = /[0-9abcdfghijklmnpqrsvwxyz]{32,52}/g
 
 /** Compares the pairs of two graphs, in the order of `pairs`. */
 export function findOwnChanges(
@@ -94,11 +95,12 @@ function markPaths(
     const path = paths[side]
     const derivation = at(graph, path)
     const suffixOf = (one: StorePath): string => `-${storePathName(one)}`
-    marks.set(hashPart(path), { pair, mark: `<${tag}:${pair}>`, suffix: suffixOf(path) })
+    marks.set(storePathHash(path), { pair, mark: `<${tag}:${pair}>`, suffix: suffixOf(path) })
     for (const [name, output] of derivation.outputs) {
       const known = outputPath(output)
       const mark = `<${tag}:${pair}^${name}>`
-      if (known !== undefined) marks.set(hashPart(known), { pair, mark, suffix: suffixOf(known) })
+      if (known !== undefined)
+        marks.set(storePathHash(known), { pair, mark, suffix: suffixOf(known) })
       else marks.set(downstreamPlaceholder(path, name).slice(1), { pair, mark, suffix: '' })
     }
   }
@@ -170,7 +172,7 @@ function compareInputs(a: Side, b: Side, mentions: Set<number>): DerivationChang
   const describe = ({ derivation, marks }: Side): Map<string, UsedInput> =>
     new Map(
       Array.from(derivation.inputDerivations, ([path, outputs]) => {
-        const mark = marks.get(hashPart(path))
+        const mark = marks.get(storePathHash(path))
         if (mark !== undefined) mentions.add(mark.pair)
         return [mark?.mark ?? path, { path, outputs }]
       }),
@@ -189,11 +191,13 @@ function compareInputs(a: Side, b: Side, mentions: Set<number>): DerivationChang
 /** Sources of one name are taken for one that changed; their paths are then the same in the rest. */
 function compareSources(a: Side, b: Side, mentions: Set<number>, tag: string) {
   const others = ({ derivation, marks }: Side, seen: ReadonlySet<string>): StorePath[] =>
-    derivation.inputSources.filter((path) => !seen.has(marks.get(hashPart(path))?.mark ?? path))
+    derivation.inputSources.filter(
+      (path) => !seen.has(marks.get(storePathHash(path))?.mark ?? path),
+    )
   const marksOf = ({ derivation, marks }: Side): Set<string> =>
     new Set(
       derivation.inputSources.map((path) => {
-        const mark = marks.get(hashPart(path))
+        const mark = marks.get(storePathHash(path))
         if (mark !== undefined) mentions.add(mark.pair)
         return mark?.mark ?? path
       }),
@@ -210,8 +214,8 @@ function compareSources(a: Side, b: Side, mentions: Set<number>, tag: string) {
     const [other = null] = right
     if (left.length === 1 && right.length === 1 && one !== null && other !== null) {
       const mark = { pair: -1, mark: `<${tag}:source ${key}>`, suffix: `-${key}` }
-      from.set(hashPart(one), mark)
-      to.set(hashPart(other), mark)
+      from.set(storePathHash(one), mark)
+      to.set(storePathHash(other), mark)
       changes.push({ field: 'source', key, from: one, to: other })
       continue
     }

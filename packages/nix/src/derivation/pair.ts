@@ -6,6 +6,8 @@
 // within it is reported, so that a wrong pair makes a report longer, never shorter.
 import { hash } from 'node:crypto'
 import { derivationName } from '../output-path.ts'
+import { guessPackageName } from '../package-name.ts'
+import { storePathHash } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { printDerivation } from './aterm.ts'
 import { outputPath } from './derivation.ts'
@@ -29,11 +31,6 @@ export interface DerivationPairs {
 }
 
 const STORE_PATHS = /\/nix\/store\/([0-9abcdfghijklmnpqrsvwxyz]{32})-/g
-
-/** A derivation's name without its version: what stands before the first "-" that no letter follows. */
-export function packageName(name: string): string {
-  return /^(.*?)-(?![A-Za-z])./s.exec(name)?.[1] ?? name
-}
 
 /** Pairs the derivations in which two graphs differ. Roots are paired by their position. */
 export function pairDerivations(from: DerivationGraph, to: DerivationGraph): DerivationPairs {
@@ -63,7 +60,7 @@ class Pairing {
       if (other !== undefined && this.#isFree(root, other)) this.#add(root, other)
     }
     this.#descend()
-    for (const nameOf of [derivationName, (path: StorePath) => packageName(derivationName(path))]) {
+    for (const nameOf of [derivationName, (path: StorePath) => guessPackageName(path).pname]) {
       const candidates = groupBy(
         [...young.keys()].filter((path) => !old.has(path) && !this.#taken.has(path)),
         nameOf,
@@ -112,8 +109,12 @@ class Pairing {
       )
       this.#match(a, b, old, young, derivationName)
       const isLeft = (path: StorePath): boolean => !this.#toOf.has(path) && !this.#taken.has(path)
-      this.#match(a, b, old.filter(isLeft), young.filter(isLeft), (path) =>
-        packageName(derivationName(path)),
+      this.#match(
+        a,
+        b,
+        old.filter(isLeft),
+        young.filter(isLeft),
+        (path) => guessPackageName(path).pname,
       )
     }
   }
@@ -195,10 +196,10 @@ function placesOf(
 ): Places {
   const inputByHash = new Map<string, StorePath>()
   for (const input of derivation.inputDerivations.keys()) {
-    inputByHash.set(hashPart(input), input)
+    inputByHash.set(storePathHash(input), input)
     for (const output of at(graph, input).outputs.values()) {
       const path = outputPath(output)
-      if (path !== undefined) inputByHash.set(hashPart(path), input)
+      if (path !== undefined) inputByHash.set(storePathHash(path), input)
     }
   }
   const places = new Map<StorePath, string>()
@@ -217,11 +218,6 @@ function placesOf(
   for (const [index, arg] of derivation.args.entries()) look(`${index}`, arg)
   for (const [key, value] of derivation.env) look(`env ${key}`, value)
   return places
-}
-
-/** The 32 characters of a store path that are its hash. */
-export function hashPart(path: StorePath): string {
-  return path.slice(11, 43)
 }
 
 /** The derivation of `graph` at `path`, which is in it. */
