@@ -8,6 +8,17 @@ export { CACHE_INFO_MAX_BYTES, formatCacheInfo, parseCacheInfo } from './cache-i
 export type { CacheInfo } from './cache-info.ts'
 export { readClosure } from './closure.ts'
 export type { ClosureSource } from './closure.ts'
+export { BUILD_VERDICTS, classifyBuilds } from './compare/classify.ts'
+export type {
+  Build,
+  BuildComparison,
+  BuildVerdict,
+  ClassifyOptions,
+  SameOrNot,
+} from './compare/classify.ts'
+export type { ComparedPath, ContentComparison, NarOpener } from './compare/content.ts'
+export { compareIntents, intentDigest } from './compare/intent.ts'
+export type { BuildIntent, IntentComparison, IntentDifference } from './compare/intent.ts'
 export {
   contentAddressedPath,
   formatContentAddress,
@@ -108,6 +119,7 @@ export type { NarDirectory, NarListing, NarRegular, NarSymlink } from './nar/lis
 export { readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
 export { NAR_MAX_DEPTH } from './nar/rules.ts'
+export { hashRewritten, rewriteHashes } from './nar/rewrite.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
 export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/bootspec.ts'

@@ -6,7 +6,7 @@
 // within it is reported, so that a wrong pair makes a report longer, never shorter.
 import { hash } from 'node:crypto'
 import { derivationName } from '../output-path.ts'
-import { guessPackageName } from '../package-name.ts'
+import { parseDrvName } from '../version.ts'
 import { storePathHash } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { printDerivation } from './aterm.ts'
@@ -60,7 +60,10 @@ class Pairing {
       if (other !== undefined && this.#isFree(root, other)) this.#add(root, other)
     }
     this.#descend()
-    for (const nameOf of [derivationName, (path: StorePath) => guessPackageName(path).pname]) {
+    for (const nameOf of [
+      derivationName,
+      (path: StorePath) => parseDrvName(derivationName(path)).name,
+    ]) {
       const candidates = groupBy(
         [...young.keys()].filter((path) => !old.has(path) && !this.#taken.has(path)),
         nameOf,
@@ -114,7 +117,7 @@ class Pairing {
         b,
         old.filter(isLeft),
         young.filter(isLeft),
-        (path) => guessPackageName(path).pname,
+        (path) => parseDrvName(derivationName(path)).name,
       )
     }
   }
