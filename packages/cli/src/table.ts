@@ -4,6 +4,7 @@ import { attestRoot } from './commands/attest.ts'
 import { attestSubmit } from './commands/attest-submit.ts'
 import { closureAudit } from './commands/closure-audit.ts'
 import { closureCauses } from './commands/closure-causes.ts'
+import { closureClassify } from './commands/closure-classify.ts'
 import { closureManifest } from './commands/closure-manifest.ts'
 import { closureVerify } from './commands/closure-verify.ts'
 import { demo } from './commands/demo.ts'
@@ -37,6 +38,7 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
     verify: closureVerify,
     audit: closureAudit,
     causes: closureCauses,
+    classify: closureClassify,
   }),
   attest: group('Attest closures (CI).', { submit: attestSubmit }, attestRoot),
   policy: group('Trust root and policy: who may get which token for which closure.', {

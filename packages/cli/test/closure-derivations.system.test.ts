@@ -1,7 +1,7 @@
 // The commands that read derivations, on what real Nix instantiated and built.
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { ImpurityAudit, RootCauses } from '@bagcheck/nix'
+import type { BuildComparison, ImpurityAudit, RootCauses } from '@bagcheck/nix'
 import { nixAvailable, nixBuild, runNix, shellDerivation } from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { run } from './transcript.ts'
@@ -91,5 +91,92 @@ describe.runIf(nixAvailable())('with real Nix', () => {
     const elsewhere = await run(['closure', 'audit', '--store', directory, drv])
     expect(elsewhere.stderr).toContain('DRV_READ')
     expect((await run(['closure', 'audit', directory])).code).toBe(2)
+  })
+
+  /** The verdict on two builds, and the exit code. */
+  const classify = async (...args: string[]): Promise<[BuildComparison, number]> => {
+    const { code, stdout, stderr } = await run(['closure', 'classify', '--json', ...base, ...args])
+    expect(stderr).toBe('')
+    return [JSON.parse(stdout) as BuildComparison, code]
+  }
+
+  test('classify: a library with other content is a change, with its cause', async () => {
+    const [found, code] = await classify(old, young)
+    expect(found).toMatchObject({
+      verdict: 'change',
+      content: { moved: [], unread: [] },
+      rootCauses: { causes: [{ name: 'library-1.1' }] },
+    })
+    const changed = found.content.changed.map(({ name }) => name)
+    expect(new Set(changed)).toEqual(new Set(['library-1.1', 'tool']))
+    expect(code).toBe(0)
+  })
+
+  test('classify: a library that was built otherwise, with the same result, is a rebuild', async () => {
+    const quick = (flag: string): string => {
+      const library = shellDerivation('library', 'mkdir $out; echo $out > $out/self', {
+        flag: JSON.stringify(flag),
+      })
+      return nixBuild(shellDerivation('tool', 'echo $library > $out', { library }))
+    }
+    const [found, code] = await classify(quick('-O1'), quick('-O2'))
+    expect(found).toMatchObject({
+      verdict: 'rebuild',
+      content: { result: 'moved', changed: [], unread: [] },
+      rootCauses: { causes: [{ changes: [{ field: 'env', key: 'flag' }] }] },
+    })
+    expect(found.content.moved).toHaveLength(2)
+    expect(code).toBe(0)
+    // The same intent must not give two derivations, however little came of it.
+    const lock = join(directory, 'flake.lock')
+    writeFileSync(lock, '{"version":7,"root":"root","nodes":{"root":{}}}')
+    const args = ['--lock', lock, '--revision', 'a'.repeat(40), quick('-O1'), quick('-O2')]
+    const [impure, refused] = await classify(...args)
+    expect(impure).toMatchObject({ verdict: 'impure-evaluation', intent: { result: 'same' } })
+    expect(refused).toBe(1)
+    const [clean] = await classify('--revision', 'b'.repeat(40), ...args)
+    expect(clean).toMatchObject({ verdict: 'rebuild', intent: { result: 'different' } })
+  })
+
+  test('classify: a source that is fetched otherwise cuts the change off', async () => {
+    const from = (url: string): string => {
+      const source = shellDerivation('source', 'printf content > $out', {
+        url: JSON.stringify(url),
+        outputHashMode: '"flat"',
+        outputHashAlgo: '"sha256"',
+        outputHash: 'builtins.hashString "sha256" "content"',
+      })
+      return shellDerivation('tool', 'cp $source $out', { source })
+    }
+    expect(nixBuild(from('a'))).toBe(nixBuild(from('b')))
+    const [drv = '', other = ''] = ['a', 'b'].map((url) =>
+      runNix('nix-instantiate', ['--expr', from(url)]).trim(),
+    )
+    expect(other).not.toBe(drv)
+    expect((await classify(drv, drv))[0]).toMatchObject({
+      verdict: 'identical',
+      derivation: { result: 'same' },
+    })
+    expect((await classify(drv, other))[0]).toMatchObject({
+      verdict: 'cut-off',
+      rootCauses: { causes: [{ name: 'source', changes: [{ field: 'env', key: 'url' }] }] },
+    })
+  })
+
+  test('classify: one path with two contents is refused', async () => {
+    const noisy = shellDerivation('noisy', 'cat /proc/sys/kernel/random/uuid > $out')
+    const path = nixBuild(noisy)
+    const manifest = join(directory, 'noisy.manifest')
+    expect((await run(['closure', 'manifest', ...base, '-o', manifest, path])).code).toBe(0)
+    runNix('nix-store', ['--delete', path])
+    expect(nixBuild(noisy)).toBe(path)
+    const [found, code] = await classify(manifest, path)
+    expect(found).toMatchObject({
+      verdict: 'altered',
+      content: { altered: [{ from: path, to: path }] },
+    })
+    expect(code).toBe(1)
+    const { stdout } = await run(['closure', 'classify', ...base, manifest, path])
+    expect(stdout).toMatch(/^altered: One store path has two contents/)
   })
 })

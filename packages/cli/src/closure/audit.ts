@@ -1,4 +1,5 @@
 // The impurity audit as text: by kind, with the reason once.
+import { printable } from './printable.ts'
 import { AUDIT_KINDS, AUDIT_SEVERITIES, type AuditKind, type ImpurityAudit } from '@bagcheck/nix'
 
 const SHOWN = 10
@@ -12,7 +13,7 @@ export function describeAudit(audit: ImpurityAudit, all: boolean): string[] {
   const byKind = Map.groupBy(findings, ({ kind }) => kind)
   const kinds = [...byKind.keys()].filter((kind) => all || AUDIT_KINDS[kind][0] !== 'info')
   return [
-    `${derivations} derivations, ${fixedOutputs} of them fetched${from}`,
+    `${derivations} derivations, ${fixedOutputs} of them fetched${printable(from)}`,
     AUDIT_SEVERITIES.map((severity) => `${counts[severity]} ${severity}`).join(', ') +
       (all || counts.info === 0 ? '' : ' (--all shows these too)'),
     ...kinds.flatMap((kind) => describeKind(kind, byKind.get(kind) ?? [], all)),
@@ -25,7 +26,7 @@ function describeKind(kind: AuditKind, found: ImpurityAudit['findings'], all: bo
   return [
     '',
     `${severity.toUpperCase()}  ${kind}: ${why}`,
-    ...shown.map(({ name, field, seen }) => `  ${name}  ${field}: ${seen}`),
+    ...shown.map(({ name, field, seen }) => `  ${name}  ${printable(`${field}: ${seen}`)}`),
     ...(shown.length < found.length ? [`  and ${found.length - shown.length} more`] : []),
   ]
 }

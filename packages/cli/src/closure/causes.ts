@@ -1,5 +1,6 @@
 // Root causes as text: per cause one line for each thing that changed, shortened to what differs.
 import type { DerivationChange, RootCauses } from '@bagcheck/nix'
+import { printable } from './printable.ts'
 
 const VALUE_CHARACTERS = 100
 
@@ -15,7 +16,7 @@ export function describeRootCauses(found: RootCauses): string[] {
     ...causes.flatMap(({ name, rebuilt, changes }) => [
       '',
       `${name}  (${count(rebuilt, 'other')} rebuilt)`,
-      ...changes.flatMap(describeChange).map((line) => `  ${line}`),
+      ...changes.flatMap(describeChange).map((line) => `  ${printable(line)}`),
     ]),
     ...describeLone('only in A', removed),
     ...describeLone('only in B', added),

@@ -1,5 +1,4 @@
 // The derivations behind what a command was given.
-import { realpath } from 'node:fs/promises'
 import {
   isDerivationPath,
   loadDerivationGraph,
@@ -7,12 +6,12 @@ import {
   parseDerivation,
   derivationName,
   storeDirectoryReader,
-  storePathOf,
   type DerivationGraph,
   type DerivationReader,
   type StorePath,
 } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
+import { findRoot } from './bag.ts'
 import { openSource, SOURCE_OPTIONS, type SourceValues } from './source.ts'
 
 /** Options of every command that reads derivations. */
@@ -41,23 +40,20 @@ export async function loadDerivations(
   signal: AbortSignal,
 ): Promise<DerivationGraph> {
   const read = storeDirectoryReader(options.store)
-  const path = await resolveStorePath(given)
+  const path = await findRoot(given)
+  if (path === undefined)
+    throw new CliError('USAGE', `${JSON.stringify(given)} is no store path, and no link to one`)
   const root = isDerivationPath(path) ? path : await findDeriver(path, read, options, signal)
   return loadDerivationGraph([root], read, { signal })
 }
 
-/** The store path that was given, or that a link leads to or into. @throws {CliError} USAGE */
-export async function resolveStorePath(given: string): Promise<StorePath> {
-  const direct = storePathOf(given)
-  if (direct === given) return direct
-  const resolved = await realpath(given).catch(() => given) // what is not there is not in the store
-  const path = storePathOf(resolved)
-  if (path !== undefined) return path
-  throw new CliError('USAGE', `${JSON.stringify(given)} is no store path, and no link to one`)
-}
-
-/** Nix records a deriver as a hint, which is at times wrong: it counts only if `path` is its output. */
-async function findDeriver(
+/**
+ * The derivation that built `path`. Nix records it as a hint, which is at times wrong: it counts only if `path` is
+ * an output of it.
+ *
+ * @throws {CliError} NOT_FOUND
+ */
+export async function findDeriver(
   path: StorePath,
   read: DerivationReader,
   options: DerivationValues,

@@ -1,0 +1,32 @@
+// A closure as the commands that compare closures take it: a store path, a link to one, or a manifest.
+import { realpath } from 'node:fs/promises'
+import { MANIFEST_MAX_BYTES, parseManifest, parseStorePath } from '@bagcheck/nix'
+import type { ClosureManifest, StorePath } from '@bagcheck/nix'
+import { readInput } from '../files.ts'
+import { readClosureFrom } from './source.ts'
+
+/**
+ * The closure that `argument` names. A store path, or a link to one such as `/run/current-system` or
+ * `result`, is looked up in the source that the options name; anything else is the file of a manifest.
+ */
+export async function readBag(
+  argument: string,
+  options: Parameters<typeof readClosureFrom>[1],
+  signal: AbortSignal,
+): Promise<ClosureManifest> {
+  const root = await findRoot(argument)
+  return root === undefined
+    ? parseManifest(await readInput(argument, MANIFEST_MAX_BYTES))
+    : readClosureFrom(root, options, signal)
+}
+
+/** The store path that `argument` is or links to. */
+export async function findRoot(argument: string): Promise<StorePath | undefined> {
+  for (const find of [() => argument, () => realpath(argument)])
+    try {
+      return parseStorePath(await find())
+    } catch {
+      // Not this way: not a store path, or nothing is there, which reading the manifest will say.
+    }
+  return undefined
+}
