@@ -3,6 +3,9 @@ import { group, type Group } from './command.ts'
 import { attestRoot } from './commands/attest.ts'
 import { attestSubmit } from './commands/attest-submit.ts'
 import { closureDiff } from './commands/closure-diff.ts'
+import { closureAudit } from './commands/closure-audit.ts'
+import { closureCauses } from './commands/closure-causes.ts'
+import { closureClassify } from './commands/closure-classify.ts'
 import { closureManifest } from './commands/closure-manifest.ts'
 import { closureVerify } from './commands/closure-verify.ts'
 import { closureWhy } from './commands/closure-why.ts'
@@ -37,6 +40,9 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
     verify: closureVerify,
     diff: closureDiff,
     why: closureWhy,
+    audit: closureAudit,
+    causes: closureCauses,
+    classify: closureClassify,
   }),
   attest: group('Attest closures (CI).', { submit: attestSubmit }, attestRoot),
   policy: group('Trust root and policy: who may get which token for which closure.', {

@@ -1,9 +1,24 @@
+export { auditDerivations } from './audit/audit.ts'
+export type { ImpurityAudit } from './audit/audit.ts'
+export { AUDIT_KINDS, AUDIT_SEVERITIES } from './audit/finding.ts'
+export type { AuditFinding, AuditKind, AuditSeverity } from './audit/finding.ts'
 export { buildFileList } from './build-file-list.ts'
 export type { BuildFileListOptions } from './build-file-list.ts'
 export { CACHE_INFO_MAX_BYTES, formatCacheInfo, parseCacheInfo } from './cache-info.ts'
 export type { CacheInfo } from './cache-info.ts'
 export { readClosure } from './closure.ts'
 export type { ClosureSource } from './closure.ts'
+export { BUILD_VERDICTS, classifyBuilds } from './compare/classify.ts'
+export type {
+  Build,
+  BuildComparison,
+  BuildVerdict,
+  ClassifyOptions,
+  SameOrNot,
+} from './compare/classify.ts'
+export type { ComparedPath, ContentComparison, NarOpener } from './compare/content.ts'
+export { compareIntents, intentDigest } from './compare/intent.ts'
+export type { BuildIntent, IntentComparison, IntentDifference } from './compare/intent.ts'
 export {
   contentAddressedPath,
   formatContentAddress,
@@ -37,6 +52,8 @@ export {
   formatDerivation,
   parseDerivation,
 } from './derivation/aterm.ts'
+export { readAttributes } from './derivation/attributes.ts'
+export type { Attributes } from './derivation/attributes.ts'
 export {
   decodeByteString,
   derivationKind,
@@ -59,6 +76,14 @@ export { DERIVATION_JSON_MAX_BYTES, parseDerivationJson } from './derivation/jso
 export { hashDerivationModulo, hashGraphModulo } from './derivation/modulo.ts'
 export type { HashModulo } from './derivation/modulo.ts'
 export { computeOutputPaths, verifyOutputPaths } from './derivation/output-paths.ts'
+export type { DerivationChange, UsedInput } from './derivation/own-changes.ts'
+export { findRootCauses } from './derivation/root-causes.ts'
+export type {
+  LoneDerivation,
+  PropagatedChange,
+  RootCause,
+  RootCauses,
+} from './derivation/root-causes.ts'
 export { NIX_ERROR_CODES, NixError } from './error.ts'
 export type { NixErrorCode, NixErrorOptions } from './error.ts'
 export { FILE_LIST_MAX_BYTES, filesOfStorePath, makeFileList, parseFileList } from './file-list.ts'
@@ -115,6 +140,7 @@ export type { NarDirectory, NarListing, NarRegular, NarSymlink } from './nar/lis
 export { readNar } from './nar/reader.ts'
 export type { NarEvent, NarLimits } from './nar/reader.ts'
 export { NAR_MAX_DEPTH } from './nar/rules.ts'
+export { hashRewritten, rewriteHashes } from './nar/rewrite.ts'
 export { writeNar } from './nar/writer.ts'
 export { decodeNix32, encodeNix32 } from './nix32.ts'
 export { BOOTSPEC_MAX_BYTES, bootspecStorePaths, parseBootspec } from './nixos/bootspec.ts'

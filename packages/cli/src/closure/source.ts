@@ -5,6 +5,7 @@ import {
   parseStorePath,
   readClosure,
   type ClosureManifest,
+  type ClosureSource,
   type StorePath,
 } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
@@ -35,21 +36,35 @@ export function parseRoot(text: string): StorePath {
   }
 }
 
+/** What the options above parse to. */
+export interface SourceValues {
+  readonly source: string
+  readonly 'daemon-socket': string | undefined
+  readonly database: string | undefined
+}
+
+/** Opens the source that the options name. @throws {CliError} USAGE */
+export async function openSource(
+  options: SourceValues,
+  signal: AbortSignal,
+): Promise<ClosureSource> {
+  if (options.source !== 'daemon' && options.source !== 'database')
+    throw new CliError('USAGE', `--source is "daemon" or "database", not "${options.source}"`)
+  return options.source === 'database'
+    ? openNixDatabase(options.database)
+    : connectDaemon({
+        signal,
+        ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
+      })
+}
+
 /** Reads the closure of `root` from the source that the options name. */
 export async function readClosureFrom(
   root: StorePath,
-  options: { source: string; 'daemon-socket': string | undefined; database: string | undefined },
+  options: SourceValues,
   signal: AbortSignal,
 ): Promise<ClosureManifest> {
-  if (options.source !== 'daemon' && options.source !== 'database')
-    throw new CliError('USAGE', `--source is "daemon" or "database", not "${options.source}"`)
-  const source =
-    options.source === 'database'
-      ? openNixDatabase(options.database)
-      : await connectDaemon({
-          signal,
-          ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
-        })
+  const source = await openSource(options, signal)
   try {
     return await readClosure(source, root)
   } finally {

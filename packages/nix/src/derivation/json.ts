@@ -16,6 +16,7 @@ import { NixError, quote } from '../error.ts'
 import { parseHash, parseHashAlgorithm, parseHashDigits } from '../hash.ts'
 import type { HashEncoding } from '../hash.ts'
 import { derivationName, outputPathName } from '../output-path.ts'
+import { parseStrictJson } from '../strict-json.ts'
 import { byteOrder, parseStorePath, parseStorePathBase } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { checkOutputName } from './aterm.ts'
@@ -32,12 +33,10 @@ const METHODS: readonly string[] = ['flat', 'nar', 'git', 'text'] satisfies Inge
 /**
  * Parses derivation JSON, by path.
  *
- * @throws {NixError} DRV_JSON – not JSON, of an unknown version, or a field is not what it must be;
- * DRV_LIMIT – too long; DRV_OUTPUT, STORE_PATH, HASH, CONTENT_ADDRESS – in a field.
+ * @throws {NixError} DRV_JSON – of an unknown version, or a field is not what it must be; JSON_LIMIT,
+ * JSON_SYNTAX, JSON_DUPLICATE_KEY; DRV_OUTPUT, STORE_PATH, HASH, CONTENT_ADDRESS – in a field.
  */
 export function parseDerivationJson(bytes: Uint8Array): Map<StorePath, Derivation> {
-  if (bytes.length > DERIVATION_JSON_MAX_BYTES)
-    throw new NixError('DRV_LIMIT', `expected at most ${DERIVATION_JSON_MAX_BYTES} bytes`)
   const outer = object(parseJson(bytes), 'derivations by path')
   const wrapped = 'derivations' in outer
   if (wrapped) {
@@ -177,16 +176,13 @@ function parsePath(value: unknown): StorePath {
 }
 
 function parseJson(bytes: Uint8Array): unknown {
-  try {
-    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
-    if (!text.includes('"structuredAttrs"')) return JSON.parse(text)
-    // Structured attributes are printed again, so their numbers keep the spelling that Nix gave them.
-    return JSON.parse(text, (_, value: unknown, context?: { source?: string }) =>
-      typeof value === 'number' ? rawJSON(context?.source ?? `${value}`) : value,
-    )
-  } catch (cause) {
-    throw new NixError('DRV_JSON', 'expected JSON', { cause })
-  }
+  const value = parseStrictJson(bytes, DERIVATION_JSON_MAX_BYTES)
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8')
+  if (!text.includes('"structuredAttrs"')) return value
+  // Structured attributes are printed again, so their numbers keep the spelling that Nix gave them.
+  return JSON.parse(text, (_, one: unknown, context?: { source?: string }) =>
+    typeof one === 'number' ? rawJSON(context?.source ?? `${one}`) : one,
+  )
 }
 
 /** `JSON.rawJSON` of ECMAScript 2026, which TypeScript does not declare yet. */
@@ -247,7 +243,7 @@ function number(value: unknown): number {
 
 function byteString(value: unknown): string {
   const text = string(value)
-  if (!text.isWellFormed() || text.includes('\0')) throw wrong('Unicode text without NUL', value)
+  if (text.includes('\0')) throw wrong('text without NUL', value)
   return encodeByteString(text)
 }
 
