@@ -1,7 +1,10 @@
 export { buildFileList } from './build-file-list.ts'
 export type { BuildFileListOptions } from './build-file-list.ts'
-export { CACHE_INFO_MAX_BYTES, formatCacheInfo, parseCacheInfo } from './cache-info.ts'
-export type { CacheInfo } from './cache-info.ts'
+export { CACHE_INFO_MAX_BYTES, formatCacheInfo, parseCacheInfo } from './cache/info.ts'
+export type { CacheInfo } from './cache/info.ts'
+export { openBinaryCache } from './cache/source.ts'
+export type { BinaryCache, BinaryCacheOptions } from './cache/source.ts'
+export type { HttpOptions } from './cache/http.ts'
 export { readClosure } from './closure.ts'
 export type { ClosureSource } from './closure.ts'
 export {
