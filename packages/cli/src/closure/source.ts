@@ -1,21 +1,35 @@
-// Where facts about a closure come from.
+// Where facts about closures come from, and who must vouch for them.
+import { stat } from 'node:fs/promises'
 import {
   connectDaemon,
+  openBinaryCache,
   openNixDatabase,
+  parseCachePublicKey,
+  parseManifest,
+  parsePathInfoJson,
+  parseRegistrations,
   parseStorePath,
+  PATH_INFO_MAX_BYTES,
   readClosure,
+  recordedSource,
+  verifyPathInfo,
+  type CacheTrust,
   type ClosureManifest,
+  type ClosureSource,
   type StorePath,
 } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
+import { readInput } from '../files.ts'
 
 /** Options of every command that reads a closure. */
 export const SOURCE_OPTIONS = {
   source: {
     type: 'string',
-    value: 'daemon|database',
+    value: 'WHERE',
     default: 'daemon',
-    help: 'ask the Nix daemon, or read the Nix database',
+    help:
+      '"daemon", "database", a binary cache (https://…, file://… or its directory), or a file: a ' +
+      'manifest, the output of "nix path-info --json" or of "nix-store --dump-db"',
   },
   'daemon-socket': {
     type: 'string',
@@ -24,7 +38,27 @@ export const SOURCE_OPTIONS = {
     help: "the Nix daemon's socket instead of its usual one",
   },
   database: { type: 'string', value: 'FILE', help: 'the Nix database instead of its usual one' },
+  'trusted-key': {
+    type: 'string',
+    value: 'NAME:KEY',
+    multiple: true,
+    help: 'key of a binary cache that must have signed each path; needed to read a cache',
+  },
+  threshold: {
+    type: 'string',
+    value: 'N',
+    help: 'how many of the trusted keys must have signed each path (default: 1)',
+  },
 } as const
+
+/** What the options above parse to. */
+export interface SourceValues {
+  readonly source: string
+  readonly 'daemon-socket': string | undefined
+  readonly database: string | undefined
+  readonly 'trusted-key': readonly string[]
+  readonly threshold: string | undefined
+}
 
 /** A root that was given as an argument. @throws {CliError} USAGE */
 export function parseRoot(text: string): StorePath {
@@ -35,24 +69,77 @@ export function parseRoot(text: string): StorePath {
   }
 }
 
-/** Reads the closure of `root` from the source that the options name. */
+/** Opens the source that the options name. @throws {CliError} USAGE */
+export async function openSource(
+  options: SourceValues,
+  signal: AbortSignal,
+): Promise<ClosureSource> {
+  const { source } = options
+  if (source === 'daemon')
+    return connectDaemon({
+      signal,
+      ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
+    })
+  if (source === 'database') return openNixDatabase(options.database)
+  if (/^[a-z0-9+.-]+:\/\//i.test(source) || (await isDirectory(source))) {
+    const trust = parseTrust(options)
+    if (trust === undefined)
+      throw new CliError('USAGE', '--source with a binary cache needs --trusted-key NAME:KEY')
+    return openBinaryCache(source, { trust, signal })
+  }
+  return readFacts(await readInput(source, PATH_INFO_MAX_BYTES))
+}
+
+/**
+ * Reads the closure of `root` from the source that the options name. With trusted keys, they must vouch
+ * for every path, whatever the source.
+ *
+ * @throws {CliError} USAGE
+ */
 export async function readClosureFrom(
   root: StorePath,
-  options: { source: string; 'daemon-socket': string | undefined; database: string | undefined },
+  options: SourceValues,
   signal: AbortSignal,
 ): Promise<ClosureManifest> {
-  if (options.source !== 'daemon' && options.source !== 'database')
-    throw new CliError('USAGE', `--source is "daemon" or "database", not "${options.source}"`)
-  const source =
-    options.source === 'database'
-      ? openNixDatabase(options.database)
-      : await connectDaemon({
-          signal,
-          ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
-        })
+  const trust = parseTrust(options)
+  const source = await openSource(options, signal)
   try {
-    return await readClosure(source, root)
+    const manifest = await readClosure(source, root)
+    if (trust !== undefined) for (const entry of manifest.entries) verifyPathInfo(entry, trust)
+    return manifest
   } finally {
     await source.close()
+  }
+}
+
+/** Facts in a file, which is told by how it starts. */
+function readFacts(bytes: Uint8Array): ClosureSource {
+  const [line = ''] = Buffer.from(bytes.subarray(0, 4096)).toString('latin1').split('\n')
+  if (/^\s*[[{]/.test(line)) return recordedSource('path-info', parsePathInfoJson(bytes))
+  if (line.includes(' ')) return recordedSource('manifest', parseManifest(bytes).entries)
+  return recordedSource('registration', parseRegistrations(bytes))
+}
+
+function parseTrust({
+  'trusted-key': texts,
+  threshold = '1',
+}: SourceValues): CacheTrust | undefined {
+  if (texts.length === 0 && threshold === '1') return undefined
+  try {
+    const keys = texts.map(parseCachePublicKey)
+    const distinct = new Set(keys.map(({ bytes }) => Buffer.from(bytes).toString('hex'))).size
+    if (!/^[1-9][0-9]{0,3}$/.test(threshold) || Number(threshold) > distinct)
+      throw new Error(`--threshold lies between 1 and the ${distinct} keys that differ`)
+    return { keys, threshold: Number(threshold) }
+  } catch (error) {
+    throw new CliError('USAGE', `--trusted-key: ${(error as Error).message}`)
+  }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory()
+  } catch {
+    return false // Reading it as a file says what is wrong.
   }
 }
