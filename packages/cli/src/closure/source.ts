@@ -47,7 +47,8 @@ export const SOURCE_OPTIONS = {
   threshold: {
     type: 'string',
     value: 'N',
-    help: 'how many of the trusted keys must have signed each path (default: 1)',
+    default: '1',
+    help: 'how many of the trusted keys must have signed each path',
   },
 } as const
 
@@ -57,7 +58,7 @@ export interface SourceValues {
   readonly 'daemon-socket': string | undefined
   readonly database: string | undefined
   readonly 'trusted-key': readonly string[]
-  readonly threshold: string | undefined
+  readonly threshold: string
 }
 
 /** A root that was given as an argument. @throws {CliError} USAGE */
@@ -81,13 +82,12 @@ export async function openSource(
       ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
     })
   if (source === 'database') return openNixDatabase(options.database)
-  if (/^[a-z0-9+.-]+:\/\//i.test(source) || (await isDirectory(source))) {
-    const trust = parseTrust(options)
-    if (trust === undefined)
-      throw new CliError('USAGE', '--source with a binary cache needs --trusted-key NAME:KEY')
-    return openBinaryCache(source, { trust, signal })
-  }
-  return readFacts(await readInput(source, PATH_INFO_MAX_BYTES))
+  const kind = await findKind(source)
+  if (kind === 'file') return readFacts(await readInput(source, PATH_INFO_MAX_BYTES))
+  const trust = parseTrust(options)
+  if (trust === undefined)
+    throw new CliError('USAGE', '--source with a binary cache needs --trusted-key NAME:KEY')
+  return openBinaryCache(source, { trust, signal })
 }
 
 /**
@@ -120,10 +120,7 @@ function readFacts(bytes: Uint8Array): ClosureSource {
   return recordedSource('registration', parseRegistrations(bytes))
 }
 
-function parseTrust({
-  'trusted-key': texts,
-  threshold = '1',
-}: SourceValues): CacheTrust | undefined {
+function parseTrust({ 'trusted-key': texts, threshold }: SourceValues): CacheTrust | undefined {
   if (texts.length === 0 && threshold === '1') return undefined
   try {
     const keys = texts.map(parseCachePublicKey)
@@ -136,10 +133,12 @@ function parseTrust({
   }
 }
 
-async function isDirectory(path: string): Promise<boolean> {
+async function findKind(source: string): Promise<'cache' | 'file'> {
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(source)) return 'cache'
   try {
-    return (await stat(path)).isDirectory()
-  } catch {
-    return false // Reading it as a file says what is wrong.
+    return (await stat(source)).isDirectory() ? 'cache' : 'file'
+  } catch (cause) {
+    const message = `--source is "daemon", "database", a URL, a directory or a file, not "${source}"`
+    throw new CliError('USAGE', message, { cause })
   }
 }
