@@ -114,7 +114,7 @@ async function capture(
 /** Refusals of the packages below; anything else that they throw means that we could not find out. */
 const REFUSING = new Set(['NixError', 'LogError', 'AttestError', 'PolicyError', 'ApiError'])
 const COULD_NOT_RUN =
-  /^(DAEMON_|DATABASE_|LEDGER_|STORE_(READ|MISSING|CHANGED)|RESPONSE_|BROKER_(UNREACHABLE|TIMEOUT))/
+  /^(CACHE_(UNREACHABLE|RESPONSE|TIMEOUT)|DAEMON_|DATABASE_|LEDGER_|STORE_(READ|MISSING|CHANGED)|RESPONSE_|BROKER_(UNREACHABLE|TIMEOUT))/
 
 function exitCodeOf(error: unknown): ExitCode {
   if (error instanceof CliError) return error.exit

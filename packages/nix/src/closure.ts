@@ -20,7 +20,7 @@ export interface ClosureSource {
 }
 
 const MAX_PATHS = 200_000
-const IN_FLIGHT = 64
+const IN_FLIGHT = 64 // a source may bound itself further
 
 /**
  * The closure of `root` as `source` knows it.
@@ -33,23 +33,30 @@ export async function readClosure(
   root: StorePath,
 ): Promise<ClosureManifest> {
   if (source.readClosure !== undefined) return buildManifest(root, source.readClosure(root))
-  const queue = [root]
-  const known = new Set(queue)
   const infos: PathInfo[] = []
-  // Breadth first, a batch in flight at a time; the queue grows while it is walked.
-  for (let start = 0; start < queue.length;) {
-    const batch = queue.slice(start, start + IN_FLIGHT)
-    start += batch.length
-    for (const info of await Promise.all(batch.map((path) => queryValid(source, path)))) {
-      infos.push(info)
-      for (const reference of info.references) {
-        if (known.has(reference)) continue
-        known.add(reference)
-        queue.push(reference)
-      }
-      if (known.size > MAX_PATHS)
-        throw new NixError('MANIFEST_LIMIT', `expected at most ${MAX_PATHS} paths`)
+  const known = new Set([root])
+  const waiting = [root]
+  const asked = new Set<Promise<void>>()
+  const visit = async (path: StorePath): Promise<void> => {
+    const info = await queryValid(source, path)
+    infos.push(info)
+    for (const reference of info.references) {
+      if (known.has(reference)) continue
+      known.add(reference)
+      waiting.push(reference)
     }
+    if (known.size > MAX_PATHS)
+      throw new NixError('MANIFEST_LIMIT', `expected at most ${MAX_PATHS} paths`)
+  }
+  // As many questions as may be are always under way: one slow answer holds up nothing but what it names.
+  while (waiting.length > 0 || asked.size > 0) {
+    while (waiting.length > 0 && asked.size < IN_FLIGHT) {
+      const question: Promise<void> = visit(waiting.pop() as StorePath).finally(() =>
+        asked.delete(question),
+      )
+      asked.add(question)
+    }
+    await Promise.race(asked)
   }
   return buildManifest(root, infos)
 }

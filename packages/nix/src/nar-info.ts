@@ -17,6 +17,7 @@
 // closure and run another, so a key twice, CR, other control bytes and a last line without LF are
 // refused. What other producers are known to do differently is taken and named in `quirks`.
 // https://github.com/NixOS/nix/blob/master/src/libstore/nar-info.cc
+import { formatContentAddress, parseContentAddress } from './content-address.ts'
 import { NixError, quote } from './error.ts'
 import { narHashDigest, parseNarHash, parseSha256 } from './hash.ts'
 import type { NarHash, Sha256 } from './hash.ts'
@@ -96,8 +97,6 @@ const KEYS = [
 const LINE = /^([A-Za-z][A-Za-z0-9-]{0,63}): (.*)$/
 const URL_PATH = /^(?!\/)[!-~]{1,1024}$/
 const COMPRESSION = /^[a-z0-9-]{1,16}$/
-const CONTENT_ADDRESS =
-  /^(?:text:sha256|fixed:(?:r:|git:)?(?:md5|sha1|sha256|sha512|blake3)):[0-9a-z]+$/
 
 /**
  * Parses a narinfo.
@@ -173,7 +172,7 @@ function readValues(values: ReadonlyMap<string, string>, signatures: readonly st
   const fileHash = optional('FileHash', parseNarHash)
   const fileSize = optional('FileSize', parseSize)
   const deriver = optional('Deriver', parseDeriver)
-  const ca = optional('CA', (text) => match(text, CONTENT_ADDRESS, 'a content address'))
+  const ca = optional('CA', (text) => formatContentAddress(parseContentAddress(text)))
   return {
     path: read('StorePath', required('StorePath'), parseStorePath),
     url: read('URL', required('URL'), parseUrl),

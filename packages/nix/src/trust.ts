@@ -1,10 +1,11 @@
 // Who vouches for the facts about a path that came from somewhere else.
+import { contentAddressedPath, parseContentAddress } from './content-address.ts'
 import { NixError, quote } from './error.ts'
-import { narHashDigest, parseNarHash } from './hash.ts'
+import { narHashFromDigest } from './hash.ts'
 import type { PathInfo } from './manifest.ts'
 import { findSigners } from './signature.ts'
 import type { CachePublicKey } from './signature.ts'
-import { makeStorePath, storePathName } from './store-path.ts'
+import { storePathName } from './store-path.ts'
 
 /** Whose word is taken: `threshold` distinct keys out of `keys`. */
 export interface CacheTrust {
@@ -52,12 +53,15 @@ export function checkTrust({ keys, threshold = 1 }: CacheTrust): number {
  * kinds hash the content in a form that the NAR hash does not determine.)
  */
 export function namesItsContent({ path, narHash, references, ca }: PathInfo): boolean {
-  if (ca === undefined || !ca.startsWith('fixed:r:sha256:') || references.includes(path))
-    return false
+  if (ca === undefined || references.includes(path)) return false
   try {
-    if (parseNarHash(ca.slice('fixed:r:'.length)) !== narHash) return false
-    const type = ['source', ...references].join(':')
-    return makeStorePath(type, narHashDigest(narHash), storePathName(path)) === path
+    const address = parseContentAddress(ca)
+    return (
+      address.method === 'nar' &&
+      address.hash.algorithm === 'sha256' &&
+      narHashFromDigest(address.hash.digest) === narHash &&
+      contentAddressedPath(storePathName(path), address, { references }) === path
+    )
   } catch {
     return false // Not a content address that Nix writes: it vouches for nothing.
   }

@@ -10,6 +10,13 @@ export {
 } from './nix.ts'
 export type { TestNixDaemon } from './nix.ts'
 export {
+  nixReleaseCommand,
+  nixReleases,
+  runNixRelease,
+  startNixReleaseDaemon,
+} from './nix-releases.ts'
+export type { NixRelease } from './nix-releases.ts'
+export {
   findPostgres,
   postgresAvailable,
   startPostgres,

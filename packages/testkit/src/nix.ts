@@ -8,7 +8,8 @@ import { setTimeout } from 'node:timers/promises'
 import { parseStorePath } from '@bagcheck/nix'
 import type { StorePath } from '@bagcheck/nix'
 
-const SETTINGS = [
+/** Settings with which builds work in a private root. */
+export const NIX_TEST_SETTINGS: readonly string[] = [
   'build-users-group =',
   'sandbox = true',
   'sandbox-fallback = false',
@@ -39,7 +40,13 @@ function findObstacle(): string | undefined {
 
 /** The environment in which Nix programs work here; `extra` is added. */
 export function nixEnvironment(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
-  return { ...process.env, NIX_CONFIG: SETTINGS.join('\n'), NIX_PATH: '', NIX_REMOTE: '', ...extra }
+  return {
+    ...process.env,
+    NIX_CONFIG: NIX_TEST_SETTINGS.join('\n'),
+    NIX_PATH: '',
+    NIX_REMOTE: '',
+    ...extra,
+  }
 }
 
 /** Runs a Nix program and returns its standard output; throws with its standard error. */

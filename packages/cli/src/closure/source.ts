@@ -1,22 +1,35 @@
-// Where facts about a closure come from.
+// Where facts about closures come from, and who must vouch for them.
+import { stat } from 'node:fs/promises'
 import {
   connectDaemon,
+  openBinaryCache,
   openNixDatabase,
+  parseCachePublicKey,
+  parseManifest,
+  parsePathInfoJson,
+  parseRegistrations,
   parseStorePath,
+  PATH_INFO_MAX_BYTES,
   readClosure,
+  recordedSource,
+  verifyPathInfo,
+  type CacheTrust,
   type ClosureManifest,
   type ClosureSource,
   type StorePath,
 } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
+import { readInput } from '../files.ts'
 
 /** Options of every command that reads a closure. */
 export const SOURCE_OPTIONS = {
   source: {
     type: 'string',
-    value: 'daemon|database',
+    value: 'WHERE',
     default: 'daemon',
-    help: 'ask the Nix daemon, or read the Nix database',
+    help:
+      '"daemon", "database", a binary cache (https://…, file://… or its directory), or a file: a ' +
+      'manifest, the output of "nix path-info --json" or of "nix-store --dump-db"',
   },
   'daemon-socket': {
     type: 'string',
@@ -25,7 +38,28 @@ export const SOURCE_OPTIONS = {
     help: "the Nix daemon's socket instead of its usual one",
   },
   database: { type: 'string', value: 'FILE', help: 'the Nix database instead of its usual one' },
+  'trusted-key': {
+    type: 'string',
+    value: 'NAME:KEY',
+    multiple: true,
+    help: 'key of a binary cache that must have signed each path; needed to read a cache',
+  },
+  threshold: {
+    type: 'string',
+    value: 'N',
+    default: '1',
+    help: 'how many of the trusted keys must have signed each path',
+  },
 } as const
+
+/** What the options above parse to. */
+export interface SourceValues {
+  readonly source: string
+  readonly 'daemon-socket': string | undefined
+  readonly database: string | undefined
+  readonly 'trusted-key': readonly string[]
+  readonly threshold: string
+}
 
 /** A root that was given as an argument. @throws {CliError} USAGE */
 export function parseRoot(text: string): StorePath {
@@ -36,38 +70,75 @@ export function parseRoot(text: string): StorePath {
   }
 }
 
-/** What the options above parse to. */
-export interface SourceValues {
-  readonly source: string
-  readonly 'daemon-socket': string | undefined
-  readonly database: string | undefined
-}
-
 /** Opens the source that the options name. @throws {CliError} USAGE */
 export async function openSource(
   options: SourceValues,
   signal: AbortSignal,
 ): Promise<ClosureSource> {
-  if (options.source !== 'daemon' && options.source !== 'database')
-    throw new CliError('USAGE', `--source is "daemon" or "database", not "${options.source}"`)
-  return options.source === 'database'
-    ? openNixDatabase(options.database)
-    : connectDaemon({
-        signal,
-        ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
-      })
+  const { source } = options
+  if (source === 'daemon')
+    return connectDaemon({
+      signal,
+      ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
+    })
+  if (source === 'database') return openNixDatabase(options.database)
+  const kind = await findKind(source)
+  if (kind === 'file') return readFacts(await readInput(source, PATH_INFO_MAX_BYTES))
+  const trust = parseTrust(options)
+  if (trust === undefined)
+    throw new CliError('USAGE', '--source with a binary cache needs --trusted-key NAME:KEY')
+  return openBinaryCache(source, { trust, signal })
 }
 
-/** Reads the closure of `root` from the source that the options name. */
+/**
+ * Reads the closure of `root` from the source that the options name. With trusted keys, they must vouch
+ * for every path, whatever the source.
+ *
+ * @throws {CliError} USAGE
+ */
 export async function readClosureFrom(
   root: StorePath,
   options: SourceValues,
   signal: AbortSignal,
 ): Promise<ClosureManifest> {
+  const trust = parseTrust(options)
   const source = await openSource(options, signal)
   try {
-    return await readClosure(source, root)
+    const manifest = await readClosure(source, root)
+    if (trust !== undefined) for (const entry of manifest.entries) verifyPathInfo(entry, trust)
+    return manifest
   } finally {
     await source.close()
+  }
+}
+
+/** Facts in a file, which is told by how it starts. */
+function readFacts(bytes: Uint8Array): ClosureSource {
+  const [line = ''] = Buffer.from(bytes.subarray(0, 4096)).toString('latin1').split('\n')
+  if (/^\s*[[{]/.test(line)) return recordedSource('path-info', parsePathInfoJson(bytes))
+  if (line.includes(' ')) return recordedSource('manifest', parseManifest(bytes).entries)
+  return recordedSource('registration', parseRegistrations(bytes))
+}
+
+function parseTrust({ 'trusted-key': texts, threshold }: SourceValues): CacheTrust | undefined {
+  if (texts.length === 0 && threshold === '1') return undefined
+  try {
+    const keys = texts.map(parseCachePublicKey)
+    const distinct = new Set(keys.map(({ bytes }) => Buffer.from(bytes).toString('hex'))).size
+    if (!/^[1-9][0-9]{0,3}$/.test(threshold) || Number(threshold) > distinct)
+      throw new Error(`--threshold lies between 1 and the ${distinct} keys that differ`)
+    return { keys, threshold: Number(threshold) }
+  } catch (error) {
+    throw new CliError('USAGE', `--trusted-key: ${(error as Error).message}`)
+  }
+}
+
+async function findKind(source: string): Promise<'cache' | 'file'> {
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(source)) return 'cache'
+  try {
+    return (await stat(source)).isDirectory() ? 'cache' : 'file'
+  } catch (cause) {
+    const message = `--source is "daemon", "database", a URL, a directory or a file, not "${source}"`
+    throw new CliError('USAGE', message, { cause })
   }
 }

@@ -19,7 +19,10 @@ export const closureManifest = command({
     },
     ...SOURCE_OPTIONS,
   },
-  examples: ['bagcheck closure manifest /nix/store/…-orders-1.0 | sha256sum'],
+  examples: [
+    'bagcheck closure manifest /nix/store/…-orders-1.0 | sha256sum',
+    'bagcheck closure manifest /nix/store/…-orders-1.0 --source https://cache.example --trusted-key cache-1:…',
+  ],
   run: async ({ signal, json, print, result, progress }, values, [root = '']) => {
     const manifest = await readClosureFrom(parseRoot(root), values, signal)
     const files =

@@ -11,10 +11,11 @@
 // For hosts where neither a socket nor the database can be read. The text is a claim of whoever printed
 // it. Members that are not used here are ignored: each release adds some.
 // https://github.com/NixOS/nix/blob/master/src/nix/path-info.cc
+import { formatContentAddress, parseContentAddress } from '../content-address.ts'
+import type { IngestionMethod } from '../content-address.ts'
 import { NixError, quote } from '../error.ts'
-import { parseNarHash } from '../hash.ts'
+import { parseHash, parseNarHash } from '../hash.ts'
 import type { PathInfo } from '../manifest.ts'
-import { encodeNix32 } from '../nix32.ts'
 import { byteOrder, parseStorePath, parseStorePathBase, STORE_DIR } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { describeJson, isJsonObject, parseStrictJson } from '../strict-json.ts'
@@ -23,12 +24,6 @@ import type { JsonObject } from '../strict-json.ts'
 /** Most bytes of `nix path-info --json`: 100,000 paths. */
 export const PATH_INFO_MAX_BYTES: number = 256 << 20
 const MAX_PATHS = 200_000
-const DIGEST_BYTES: Readonly<Record<string, number>> = {
-  md5: 16,
-  sha1: 20,
-  sha256: 32,
-  sha512: 64,
-}
 
 /** How the members of an entry are written. */
 interface Version {
@@ -96,7 +91,7 @@ function parseEntry(path: StorePath, entry: JsonObject, version: Version): PathI
     throw entryError(path, 'a deriver', deriver)
   if (!isAbsent(ultimate) && typeof ultimate !== 'boolean')
     throw entryError(path, '"ultimate" to be a flag', ultimate)
-  const ca = parseContentAddress(path, entry['ca'], version)
+  const ca = readContentAddress(path, entry['ca'], version)
   return attempt(path, () => ({
     path,
     narHash: parseNarHash(narHash),
@@ -132,27 +127,28 @@ function parseSignatures(path: StorePath, value: unknown, { number }: Version): 
 }
 
 /** The content address as text, the form that narinfo and the database have. */
-function parseContentAddress(
+function readContentAddress(
   path: StorePath,
   value: unknown,
   { number }: Version,
 ): string | undefined {
   if (isAbsent(value)) return undefined
-  if (number === 1 && typeof value === 'string') return value
+  if (number === 1 && typeof value === 'string')
+    return attempt(path, () => formatContentAddress(parseContentAddress(value)))
   if (number === 1 || !isJsonObject(value)) throw entryError(path, 'a content address', value)
   const { method, hash } = value
-  const prefix = { text: 'text:', flat: 'fixed:', nar: 'fixed:r:', git: 'fixed:git:' }
-  const [, algorithm = '', digits = ''] =
-    /^([a-z0-9]+)-([A-Za-z0-9+/]+=*)$/.exec(typeof hash === 'string' ? hash : '') ?? []
-  const digest = Buffer.from(digits, 'base64')
-  if (
-    typeof method !== 'string' ||
-    !Object.hasOwn(prefix, method) ||
-    digest.length !== DIGEST_BYTES[algorithm] ||
-    digest.toString('base64') !== digits
-  )
+  if (!isMethod(method) || typeof hash !== 'string' || !hash.includes('-'))
     throw entryError(path, 'a content address', value)
-  return `${prefix[method as keyof typeof prefix]}${algorithm}:${encodeNix32(digest)}`
+  return attempt(path, () =>
+    // Through the parser, which knows what goes with which method.
+    formatContentAddress(
+      parseContentAddress(formatContentAddress({ method, hash: parseHash(hash) })),
+    ),
+  )
+}
+
+function isMethod(value: unknown): value is IngestionMethod {
+  return value === 'flat' || value === 'nar' || value === 'git' || value === 'text'
 }
 
 function checkStoreDir(path: string, entry: JsonObject): void {

@@ -121,6 +121,7 @@ describe('nix path-info --json', () => {
     ['signatures of version 3 in version 1', one({ signatures: [{ keyName: 'a', sig: 'b' }] })],
     ['signatures of version 2 in version 3', { ...version2, version: 3 }],
     ['a content address of version 2 in version 1', one({ ca })],
+    ['a content address that is none', one({ ca: 'magic' })],
   ])('refuses %s', (_, document) => {
     expect(() => parse(document)).toThrow(expect.objectContaining({ code: 'PATH_INFO_ENTRY' }))
   })
@@ -132,6 +133,7 @@ describe('nix path-info --json', () => {
     ['another length', { ...ca, hash: 'sha256-AAAA' }],
     ['an unknown algorithm', { ...ca, hash: ca.hash.replace('sha256', 'sha3') }],
     ['no padding', { ...ca, hash: ca.hash.replace('=', '') }],
+    ['a text by sha1', { method: 'text', hash: `sha1-${Buffer.alloc(20).toString('base64')}` }],
   ])('refuses %s as content address of version 2', (_, value) => {
     const entry = { ...helloEntry, references: [], deriver: null, ca: value }
     const document = { version: 2, info: { [storePathBase(hello.path)]: entry } }

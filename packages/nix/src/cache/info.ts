@@ -1,8 +1,8 @@
 // nix-cache-info: what a binary cache says about itself. Lines `Key: value`; unknown keys are ignored and
 // white space around values too, as Nix does: the file is written by hand on many caches.
 // https://github.com/NixOS/nix/blob/master/src/libstore/binary-cache-store.cc
-import { NixError, quote } from './error.ts'
-import { STORE_DIR } from './store-path.ts'
+import { NixError, quote } from '../error.ts'
+import { STORE_DIR } from '../store-path.ts'
 
 /** What a binary cache says about itself. */
 export interface CacheInfo {
