@@ -14,7 +14,7 @@ import { NixError, quote } from './error.ts'
 import type { NarHash } from './hash.ts'
 import type { StorePath } from './store-path.ts'
 import type { Snapshot } from './verify/snapshot.ts'
-import { isSameSnapshot, readSnapshot, sharedCopy } from './verify/snapshot.ts'
+import { isSameSnapshot, restoreSnapshot } from './verify/snapshot.ts'
 
 /** What is known about a store path that was found good. */
 export interface LedgerRecord {
@@ -153,11 +153,11 @@ export class Ledger {
     const { stats, names } = row
     if (!(stats instanceof Uint8Array) || !(names instanceof Uint8Array)) return undefined
     if (stats.length % 8 !== 0) return undefined
-    const snapshot: Snapshot = {
-      stats: sharedCopy(new BigInt64Array(stats.slice().buffer)),
-      names: Buffer.from(names).toString('latin1'),
-    }
-    if (readSnapshot(snapshot).length === 0) return undefined
+    const snapshot = restoreSnapshot(
+      new BigInt64Array(stats.slice().buffer),
+      Buffer.from(names).toString('latin1'),
+    )
+    if (snapshot === undefined) return undefined
     const narHash = row['nar_hash'] as NarHash // compared with a parsed one before it is used
     return { narHash, fullAtMs: Number(row['full_at_ms']), snapshot }
   }

@@ -20,7 +20,7 @@ import { findAllMoved } from './verify/moved.ts'
 import type { PathScan } from './verify/scan.ts'
 import { scanPaths } from './verify/scan-paths.ts'
 import type { ScanOutcome } from './verify/scan-paths.ts'
-import { countRegular, isSettled } from './verify/snapshot.ts'
+import { isSettled } from './verify/snapshot.ts'
 import type { Snapshot } from './verify/snapshot.ts'
 
 /** How store content was checked, weakest first. At tier 0 it is the agent's claim. */
@@ -148,7 +148,7 @@ class Pass {
       }
       this.#incremental = true
       this.#lastFullAtMs = Math.min(this.#lastFullAtMs, record.fullAtMs)
-      this.#filesChecked += countRegular(snapshot)
+      this.#filesChecked += snapshot.regularFiles
       this.#progress()
     }
     return unknown
