@@ -35,6 +35,7 @@ export const NIX_ERROR_CODES = [
   'STORE_READ',
   'CONTENT_MISMATCH',
   'LEDGER_OPEN',
+  'LEDGER_WRITE',
 ] as const
 
 /** One of {@link NIX_ERROR_CODES}. */

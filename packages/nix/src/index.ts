@@ -36,5 +36,7 @@ export {
 export type { StorePath } from './store-path.ts'
 export { STRENGTHS, verifyClosure } from './verify.ts'
 export type { ClosureVerification, Strength, VerifyOptions, VerifyProgress } from './verify.ts'
+export type { ReadAttributes } from './verify/attributes.ts'
 export type { Mismatch } from './verify/mismatch.ts'
 export type { Snapshot } from './verify/snapshot.ts'
+export type { StrayLink } from './verify/stray-links.ts'

@@ -75,7 +75,7 @@ export class SnapshotBuilder {
 }
 
 /** A copy of `integers` in shared memory. */
-export function sharedCopy(integers: BigInt64Array): Snapshot['stats'] {
+function sharedCopy(integers: BigInt64Array): Snapshot['stats'] {
   const copy = new BigInt64Array(new SharedArrayBuffer(integers.byteLength))
   copy.set(integers)
   return copy
@@ -108,10 +108,13 @@ export function isUnmoved(snapshot: Snapshot, index: number, stat: BigIntStats):
   )
 }
 
-/** `snapshot` with the metadata of entry `index` replaced. */
-export function replaceStat(snapshot: Snapshot, index: number, stat: BigIntStats): Snapshot {
+/** `snapshot` with the metadata of some entries replaced. */
+export function replaceStats(
+  snapshot: Snapshot,
+  replacements: readonly (readonly [index: number, stat: BigIntStats])[],
+): Snapshot {
   const stats = sharedCopy(snapshot.stats)
-  setStat(stats, index * SNAPSHOT_COLUMNS, stat)
+  for (const [index, stat] of replacements) setStat(stats, index * SNAPSHOT_COLUMNS, stat)
   return { ...snapshot, stats }
 }
 
