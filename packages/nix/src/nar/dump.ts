@@ -50,7 +50,7 @@ interface Frame {
 }
 
 /**
- * Yields the archive of `root` in pieces of up to 1 MiB. Each piece is valid until the next is asked for.
+ * Yields the archive of `root`, a path with one code unit per byte, in pieces of up to 1 MiB. Each piece is valid until the next is asked for.
  *
  * @throws {NixError} STORE_MISSING – nothing at `root`; STORE_TYPE – a socket, device or pipe;
  * STORE_CHANGED – the tree moved while it was read; STORE_READ – the system refused.

@@ -1,5 +1,5 @@
-// Looks at a file tree that may change meanwhile. Names are relative to a root, `''` or `/bin/x`, one code
-// unit per byte. What the system answers becomes a coded error: what a directory listed a moment ago and
+// Looks at a file tree that may change meanwhile. Names are relative to a root, `''` or `/bin/x`; both have
+// one code unit per byte. What the system answers becomes a coded error: what a directory listed a moment ago and
 // is gone, or is something else, is STORE_CHANGED.
 import { constants, lstatSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
@@ -70,16 +70,16 @@ export function openRegular(root: string, name: string): number {
 
 /** STORE_CHANGED at an entry. */
 export function changed(root: string, name: string, cause?: unknown): NixError {
-  const file = root + fromLatin1(name)
+  const file = fromLatin1(root + name)
   const message = `expected ${quote(file)} to stay as it is while it is read`
-  return new NixError('STORE_CHANGED', message, { cause, detail: { path: root, file } })
+  return new NixError('STORE_CHANGED', message, { cause, detail: { path: fromLatin1(root), file } })
 }
 
 /** STORE_TYPE: a socket, device or pipe. */
 export function wrongKind(root: string, name: string): NixError {
-  const file = root + fromLatin1(name)
+  const file = fromLatin1(root + name)
   const message = `expected a file, directory or symlink at ${quote(file)}`
-  return new NixError('STORE_TYPE', message, { detail: { path: root, file } })
+  return new NixError('STORE_TYPE', message, { detail: { path: fromLatin1(root), file } })
 }
 
 /** The coded error for what the system said of an entry. */
@@ -90,9 +90,9 @@ export function readError(
   missing?: 'STORE_MISSING',
 ): unknown {
   if (cause instanceof NixError || !(cause instanceof Error)) return cause
-  const file = root + fromLatin1(name)
+  const file = fromLatin1(root + name)
   const code = (cause as NodeJS.ErrnoException).code ?? ''
-  const detail = { path: root, file }
+  const detail = { path: fromLatin1(root), file }
   if (missing !== undefined && (code === 'ENOENT' || code === 'ENOTDIR'))
     return new NixError('STORE_MISSING', `expected ${quote(file)} to exist`, { cause, detail })
   // The directory listed it a moment ago.
