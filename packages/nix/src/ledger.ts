@@ -192,11 +192,9 @@ export class Ledger {
       fullAtMs: Number(row['full_at_ms']),
       attributes: row['attributes'] === 1,
     }
-    if (!digestOf(path, head, stats, names).equals(digest) || stats.length % 8 !== 0)
-      return undefined
+    if (!digestOf(path, head, stats, names).equals(digest)) return undefined
     const integers = new BigInt64Array(stats.slice().buffer)
-    const snapshot = restoreSnapshot(integers, Buffer.from(names).toString('latin1'))
-    return snapshot === undefined ? undefined : { ...head, snapshot }
+    return { ...head, snapshot: restoreSnapshot(integers, Buffer.from(names).toString('latin1')) }
   }
 }
 

@@ -31,6 +31,7 @@ const MODE_COLUMN = 2
 const CTIME_COLUMN = 7
 const SETTLED_NS = 20_000_000n
 const FORMAT_MASK = 0o170000n
+const REGULAR = 0o100000n
 const DIRECTORY = 0o040000n
 const SYMLINK = 0o120000n
 
@@ -118,27 +119,16 @@ export function replaceStats(
   return { ...snapshot, stats }
 }
 
-/**
- * Puts a snapshot together again from what was kept of it. `undefined` when names and metadata do not fit
- * together, as in a damaged ledger.
- */
-export function restoreSnapshot(integers: BigInt64Array, names: string): Snapshot | undefined {
-  if (integers.length % SNAPSHOT_COLUMNS !== 0) return undefined
-  const entries = readSnapshot({ stats: integers, names })
-  const ends = names.length === 0 ? -1 : names.length - 1
-  const strings = entries.reduce((sum, { target }) => sum + (target === undefined ? 1 : 2), 0)
-  // As many strings as the entries need, the last one ended, the first one the root's.
-  if (names.lastIndexOf('\0') !== ends || names.split('\0').length - 1 !== strings) return undefined
-  if (entries[0]?.name !== '') return undefined
-  const regularFiles = entries.filter(({ kind }) => kind === 'regular').length
+/** Puts a snapshot together again from what was kept of it. */
+export function restoreSnapshot(integers: BigInt64Array, names: string): Snapshot {
+  let regularFiles = 0
+  for (let at = MODE_COLUMN; at < integers.length; at += SNAPSHOT_COLUMNS)
+    if (((integers[at] ?? 0n) & FORMAT_MASK) === REGULAR) regularFiles++
   return { stats: sharedCopy(integers), names, regularFiles }
 }
 
 /** The entries in order. */
-export function readSnapshot({
-  stats,
-  names,
-}: Pick<Snapshot, 'names'> & { readonly stats: BigInt64Array }): SnapshotEntry[] {
+export function readSnapshot({ stats, names }: Snapshot): SnapshotEntry[] {
   const strings = names.split('\0')
   const entries: SnapshotEntry[] = []
   let next = 0
