@@ -26,15 +26,11 @@ export async function buildFileList(
   const { workers, signal, onProgress } = options
   const files: ListedFile[] = []
   let paths = 0
-  const scanOptions = {
-    listFiles: true,
-    owner: 0, // what deviates is for verification to judge
-    ...(workers === undefined ? {} : { workers }),
-    ...(signal === undefined ? {} : { signal }),
-  }
+  // What deviates from the owner is for verification to judge.
+  const scanOptions = { listFiles: true, owner: 0, workers, signal }
   await scanPaths(manifest.entries, scanOptions, (outcome) => {
     if ('error' in outcome) throw outcome.error
-    const { entry, scan } = outcome
+    const { entry, found: scan } = outcome
     if (scan.narHash !== entry.narHash || scan.narSize !== entry.narSize) {
       const message = `expected ${quote(entry.path)} with ${entry.narHash}, got ${scan.narHash}`
       throw new NixError('CONTENT_MISMATCH', message, { detail: { path: entry.path } })

@@ -26,6 +26,12 @@ export interface NixDatabase extends ClosureSource {
    * @throws {NixError} PATH_INVALID – `root` is not valid; DATABASE_ROW – a row no Nix writes
    */
   readClosure(root: StorePath): PathInfo[]
+  /**
+   * The facts about every valid path of the store, in byte order and in one consistent read.
+   *
+   * @throws {NixError} DATABASE_ROW – a row no Nix writes
+   */
+  readAll(): PathInfo[]
 }
 
 /** Where Nix keeps its database. */
@@ -105,6 +111,17 @@ class Database implements NixDatabase {
         detail: { path: root },
       })
     return infos
+  }
+
+  readAll(): PathInfo[] {
+    return this.#read(() =>
+      parseRows(
+        this.#database.prepare(`select ${COLUMNS} from ValidPaths`).all(),
+        this.#database
+          .prepare(`select referrer, path from Refs join ValidPaths on id = reference`)
+          .all(),
+      ),
+    ).sort((a, b) => byteOrder(a.path, b.path))
   }
 
   async close(): Promise<void> {

@@ -80,6 +80,7 @@ export const NIX_ERROR_CODES = [
   'FLAKE_LOCK_LIMIT',
   'BOOTSPEC',
   'SYSTEM_LINK',
+  'LEDGER_WRITE',
 ] as const
 
 /** One of {@link NIX_ERROR_CODES}. */

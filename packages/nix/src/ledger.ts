@@ -6,31 +6,39 @@
 // strength `incremental` and never `full`, and policy bounds the age of the last full pass. The file must
 // be writable by root only: whoever writes it decides what counts as unmoved.
 //
-// Records are kept in memory and written behind. A crash loses the last seconds of records, and all that a
-// lost record means is that a path is read again; a record that is there was written in one transaction.
+// It cannot prove that content is what it was: a disk that rots and a device that is written to beside the
+// file system move no ctime. Nor can it prove that nobody changed a file and changed it back.
+//
+// Records are kept in memory and written behind, all that are due in one transaction, so that a crash at
+// any point leaves what was written before or what was written now: a lost record only means that a path
+// is read again. Each carries a digest over all of it, because SQLite does not notice a flipped bit: a
+// record that is not exactly what was written is no record.
+import { createHash } from 'node:crypto'
 import { closeSync, constants, openSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { NixError, quote } from './error.ts'
 import type { NarHash } from './hash.ts'
 import type { StorePath } from './store-path.ts'
 import type { Snapshot } from './verify/snapshot.ts'
-import { isSameSnapshot, readSnapshot, sharedCopy } from './verify/snapshot.ts'
+import { isSameSnapshot, restoreSnapshot } from './verify/snapshot.ts'
 
 /** What is known about a store path that was found good. */
 export interface LedgerRecord {
   readonly narHash: NarHash
   /** When the pass began that last read all of its content. */
   readonly fullAtMs: number
+  /** Whether extended attributes were looked for, and none found. */
+  readonly attributes: boolean
   readonly snapshot: Snapshot
 }
 
-const FORMAT = 1
+const FORMAT = 2
 const APPLICATION_ID = 0x42616763 // "Bagc"
 const WRITE_DELAY_MS = 1000
 
 const SCHEMA = `create table if not exists paths (
   path text primary key, nar_hash text not null, full_at_ms integer not null,
-  stats blob not null, names blob not null
+  attributes integer not null, stats blob not null, names blob not null, digest blob not null
 ) strict, without rowid`
 
 /**
@@ -97,34 +105,38 @@ export class Ledger {
     this.#writeLater(path, 'all')
   }
 
-  /** Writes what is only in memory so far. */
+  /**
+   * Writes what is only in memory so far.
+   *
+   * @throws {NixError} LEDGER_WRITE – a full disk, a damaged file; what was to be written stays in memory
+   */
   flush(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (this.#stale.size === 0) return
-    const put = this.#database.prepare('insert or replace into paths values (?, ?, ?, ?, ?)')
-    const renew = this.#database.prepare('update paths set full_at_ms = ? where path = ?')
-    const remove = this.#database.prepare('delete from paths where path = ?')
-    this.#database.exec('begin immediate')
     try {
-      for (const [path, what] of this.#stale) {
-        const record = this.#records.get(path)
-        if (record === undefined) remove.run(path)
-        else if (what === 'time') renew.run(record.fullAtMs, path)
-        else put.run(path, record.narHash, record.fullAtMs, ...encodeSnapshot(record.snapshot))
+      this.#database.exec('begin immediate')
+      try {
+        this.#writeStale()
+        this.#database.exec('commit')
+      } catch (error) {
+        if (this.#database.isTransaction) this.#database.exec('rollback')
+        throw error
       }
-      this.#database.exec('commit')
-    } catch (error) {
-      this.#database.exec('rollback')
-      throw error
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause)
+      throw new NixError('LEDGER_WRITE', `expected to write the ledger: ${reason}`, { cause })
     }
     this.#stale.clear()
   }
 
-  /** Writes the rest and closes the file. */
+  /** Writes the rest and closes the file. @throws {NixError} LEDGER_WRITE – and the file is closed */
   close(): void {
-    this.flush()
-    this.#database.close()
+    try {
+      this.flush()
+    } finally {
+      this.#database.close()
+    }
   }
 
   [Symbol.dispose](): void {
@@ -145,21 +157,44 @@ export class Ledger {
     }
   }
 
-  #load(path: StorePath): LedgerRecord | undefined {
-    const row = this.#database
-      .prepare('select nar_hash, full_at_ms, stats, names from paths where path = ?')
-      .get(path)
-    if (row === undefined) return undefined
-    const { stats, names } = row
-    if (!(stats instanceof Uint8Array) || !(names instanceof Uint8Array)) return undefined
-    if (stats.length % 8 !== 0) return undefined
-    const snapshot: Snapshot = {
-      stats: sharedCopy(new BigInt64Array(stats.slice().buffer)),
-      names: Buffer.from(names).toString('latin1'),
+  #writeStale(): void {
+    const put = this.#database.prepare('insert or replace into paths values (?, ?, ?, ?, ?, ?, ?)')
+    const renew = this.#database.prepare(
+      'update paths set full_at_ms = ?, attributes = ?, digest = ? where path = ?',
+    )
+    const remove = this.#database.prepare('delete from paths where path = ?')
+    for (const [path, what] of this.#stale) {
+      const record = this.#records.get(path)
+      if (record === undefined) {
+        remove.run(path)
+        continue
+      }
+      const { narHash, fullAtMs, attributes } = record
+      const { stats, names } = encodeSnapshot(record.snapshot)
+      const digest = digestOf(path, { narHash, fullAtMs, attributes }, stats, names)
+      if (what === 'time') renew.run(fullAtMs, Number(attributes), digest, path)
+      else put.run(path, narHash, fullAtMs, Number(attributes), stats, names, digest)
     }
-    if (readSnapshot(snapshot).length === 0) return undefined
-    const narHash = row['nar_hash'] as NarHash // compared with a parsed one before it is used
-    return { narHash, fullAtMs: Number(row['full_at_ms']), snapshot }
+  }
+
+  #load(path: StorePath): LedgerRecord | undefined {
+    let row
+    try {
+      row = this.#database.prepare('select * from paths where path = ?').get(path)
+    } catch {
+      return undefined // A damaged file knows nothing; the next write says what is wrong with it.
+    }
+    if (row === undefined) return undefined
+    const { stats, names, digest } = row
+    if (!isBytes(stats) || !isBytes(names) || !isBytes(digest)) return undefined
+    const head = {
+      narHash: row['nar_hash'] as NarHash, // compared with a parsed one before it is used
+      fullAtMs: Number(row['full_at_ms']),
+      attributes: row['attributes'] === 1,
+    }
+    if (!digestOf(path, head, stats, names).equals(digest)) return undefined
+    const integers = new BigInt64Array(stats.slice().buffer)
+    return { ...head, snapshot: restoreSnapshot(integers, Buffer.from(names).toString('latin1')) }
   }
 }
 
@@ -171,11 +206,28 @@ function checkFormat(database: DatabaseSync): void {
   if (format === 0 && application === 0 && tables === 0) {
     database.exec(`pragma application_id = ${APPLICATION_ID}`)
     database.exec(`pragma user_version = ${FORMAT}`)
+  } else if (application === APPLICATION_ID && format === 1) {
+    // It does not say whether attributes were looked for. What it knew is read again.
+    database.exec(`begin immediate; drop table paths; pragma user_version = ${FORMAT}; commit`)
   } else if (format !== FORMAT || application !== APPLICATION_ID) {
     throw new Error(`expected format ${FORMAT}, got ${String(format)}`)
   }
 }
 
-function encodeSnapshot({ stats, names }: Snapshot): [Uint8Array, Uint8Array] {
-  return [new Uint8Array(stats.buffer).slice(), Buffer.from(names, 'latin1')]
+function encodeSnapshot({ stats, names }: Snapshot): { stats: Uint8Array; names: Uint8Array } {
+  // SQLite takes no shared memory.
+  return { stats: new Uint8Array(stats.buffer).slice(), names: Buffer.from(names, 'latin1') }
 }
+
+function digestOf(
+  path: StorePath,
+  head: Omit<LedgerRecord, 'snapshot'>,
+  stats: Uint8Array,
+  names: Uint8Array,
+): Buffer {
+  const { narHash, fullAtMs, attributes } = head
+  const first = JSON.stringify([path, narHash, fullAtMs, attributes, stats.length])
+  return createHash('sha256').update(`${first}\n`).update(stats).update(names).digest()
+}
+
+const isBytes = (value: unknown): value is Uint8Array => value instanceof Uint8Array

@@ -3,25 +3,33 @@
 // A full pass hashes the NAR of every store path: one sha256 per byte, the same work as Nix's own
 // verification, largest path first over worker threads. Only where a path differs is it read again, file
 // by file, to name what differs. With a ledger, later passes compare metadata and read what moved; the
-// result says so, and since when no full pass was made.
+// result says so, and since when no full pass was made. A metadata pass reads nothing at all.
 //
 // Beyond the NAR, modes and owners must be as Nix leaves them: a writable file is not what it was
-// measured as for long, and setuid is a right that no hash shows. Extended attributes, and with them file
-// capabilities, cannot be seen from here; a store mounted `nosuid` takes their effect away.
+// measured as for long, and setuid is a right that no hash shows. File capabilities are extended attributes,
+// which Node cannot list: they are looked for where the caller passes a function for it, and the result
+// says whether they were. Hard links to elsewhere are told. docs/verification.md says what each proves.
 import { availableParallelism } from 'node:os'
 import type { FileList } from './file-list.ts'
+import type { NarHash } from './hash.ts'
 import type { Ledger, LedgerRecord } from './ledger.ts'
-import type { ClosureManifest, PathInfo } from './manifest.ts'
+import type { PathInfo } from './manifest.ts'
 import type { StorePath } from './store-path.ts'
 import { acceptMoved } from './verify/accept-moved.ts'
+import { findAttributes } from './verify/attributes.ts'
+import type { ReadAttributes } from './verify/attributes.ts'
+import type { Deviation } from './verify/deviations.ts'
 import { locateMismatches } from './verify/locate.ts'
 import type { Mismatch } from './verify/mismatch.ts'
 import { findAllMoved } from './verify/moved.ts'
 import type { PathScan } from './verify/scan.ts'
-import { scanPaths } from './verify/scan-paths.ts'
-import type { ScanOutcome } from './verify/scan-paths.ts'
-import { countRegular, isSettled } from './verify/snapshot.ts'
+import { scanPaths, surveyPaths } from './verify/scan-paths.ts'
+import type { Outcome } from './verify/scan-paths.ts'
+import { isSettled } from './verify/snapshot.ts'
 import type { Snapshot } from './verify/snapshot.ts'
+import { LinkCount } from './verify/stray-links.ts'
+import type { StrayLink } from './verify/stray-links.ts'
+import { compareSurvey } from './verify/survey.ts'
 
 /** How store content was checked, weakest first. At tier 0 it is the agent's claim. */
 export const STRENGTHS = [
@@ -44,6 +52,10 @@ export interface VerifyOptions {
   readonly ledger?: Ledger
   /** Read everything, whatever the ledger says. */
   readonly full?: boolean
+  /** Read no content: compare names, kinds, sizes, modes and owners. The ledger only tells the age. */
+  readonly metadataOnly?: boolean
+  /** Lists extended attributes; without it they are not checked. Called on this thread. */
+  readonly readAttributes?: ReadAttributes
   /** Stop collecting after so many; default 100. */
   readonly maxMismatches?: number
   /** The clock, in ms since 1970. */
@@ -60,6 +72,9 @@ export interface VerifyOptions {
 export interface VerifyProgress {
   readonly paths: number
   readonly totalPaths: number
+  /** Of NARs, as the manifest gives their sizes. */
+  readonly bytes: number
+  readonly totalBytes: number
 }
 
 /** What a verification found. */
@@ -69,9 +84,15 @@ export interface ClosureVerification {
   readonly strength: Strength
   /** When this pass began. */
   readonly checkedAtMs: number
-  /** When the oldest of the full passes began that vouch for the paths. */
+  /** When the oldest of the full passes began that vouch for the paths; 0 when none is known. */
   readonly lastFullAtMs: number
   readonly mismatches: readonly Mismatch[]
+  /** Also those that were not collected. */
+  readonly mismatchCount: number
+  /** Whether every path was looked at for extended attributes, now or when it was read last. */
+  readonly attributes: 'checked' | 'not checked'
+  /** Among the files that this pass read: those with a name that nothing in the store explains. */
+  readonly strayLinks: readonly StrayLink[]
   /** Regular files that were looked at. */
   readonly filesChecked: number
   /** Regular files whose content was read. */
@@ -81,110 +102,166 @@ export interface ClosureVerification {
 const DEFAULT_MAX_MISMATCHES = 100
 
 /**
- * Compares the store with `manifest`. Differences are in the result; they do not throw.
+ * Compares the store with the paths of `manifest`, a closure or any others. Differences are in the result;
+ * they do not throw.
  *
  * @throws {NixError} STORE_READ – the system refused to read; STORE_CHANGED – a path kept changing while
  * it was read. Neither says anything good about the closure.
  */
 export async function verifyClosure(
-  manifest: ClosureManifest,
+  manifest: { readonly entries: readonly PathInfo[] },
   options: VerifyOptions,
 ): Promise<ClosureVerification> {
-  const pass = new Pass(manifest, options)
-  const unknown = await pass.recheckKnown()
-  await pass.scan(unknown)
+  const pass = new Pass(manifest.entries, options)
+  if (options.metadataOnly === true) await pass.survey()
+  else await pass.scan(await pass.recheckKnown())
   return pass.result()
+}
+
+interface Known {
+  readonly entry: PathInfo
+  readonly path: StorePath
+  readonly record: LedgerRecord
+  readonly snapshot: Snapshot
 }
 
 /** One verification under way. */
 class Pass {
-  readonly #manifest: ClosureManifest
+  readonly #entries: readonly PathInfo[]
   readonly #options: VerifyOptions
   readonly #owner: number
   readonly #checkedAtMs: number
   readonly #mismatches: Mismatch[] = []
+  readonly #links = new LinkCount()
+  #strayLinks: readonly StrayLink[] = []
+  #strength: Strength = 'full'
+  #attributes: boolean
   #lastFullAtMs: number
-  #incremental = false
+  readonly #totalBytes: number
   #paths = 0
+  #bytes = 0
   #filesChecked = 0
   #filesHashed = 0
 
-  constructor(manifest: ClosureManifest, options: VerifyOptions) {
-    this.#manifest = manifest
+  constructor(entries: readonly PathInfo[], options: VerifyOptions) {
+    this.#entries = entries
     this.#options = options
     this.#owner = options.owner ?? 0
     this.#checkedAtMs = options.now()
     this.#lastFullAtMs = this.#checkedAtMs
+    this.#attributes = options.readAttributes !== undefined
+    this.#totalBytes = entries.reduce((sum, { narSize }) => sum + narSize, 0)
   }
 
   /** Takes the short way where the ledger allows; returns the paths that must be read in full. */
   async recheckKnown(): Promise<PathInfo[]> {
-    const { ledger, full, files, workers, signal } = this.#options
-    if (ledger === undefined || full === true) return [...this.#manifest.entries]
+    const { ledger, full, workers, signal } = this.#options
+    if (ledger === undefined || full === true) return [...this.#entries]
     const unknown: PathInfo[] = []
-    const known: { path: StorePath; entry: PathInfo; record: LedgerRecord; snapshot: Snapshot }[] =
-      []
-    for (const entry of this.#manifest.entries) {
-      const record = ledger.find(entry.path, entry.narHash)
-      // A record from the future says that a clock was turned back; its age would be unknown.
-      if (record === undefined || record.fullAtMs > this.#checkedAtMs) unknown.push(entry)
-      else known.push({ path: entry.path, entry, record, snapshot: record.snapshot })
+    const known: Known[] = []
+    for (const entry of this.#entries) {
+      const record = this.#find(entry)
+      if (record === undefined) unknown.push(entry)
+      else known.push({ entry, path: entry.path, record, snapshot: record.snapshot })
     }
+    if (unknown.length === 0) this.#attributes = true // until a record says otherwise
     const looks = known.map(({ path, snapshot }) => ({ path, snapshot }))
     const moved = Map.groupBy(
       await findAllMoved(looks, workers ?? availableParallelism(), signal),
       ([position]) => position,
     )
-    for (const [position, { path, entry, record, snapshot }] of known.entries()) {
+    for (const [position, look] of known.entries()) {
       const indices = (moved.get(position) ?? []).map(([, index]) => index)
-      if (indices.length > 0) {
-        const accepted = acceptMoved(path, snapshot, indices, files, this.#owner)
-        if (accepted === undefined) {
-          unknown.push(entry)
-          continue
-        }
-        this.#remember(path, { ...record, snapshot: accepted })
-        this.#filesHashed += indices.length
-      }
-      this.#incremental = true
-      this.#lastFullAtMs = Math.min(this.#lastFullAtMs, record.fullAtMs)
-      this.#filesChecked += countRegular(snapshot)
-      this.#progress()
+      if (!(await this.#acceptKnown(look, indices))) unknown.push(look.entry)
     }
     return unknown
   }
 
+  /** False when the path has to be read in full. */
+  async #acceptKnown({ entry, path, record, snapshot }: Known, moved: number[]): Promise<boolean> {
+    const { files, readAttributes, signal } = this.#options
+    let now = record
+    if (readAttributes !== undefined && !record.attributes) {
+      const found = await findAttributes(path, snapshot, readAttributes, signal)
+      if (found.length > 0) return false // the full scan reports them
+      now = { ...now, attributes: true }
+    }
+    if (moved.length > 0) {
+      const accepted = acceptMoved(path, snapshot, moved, files, this.#owner, readAttributes)
+      if (accepted === undefined) return false
+      this.#links.add(path, accepted.snapshot, accepted.linked)
+      this.#filesHashed += moved.length
+      // To set an attribute moves a file; nobody looked.
+      const attributes = now.attributes && readAttributes !== undefined
+      now = { ...now, snapshot: accepted.snapshot, attributes }
+    }
+    if (now !== record) this.#remember(path, now)
+    this.#strength = 'incremental'
+    this.#lastFullAtMs = Math.min(this.#lastFullAtMs, record.fullAtMs)
+    this.#attributes &&= now.attributes
+    this.#filesChecked += snapshot.regularFiles
+    this.#progress(entry)
+    return true
+  }
+
   /** Reads `entries` in full, and what differs once more, file by file. */
   async scan(entries: readonly PathInfo[]): Promise<void> {
-    const differing: PathInfo[] = []
-    await this.#scanAll(entries, false, ({ entry, scan }) => {
-      this.#filesChecked += scan.regularFiles
-      this.#filesHashed += scan.regularFiles
-      this.#progress()
-      if (scan.narHash !== entry.narHash) differing.push(entry)
-      else this.#accept(entry, scan)
+    const { files, ledger, readAttributes, signal } = this.#options
+    if (entries.length > 0 && readAttributes === undefined) this.#attributes = false
+    const differing = new Map<PathInfo, NarHash>()
+    const accepting: Promise<void>[] = []
+    await this.#scanAll(entries, false, (entry, scan) => {
+      this.#filesChecked += scan.snapshot.regularFiles
+      this.#filesHashed += scan.snapshot.regularFiles
+      this.#progress(entry)
+      if (scan.narHash !== entry.narHash) return void differing.set(entry, scan.narHash)
+      const accepted = this.#accept(entry, scan)
+      accepted.catch(() => undefined) // awaited below, unless a scan fails first
+      accepting.push(accepted)
     })
-    await this.#scanAll(differing, true, ({ entry, scan }) => {
-      const { files, ledger } = this.#options
+    await Promise.all(accepting)
+    await this.#scanAll([...differing.keys()], true, (entry, scan) => {
       const last = ledger?.find(entry.path, entry.narHash)?.snapshot
-      this.#report(...locateMismatches(entry, scan, files, last))
-      this.#report(...scan.deviations.map((deviation) => ({ path: entry.path, ...deviation })))
+      // What is good again was bad a moment ago.
+      const narHash = scan.narHash === entry.narHash ? differing.get(entry) : scan.narHash
+      this.#reportAll(
+        locateMismatches(entry, { ...scan, narHash: narHash ?? scan.narHash }, files, last),
+      )
+      this.#reportDeviations(entry.path, scan.deviations)
     })
     const bad = new Set(this.#mismatches.map((mismatch) => mismatch.path))
-    for (const path of bad) this.#options.ledger?.forget(path)
+    for (const path of bad) ledger?.forget(path)
+    this.#strayLinks = await this.#links.findStray(signal)
+  }
+
+  /** Looks at metadata alone. */
+  async survey(): Promise<void> {
+    const { files, workers, signal } = this.#options
+    this.#strength = 'metadata'
+    this.#attributes = false
+    for (const entry of this.#entries)
+      this.#lastFullAtMs = Math.min(this.#lastFullAtMs, this.#find(entry)?.fullAtMs ?? 0)
+    await surveyPaths(this.#entries, { owner: this.#owner, workers, signal }, (outcome) => {
+      const { entry } = outcome
+      this.#progress(entry)
+      if ('error' in outcome) return this.#reportError(outcome)
+      this.#filesChecked += outcome.found.files.length
+      this.#reportAll(compareSurvey(entry, outcome.found, files))
+      this.#reportDeviations(entry.path, outcome.found.deviations)
+    })
   }
 
   result(): ClosureVerification {
-    const mismatches = this.#mismatches.slice(
-      0,
-      this.#options.maxMismatches ?? DEFAULT_MAX_MISMATCHES,
-    )
+    const { maxMismatches = DEFAULT_MAX_MISMATCHES } = this.#options
     return {
       ok: this.#mismatches.length === 0,
-      strength: this.#incremental ? 'incremental' : 'full',
+      strength: this.#strength,
       checkedAtMs: this.#checkedAtMs,
       lastFullAtMs: this.#lastFullAtMs,
-      mismatches,
+      mismatches: this.#mismatches.slice(0, maxMismatches),
+      mismatchCount: this.#mismatches.length,
+      attributes: this.#attributes ? 'checked' : 'not checked',
+      strayLinks: this.#strayLinks.slice(0, maxMismatches),
       filesChecked: this.#filesChecked,
       filesHashed: this.#filesHashed,
     }
@@ -193,29 +270,33 @@ class Pass {
   async #scanAll(
     entries: readonly PathInfo[],
     listFiles: boolean,
-    onScan: (outcome: { entry: PathInfo; scan: PathScan }) => void,
+    onScan: (entry: PathInfo, scan: PathScan) => void,
   ): Promise<void> {
     if (entries.length === 0) return
     const { workers, signal } = this.#options
-    const scanOptions = {
-      listFiles,
-      owner: this.#owner,
-      ...(workers === undefined ? {} : { workers }),
-      ...(signal === undefined ? {} : { signal }),
-    }
-    await scanPaths(entries, scanOptions, (outcome) => {
-      if ('scan' in outcome) onScan(outcome)
-      else this.#reportError(outcome)
+    await scanPaths(entries, { listFiles, owner: this.#owner, workers, signal }, (outcome) => {
+      if ('found' in outcome) return onScan(outcome.entry, outcome.found)
+      this.#progress(outcome.entry)
+      this.#reportError(outcome)
     })
   }
 
-  #accept({ path, narHash }: PathInfo, scan: PathScan): void {
-    if (scan.deviations.length > 0) {
-      this.#report(...scan.deviations.map((deviation) => ({ path, ...deviation })))
-      return
-    }
-    const { snapshot } = scan
-    this.#remember(path, { narHash, fullAtMs: this.#checkedAtMs, snapshot })
+  /** What a path whose NAR is right must show besides. */
+  async #accept({ path, narHash }: PathInfo, scan: PathScan): Promise<void> {
+    const { readAttributes, signal } = this.#options
+    const { snapshot, linked } = scan
+    const attributes = readAttributes !== undefined
+    const found = attributes ? await findAttributes(path, snapshot, readAttributes, signal) : []
+    const deviations = [...scan.deviations, ...found]
+    if (deviations.length > 0) return this.#reportDeviations(path, deviations)
+    this.#links.add(path, snapshot, linked)
+    this.#remember(path, { narHash, fullAtMs: this.#checkedAtMs, attributes, snapshot })
+  }
+
+  #find({ path, narHash }: PathInfo): LedgerRecord | undefined {
+    const record = this.#options.ledger?.find(path, narHash)
+    // A record from the future says that a clock was turned back; its age would be unknown.
+    return record === undefined || record.fullAtMs > this.#checkedAtMs ? undefined : record
   }
 
   #remember(path: StorePath, record: LedgerRecord): void {
@@ -223,12 +304,12 @@ class Pass {
     if (isSettled(record.snapshot, this.#checkedAtMs)) this.#options.ledger?.record(path, record)
   }
 
-  #reportError({ entry, error }: Extract<ScanOutcome, { error: unknown }>): void {
+  #reportError({ entry, error }: Extract<Outcome<unknown>, { error: unknown }>): void {
     const { path } = entry
     if (error.code === 'STORE_MISSING')
-      this.#report({ path, kind: 'missing', expected: entry.narHash, seen: 'nothing' })
+      this.#mismatches.push({ path, kind: 'missing', expected: entry.narHash, seen: 'nothing' })
     else if (error.code === 'STORE_TYPE')
-      this.#report({
+      this.#mismatches.push({
         path,
         file: String(error.detail['file'] ?? path),
         kind: 'type',
@@ -236,18 +317,24 @@ class Pass {
         seen: 'another kind',
       })
     else throw error
-    this.#progress()
   }
 
-  #report(...mismatches: readonly Mismatch[]): void {
-    this.#mismatches.push(...mismatches)
+  #reportDeviations(path: StorePath, deviations: readonly Deviation[]): void {
+    this.#reportAll(deviations.map((deviation) => ({ path, ...deviation })))
   }
 
-  #progress(): void {
+  #reportAll(mismatches: readonly Mismatch[]): void {
+    for (const mismatch of mismatches) this.#mismatches.push(mismatch)
+  }
+
+  #progress({ narSize }: PathInfo): void {
     this.#paths++
+    this.#bytes += narSize
     this.#options.onProgress?.({
       paths: this.#paths,
-      totalPaths: this.#manifest.entries.length,
+      totalPaths: this.#entries.length,
+      bytes: this.#bytes,
+      totalBytes: this.#totalBytes,
     })
   }
 }

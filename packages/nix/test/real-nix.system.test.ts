@@ -178,8 +178,17 @@ describe.runIf(nixAvailable())('with real Nix', () => {
     const before = statSync(`${libraryPath()}/lib/same`)
     runNix('nix-store', ['--optimise'])
     expect(statSync(`${libraryPath()}/lib/same`).nlink).toBeGreaterThan(before.nlink)
-    expect(await verifyClosure(manifest, { files, ledger, now })).toMatchObject({ ok: true })
+    for (const full of [false, true])
+      expect(await verifyClosure(manifest, { files, ledger, now, full })).toMatchObject({
+        ok: true,
+        strayLinks: [], // the other names lie in .links
+      })
     ledger.close()
+  })
+
+  test('metadata alone give the NAR sizes that Nix recorded', async () => {
+    const result = await verifyClosure(manifest, { now, metadataOnly: true })
+    expect(result).toMatchObject({ ok: true, strength: 'metadata', filesHashed: 0 })
   })
 
   test('writes the archive that nix-store --dump writes', async () => {

@@ -88,6 +88,9 @@ describe('verifyClosure', () => {
       checkedAtMs: 1_000_000,
       lastFullAtMs: 1_000_000,
       mismatches: [],
+      mismatchCount: 0,
+      attributes: 'not checked',
+      strayLinks: [],
       filesChecked: 2,
       filesHashed: 2,
     })
@@ -97,6 +100,9 @@ describe('verifyClosure', () => {
       checkedAtMs: 1_000_001,
       lastFullAtMs: 1_000_000,
       mismatches: [],
+      mismatchCount: 0,
+      attributes: 'not checked',
+      strayLinks: [],
       filesChecked: 2,
       filesHashed: 0,
     })
@@ -197,9 +203,10 @@ describe('verifyClosure', () => {
   })
 
   test.each([
-    ['a writable file', () => chmodSync(inside('data'), 0o644), 'data', '0644'],
-    ['a setuid file', () => chmodSync(inside('bin/tool'), 0o4555), 'bin/tool', '4555'],
-    ['a writable directory', () => chmodSync(inside('bin'), 0o755), 'bin', '0755'],
+    ['a writable file', () => chmodSync(inside('data'), 0o644), 'data', '0644 (writable)'],
+    ['a setuid file', () => chmodSync(inside('bin/tool'), 0o4555), 'bin/tool', '4555 (setuid)'],
+    ['a setgid file', () => chmodSync(inside('bin/tool'), 0o2555), 'bin/tool', '2555 (setgid)'],
+    ['a writable directory', () => chmodSync(inside('bin'), 0o755), 'bin', '0755 (writable)'],
     ['a file that others may not read', () => chmodSync(inside('data'), 0o400), 'data', '0400'],
   ])('refuses %s although its NAR is the same', async (_, change, name, seen) => {
     await verify()
@@ -282,13 +289,14 @@ describe('verifyClosure', () => {
       for (let n = 0; n < 10; n++) put(`bin/x${n}`, '', 0o555)
     })
     const result = await verify({ maxMismatches: 3 })
-    expect(result).toMatchObject({ ok: false, mismatches: { length: 3 } })
+    expect(result).toMatchObject({ ok: false, mismatches: { length: 3 }, mismatchCount: 10 })
   })
 
   test('reports progress, and gives up with the reason of the signal', async () => {
     const seen: unknown[] = []
     await verify({ onProgress: (progress) => seen.push(progress) })
-    expect(seen).toEqual([{ paths: 1, totalPaths: 1 }])
+    const bytes = manifest.entries[0]?.narSize
+    expect(seen).toEqual([{ paths: 1, totalPaths: 1, bytes, totalBytes: bytes }])
     const signal = AbortSignal.abort('why')
     await expect(verify({ signal })).rejects.toBe('why')
     await expect(verify({ signal, full: true })).rejects.toBe('why')

@@ -2,24 +2,33 @@ import {
   FILE_LIST_MAX_BYTES,
   MANIFEST_MAX_BYTES,
   openLedger,
+  openNixDatabase,
   parseFileList,
   parseManifest,
   verifyClosure,
+  type ClosureManifest,
+  type PathInfo,
 } from '@bagcheck/nix'
+import { loadAttributeReader } from '../closure/attributes.ts'
 import { parseRoot, readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { describeProgress, describeRemarks, describeVerification } from '../closure/verify-text.ts'
 import { command } from '../command.ts'
 import { CliError, EXIT } from '../error.ts'
 import { readInput } from '../files.ts'
 
 export const closureVerify = command({
   summary: 'Compare the content of the store with a manifest; name the files that differ.',
-  positionals: '[ROOT]',
+  positionals: '[ROOT]...',
   description: [
-    'With ROOT the manifest is what the Nix database says, which is a hint and no proof: whoever can ' +
-      'alter the store as root can alter that too. With --manifest (and --files, to name single files) it ' +
-      'is what CI attested.',
+    'With ROOT, or --all for every path of the store, the manifest is what the Nix database says, which ' +
+      'is a hint and no proof: whoever can alter the store as root can alter that too. With --manifest ' +
+      '(and --files, to name single files) it is what CI attested.',
+    'Every file is read, unless --ledger says that it has not moved since it was (incremental), or ' +
+      '--metadata that names, kinds, sizes, modes and owners are enough. Modes, owners and extended ' +
+      'attributes must be as Nix leaves them, and hard links to elsewhere are told.',
   ],
   options: {
+    all: { type: 'boolean', help: 'every valid path of the Nix database' },
     manifest: { type: 'string', value: 'FILE', help: 'manifest to compare with, instead of ROOT' },
     files: { type: 'string', value: 'FILE', help: 'file list that belongs to the manifest' },
     ledger: {
@@ -28,45 +37,84 @@ export const closureVerify = command({
       help: 'remember what was read, and read only what moved the next time',
     },
     full: { type: 'boolean', help: 'read everything, whatever the ledger says' },
+    metadata: { type: 'boolean', help: 'read no content' },
+    owner: {
+      type: 'string',
+      value: 'UID',
+      default: '0',
+      help: 'who owns the store, where Nix has one user',
+    },
     ...SOURCE_OPTIONS,
   },
   examples: [
     'bagcheck closure verify /nix/store/…-orders-1.0',
+    'bagcheck closure verify --all --ledger /var/lib/store.ledger',
     'bagcheck closure verify --manifest orders-1.0.manifest --files orders-1.0.files',
   ],
-  run: async ({ signal, now, result, progress }, values, [root]) => {
-    if ((root === undefined) === (values.manifest === undefined))
-      throw new CliError('USAGE', 'give either ROOT or --manifest FILE')
-    const manifest =
-      values.manifest === undefined
-        ? await readClosureFrom(parseRoot(root ?? ''), values, signal)
-        : parseManifest(await readInput(values.manifest, MANIFEST_MAX_BYTES))
+  run: async ({ signal, now, result, progress, warn, json }, values, roots) => {
+    const ways = [roots.length > 0, values.all, values.manifest !== undefined]
+    if (ways.filter(Boolean).length !== 1)
+      throw new CliError('USAGE', 'give ROOT, --all or --manifest FILE')
+    if (values.full && values.metadata)
+      throw new CliError('USAGE', '--full reads everything and --metadata nothing; give one')
+    const owner = parseUid(values.owner)
+    const closures: ClosureManifest[] = []
+    if (values.manifest !== undefined)
+      closures.push(parseManifest(await readInput(values.manifest, MANIFEST_MAX_BYTES)))
+    for (const root of roots.map(parseRoot))
+      closures.push(await readClosureFrom(root, values, signal))
+    const entries = values.all
+      ? await readAllPaths(values.database)
+      : unite(closures.map((closure) => closure.entries))
     const files = values.files && parseFileList(await readInput(values.files, FILE_LIST_MAX_BYTES))
+    const readAttributes = await loadAttributeReader()
     const ledger = values.ledger === undefined ? undefined : openLedger(values.ledger)
     try {
-      const verification = await verifyClosure(manifest, {
-        now: () => now().getTime(),
-        signal,
-        full: values.full,
-        ...(files && { files }),
-        ...(ledger && { ledger }),
-        onProgress: ({ paths, totalPaths }) => progress(`verified ${paths} of ${totalPaths} paths`),
-      })
-      const { ok, strength, mismatches, filesChecked, filesHashed } = verification
-      const facts = { root: manifest.root, closureDigest: manifest.digest, ...verification }
-      result(
-        facts,
-        ok
-          ? `${manifest.root}: ${manifest.entries.length} paths as they should be ` +
-              `(${strength}; ${filesChecked} files looked at, ${filesHashed} read)`
-          : mismatches.map(
-              ({ kind, file, path, expected, seen }) =>
-                `${file ?? path}: ${kind}: expected ${expected}, found ${seen}`,
-            ),
+      const verification = await verifyClosure(
+        { entries },
+        {
+          now: () => now().getTime(),
+          signal,
+          owner,
+          full: values.full,
+          metadataOnly: values.metadata,
+          ...(files && { files }),
+          ...(ledger && { ledger }),
+          ...(readAttributes && { readAttributes }),
+          onProgress: (seen) => progress(describeProgress(seen)),
+        },
       )
-      return ok ? EXIT.ok : EXIT.refused
+      const what = values.all ? 'the store' : closures.map(({ root }) => root).join(', ')
+      const facts = {
+        closures: closures.map(({ root, digest }) => ({ root, closureDigest: digest })),
+        paths: entries.length,
+        ...verification,
+      }
+      result(facts, describeVerification(what, entries.length, verification))
+      if (!json) for (const line of describeRemarks(verification)) warn(line)
+      return verification.ok ? EXIT.ok : EXIT.refused
     } finally {
       ledger?.close()
     }
   },
 })
+
+function parseUid(text: string): number {
+  if (!/^(0|[1-9][0-9]{0,9})$/.test(text))
+    throw new CliError('USAGE', `--owner takes a user id, not "${text}"`)
+  return Number(text)
+}
+
+async function readAllPaths(file: string | undefined): Promise<readonly PathInfo[]> {
+  const database = openNixDatabase(file)
+  try {
+    return database.readAll()
+  } finally {
+    await database.close()
+  }
+}
+
+/** Each path once: closures share many. */
+function unite(closures: readonly (readonly PathInfo[])[]): readonly PathInfo[] {
+  return [...new Map(closures.flat().map((entry) => [entry.path, entry])).values()]
+}

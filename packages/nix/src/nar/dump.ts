@@ -1,25 +1,27 @@
 // Writes the NAR of a file tree, as `nix-store --dump` does. This is the loop that full verification
 // spends its time in, so it is one synchronous generator over one reused buffer: files are read straight
-// into their place in the archive, and a small file costs open, fstat, read, fstat, close.
+// into their place in the archive, and a small file costs open, fstat, read and close.
 //
 // The tree may change while it is read, by an attacker or by Nix. Every file is opened without following
-// links or blocking, judged by the descriptor, and looked at again when it was read; every directory is
-// looked at again after its last entry. What moved in between is STORE_CHANGED, never a wrong archive.
+// links or blocking, judged by the descriptor, and looked at again when it took more than one read; every
+// directory is looked at again after its last entry. What moved in between is STORE_CHANGED, never a wrong
+// archive.
 // (A parent directory swapped for a link to elsewhere is not seen here. It does not have to be: the hash
 // vouches for the content that was read, and the ledger's device and inode for the place.)
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  readSync,
-} from 'node:fs'
+import { closeSync, fstatSync, readSync } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
-import { NixError, quote } from '../error.ts'
-import { fromLatin1, fsPath } from '../file-name.ts'
+import {
+  changed,
+  kindOf,
+  openRegular,
+  readError,
+  readNames,
+  readTarget,
+  statPath,
+  wrongKind,
+} from './file-tree.ts'
+import type { TreeEntry } from './file-tree.ts'
+import { DIRECTORY, END, ENTRY, EXECUTABLE, MAGIC, NODE, REGULAR, SYMLINK } from './tokens.ts'
 
 /**
  * What was found on the way. `name` is the path below the root, `''` or `/bin/x`, one code unit per byte;
@@ -39,28 +41,16 @@ const CHUNK_BYTES = 1 << 20
 // More than the longest run of tokens between two looks at the buffer: a name, a target and their frame.
 const HEADROOM_BYTES = 8192
 const BIGINT = { bigint: true } as const
-const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-
-const MAGIC = token('nix-archive-1')
-const DIRECTORY = token('(', 'type', 'directory')
-const REGULAR = token('(', 'type', 'regular', 'contents')
-const EXECUTABLE = token('(', 'type', 'regular', 'executable', '', 'contents')
-const SYMLINK = token('(', 'type', 'symlink', 'target')
-const ENTRY = token('entry', '(', 'name')
-const NODE = token('node')
-const END = token(')')
 
 interface Frame {
   readonly name: string
   readonly stat: BigIntStats
-  readonly names: readonly { readonly name: string; readonly kind: Kind }[]
+  readonly names: readonly TreeEntry[]
   next: number
 }
 
-type Kind = 'directory' | 'regular' | 'symlink' | 'other'
-
 /**
- * Yields the archive of `root` in pieces of up to 1 MiB. Each piece is valid until the next is asked for.
+ * Yields the archive of `root`, a path with one code unit per byte, in pieces of up to 1 MiB. Each piece is valid until the next is asked for.
  *
  * @throws {NixError} STORE_MISSING – nothing at `root`; STORE_TYPE – a socket, device or pipe;
  * STORE_CHANGED – the tree moved while it was read; STORE_READ – the system refused.
@@ -138,11 +128,7 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
       put(END)
       if (frames.length > 0) put(END)
     } else {
-      const where = quote(root + fromLatin1(name))
-      const detail = { path: root, file: root + fromLatin1(name) }
-      throw new NixError('STORE_TYPE', `expected a file, directory or symlink at ${where}`, {
-        detail,
-      })
+      throw wrongKind(root, name)
     }
 
     // Close what is complete, then take the next entry.
@@ -163,7 +149,7 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
       yield buffer.subarray(0, end)
       end = 0
     }
-    const entry = frame.names[frame.next++] as Frame['names'][number] // next < length, above
+    const entry = frame.names[frame.next++] as TreeEntry // next < length, above
     put(ENTRY)
     putString(entry.name)
     put(NODE)
@@ -181,79 +167,5 @@ function moved(before: BigIntStats, after: BigIntStats): boolean {
     before.size !== after.size ||
     before.ino !== after.ino ||
     before.dev !== after.dev
-  )
-}
-
-function readNames(root: string, name: string): Frame['names'] {
-  try {
-    const entries = readdirSync(fsPath(root + name), { withFileTypes: true, encoding: 'latin1' })
-    const names = entries.map((entry) => ({ name: entry.name, kind: kindOf(entry) }))
-    return names.sort((a, b) => (a.name < b.name ? -1 : 1)) // code units are bytes; names are unique
-  } catch (cause) {
-    throw readError(root, name, cause)
-  }
-}
-
-function kindOf(entry: {
-  isDirectory(): boolean
-  isFile(): boolean
-  isSymbolicLink(): boolean
-}): Kind {
-  if (entry.isFile()) return 'regular'
-  if (entry.isDirectory()) return 'directory'
-  return entry.isSymbolicLink() ? 'symlink' : 'other'
-}
-
-function statPath(root: string, name: string, missing?: 'STORE_MISSING'): BigIntStats {
-  try {
-    return lstatSync(fsPath(root + name), BIGINT)
-  } catch (cause) {
-    throw readError(root, name, cause, missing)
-  }
-}
-
-function readTarget(root: string, name: string): string {
-  try {
-    return readlinkSync(fsPath(root + name), 'latin1')
-  } catch (cause) {
-    throw readError(root, name, cause)
-  }
-}
-
-function openRegular(root: string, name: string): number {
-  try {
-    return openSync(fsPath(root + name), OPEN_FLAGS)
-  } catch (cause) {
-    throw readError(root, name, cause)
-  }
-}
-
-function changed(root: string, name: string, cause?: unknown): NixError {
-  const file = root + fromLatin1(name)
-  const message = `expected ${quote(file)} to stay as it is while it is read`
-  return new NixError('STORE_CHANGED', message, { cause, detail: { path: root, file } })
-}
-
-function readError(root: string, name: string, cause: unknown, missing?: 'STORE_MISSING'): unknown {
-  if (cause instanceof NixError || !(cause instanceof Error)) return cause
-  const file = root + fromLatin1(name)
-  const code = (cause as NodeJS.ErrnoException).code ?? ''
-  const detail = { path: root, file }
-  if (missing !== undefined && (code === 'ENOENT' || code === 'ENOTDIR'))
-    return new NixError('STORE_MISSING', `expected ${quote(file)} to exist`, { cause, detail })
-  // The directory listed it a moment ago.
-  if (['ENOENT', 'ENOTDIR', 'ELOOP', 'EINVAL', 'ENXIO'].includes(code))
-    return changed(root, name, cause)
-  return new NixError('STORE_READ', `expected to read ${quote(file)}: ${code}`, { cause, detail })
-}
-
-function token(...strings: readonly string[]): Buffer {
-  return Buffer.concat(
-    strings.map((text) => {
-      const bytes = Buffer.alloc(8 + text.length + (-text.length & 7))
-      bytes.writeUInt32LE(text.length)
-      bytes.write(text, 8, 'latin1')
-      return bytes
-    }),
   )
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { setImmediate } from 'node:timers/promises'
+import { encodeFileName } from '../file-name.ts'
 import { narHashFromDigest } from '../hash.ts'
 import type { NarHash } from '../hash.ts'
 import { dumpNar } from './dump.ts'
@@ -23,7 +24,7 @@ export async function hashNar(
 ): Promise<NarFacts> {
   const hash = createHash('sha256')
   let narSize = 0
-  for (const chunk of dumpNar(path)) {
+  for (const chunk of dumpNar(encodeFileName(path).toString('latin1'))) {
     hash.update(chunk)
     narSize += chunk.length
     await setImmediate()

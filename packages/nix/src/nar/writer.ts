@@ -1,3 +1,4 @@
+import { encodeFileName } from '../file-name.ts'
 import { dumpNar } from './dump.ts'
 
 /**
@@ -7,5 +8,6 @@ import { dumpNar } from './dump.ts'
  * @throws {NixError} STORE_MISSING, STORE_TYPE, STORE_CHANGED, STORE_READ
  */
 export async function* writeNar(path: string): AsyncGenerator<Uint8Array, void, undefined> {
-  for (const chunk of dumpNar(path)) yield new Uint8Array(chunk) // a copy: the buffer is reused
+  const latin1 = encodeFileName(path).toString('latin1')
+  for (const chunk of dumpNar(latin1)) yield new Uint8Array(chunk) // a copy: the buffer is reused
 }

@@ -9,13 +9,26 @@ import { fromLatin1 } from '../file-name.ts'
 import type { FileList } from '../file-list.ts'
 import { dumpNar } from '../nar/dump.ts'
 import type { StorePath } from '../store-path.ts'
-import { isAsNixLeavesIt } from './scan.ts'
-import { readSnapshot, replaceStat } from './snapshot.ts'
+import { attributesOf } from './attributes.ts'
+import type { ReadAttributes } from './attributes.ts'
+import { isAsNixLeavesIt } from './deviations.ts'
+import { readSnapshot, replaceStats } from './snapshot.ts'
 import type { Snapshot } from './snapshot.ts'
+
+// Beyond it a full scan, which worker threads share, is done sooner.
+const MAX_MOVED = 1000
+
+/** A snapshot brought up to date. */
+export interface Accepted {
+  readonly snapshot: Snapshot
+  /** Files with several names: pairs of the index in the snapshot and the number of names. */
+  readonly linked: readonly number[]
+}
 
 /**
  * The snapshot of `path` with the entries at `moved` brought up to date, after their content was compared
- * with `list`; `undefined` when the path has to be read in full.
+ * with `list`, and their attributes read where `read` can do that; `undefined` when the path has to be
+ * read in full.
  */
 export function acceptMoved(
   path: StorePath,
@@ -23,18 +36,22 @@ export function acceptMoved(
   moved: readonly number[],
   list: FileList | undefined,
   owner: number,
-): Snapshot | undefined {
-  if (list === undefined) return undefined
+  read: ReadAttributes | undefined,
+): Accepted | undefined {
+  if (list === undefined || moved.length > MAX_MOVED) return undefined
   const entries = readSnapshot(snapshot)
-  let accepted: Snapshot = snapshot
+  const linked: number[] = []
+  const stats: [index: number, stat: BigIntStats][] = []
   for (const index of moved) {
     const entry = entries[index]
     if (entry?.kind !== 'regular') return undefined
     const stat = hashAsListed(path + entry.name, list, owner)
     if (stat === undefined) return undefined
-    accepted = replaceStat(accepted, index, stat)
+    if (read !== undefined && attributesOf(path + entry.name, read).length > 0) return undefined
+    if (stat.nlink > 1n) linked.push(index, Number(stat.nlink))
+    stats.push([index, stat])
   }
-  return accepted
+  return { snapshot: replaceStats(snapshot, stats), linked }
 }
 
 /** The metadata of a regular file whose content is what `list` says; else `undefined`. */

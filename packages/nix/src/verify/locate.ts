@@ -67,14 +67,22 @@ function absence(expected: ListedFile, seen: SnapshotEntry | undefined): Differe
 }
 
 function compare(expected: ListedFile, seen: ListedFile): Difference | undefined {
-  if (expected.size !== seen.size)
-    return { kind: 'size', expected: `${expected.size} bytes`, seen: `${seen.size} bytes` }
-  if (expected.sha256 !== seen.sha256)
+  if (expected.size === seen.size && expected.sha256 !== seen.sha256)
     return {
       kind: 'content',
       expected: `sha256 ${expected.sha256}`,
       seen: `sha256 ${seen.sha256}`,
     }
+  return compareMetadata(expected, seen)
+}
+
+/** The difference between two files as far as their metadata show one. */
+export function compareMetadata(
+  expected: Omit<ListedFile, 'sha256'>,
+  seen: Omit<ListedFile, 'sha256'>,
+): Difference | undefined {
+  if (expected.size !== seen.size)
+    return { kind: 'size', expected: `${expected.size} bytes`, seen: `${seen.size} bytes` }
   if (expected.executable !== seen.executable)
     return {
       kind: 'executable',

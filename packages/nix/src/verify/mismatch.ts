@@ -16,6 +16,7 @@ export interface Mismatch {
     | 'nar'
     | 'mode'
     | 'owner'
+    | 'attribute'
   /** For people. */
   readonly expected: string
   /** For people. */

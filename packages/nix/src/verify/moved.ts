@@ -1,13 +1,16 @@
 // Finds the entries of store paths whose metadata is no longer what a snapshot holds. A look at one entry
-// is one lstat of 2 to 3 µs, so large closures are shared between threads: every thread gets the whole
-// request and takes the next piece by a counter that all share.
+// is one lstat of 2 to 3 µs, nearly all of it in the kernel, so large closures are shared between threads:
+// every thread gets the whole request and takes the next piece by a counter that all share.
+//
+// Every entry is looked at. A directory's times tell of names that come and go in it, never of what is
+// written to a file, so that they spare no look.
 import { once } from 'node:events'
 import { lstatSync } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import { fsPath } from '../file-name.ts'
 import type { StorePath } from '../store-path.ts'
-import { isUnmoved, readSnapshot, SNAPSHOT_COLUMNS } from './snapshot.ts'
+import { countEntries, isUnmoved, NameCursor } from './snapshot.ts'
 import type { Snapshot } from './snapshot.ts'
 import { availableThreads, withThreads } from './threads.ts'
 
@@ -24,6 +27,7 @@ export type Moved = readonly (readonly [path: number, entry: number])[]
 const PIECE = 1024
 // Below this, one thread is done before another has what it needs.
 const SHARED_ENTRIES = 8192
+const LOOK = { bigint: true, throwIfNoEntry: false } as const
 
 /** Looks at every entry of every snapshot, on up to `workers` threads, this one among them. */
 export async function findAllMoved(
@@ -62,30 +66,37 @@ function* takePieces({ snapshots, next }: MovedRequest): Generator<Moved, void> 
   for (const [position, { path, snapshot }] of snapshots.entries()) {
     const count = countEntries(snapshot)
     const pieces = Math.ceil(count / PIECE)
-    const entries = mine < first + pieces ? readSnapshot(snapshot) : []
+    const cursor = new NameCursor(snapshot)
     while (mine < first + pieces) {
-      const moved: (readonly [number, number])[] = []
       const start = (mine - first) * PIECE
       const end = Math.min(start + PIECE, count)
-      for (let index = start; index < end; index++) {
-        const entry = entries[index]
-        const stat = entry === undefined ? undefined : lookAt(path + entry.name)
-        if (stat === undefined || !isUnmoved(snapshot, index, stat)) moved.push([position, index])
-      }
-      yield moved
+      const indices = findMovedIn(path, snapshot, cursor, start, end)
+      yield indices.map((index) => [position, index] as const)
       mine = Atomics.add(next, 0, 1)
     }
     first += pieces
   }
 }
 
-function countEntries(snapshot: Snapshot): number {
-  return snapshot.stats.length / SNAPSHOT_COLUMNS
+function findMovedIn(
+  path: StorePath,
+  snapshot: Snapshot,
+  cursor: NameCursor,
+  start: number,
+  end: number,
+): number[] {
+  const moved: number[] = []
+  for (let index = start; index < end; index++) {
+    const file = path + cursor.nameOf(index)
+    const stat = lookAt(cursor.ascii ? file : fsPath(file))
+    if (stat === undefined || !isUnmoved(snapshot, index, stat)) moved.push(index)
+  }
+  return moved
 }
 
-function lookAt(latin1: string): BigIntStats | undefined {
+function lookAt(file: string | Buffer): BigIntStats | undefined {
   try {
-    return lstatSync(fsPath(latin1), { bigint: true, throwIfNoEntry: false })
+    return lstatSync(file, LOOK)
   } catch {
     return undefined // such as ENOTDIR; whoever reads it next says what is wrong
   }

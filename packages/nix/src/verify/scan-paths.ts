@@ -1,4 +1,4 @@
-// Scans many store paths: small work at once on this thread, large work on worker threads, largest path
+// Looks at many store paths: small work at once on this thread, large work on worker threads, largest path
 // first, because one path is one serial hash and the last to start decides when all is done.
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
@@ -6,36 +6,59 @@ import { setImmediate } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import { NixError } from '../error.ts'
 import type { PathInfo } from '../manifest.ts'
-import { replyToScan } from './scan.ts'
-import type { PathScan, ScanReply, ScanRequest } from './scan.ts'
+import { replyTo } from './reply.ts'
+import type { Reply, Request } from './reply.ts'
+import type { PathScan } from './scan.ts'
+import type { PathSurvey } from './survey.ts'
 import { availableThreads, withThreads } from './threads.ts'
 
-/** How to scan. */
-export interface ScanOptions {
-  readonly listFiles: boolean
+/** How to look at paths. */
+export interface PathsOptions {
   readonly owner: number
   /** Worker threads; 0 for none. Default: one per processor. */
-  readonly workers?: number
-  readonly signal?: AbortSignal
+  readonly workers?: number | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 /** What came of one path. */
-export type ScanOutcome =
-  | { readonly entry: PathInfo; readonly scan: PathScan }
+export type Outcome<T> =
+  | { readonly entry: PathInfo; readonly found: T }
   | { readonly entry: PathInfo; readonly error: NixError }
 
 // Below this a thread takes longer to start than the work does.
 const INLINE_BYTES = 16 << 20
 
 /**
- * Scans `entries` and reports each outcome as it comes, in no fixed order.
+ * Reads `entries` in full and reports each outcome as it comes, in no fixed order.
  *
  * @throws the signal's reason, when it fires
  */
-export async function scanPaths(
+export function scanPaths(
   entries: readonly PathInfo[],
-  options: ScanOptions,
-  onOutcome: (outcome: ScanOutcome) => void,
+  options: PathsOptions & { readonly listFiles: boolean },
+  onOutcome: (outcome: Outcome<PathScan>) => void,
+): Promise<void> {
+  const { listFiles, owner } = options
+  return overPaths(entries, ({ path }) => ({ scan: path, listFiles, owner }), options, onOutcome)
+}
+
+/** As {@link scanPaths}, of metadata alone. */
+export function surveyPaths(
+  entries: readonly PathInfo[],
+  options: PathsOptions,
+  onOutcome: (outcome: Outcome<PathSurvey>) => void,
+): Promise<void> {
+  const { owner } = options
+  return overPaths(entries, ({ path }) => ({ survey: path, owner }), options, onOutcome)
+}
+
+type RequestOf = (entry: PathInfo) => Request
+
+async function overPaths<T>(
+  entries: readonly PathInfo[],
+  requestOf: RequestOf,
+  options: PathsOptions,
+  onOutcome: (outcome: Outcome<T>) => void,
 ): Promise<void> {
   const queue = [...entries].sort((a, b) => b.narSize - a.narSize)
   const bytes = queue.reduce((sum, entry) => sum + entry.narSize, 0)
@@ -44,14 +67,14 @@ export async function scanPaths(
   if (count === 0) {
     for (const entry of queue) {
       options.signal?.throwIfAborted()
-      onOutcome(outcomeOf(entry, replyToScan(requestOf(entry, options))))
+      onOutcome(outcomeOf(entry, replyTo(requestOf(entry)) as Reply<T>))
       await setImmediate() // other work goes on between paths
     }
     return
   }
   try {
     await withThreads(count, (threads) =>
-      Promise.all(threads.map((thread) => feed(thread, queue, options, onOutcome))),
+      Promise.all(threads.map((thread) => feed(thread, queue, requestOf, options, onOutcome))),
     )
   } catch (error) {
     options.signal?.throwIfAborted()
@@ -60,27 +83,23 @@ export async function scanPaths(
 }
 
 /** Gives `thread` the next path as often as it is done with one, until the queue is empty. */
-async function feed(
+async function feed<T>(
   thread: Worker,
   queue: PathInfo[],
-  options: ScanOptions,
-  onOutcome: (outcome: ScanOutcome) => void,
+  requestOf: RequestOf,
+  { signal }: PathsOptions,
+  onOutcome: (outcome: Outcome<T>) => void,
 ): Promise<void> {
-  const { signal } = options
   for (let entry = queue.shift(); entry !== undefined; entry = queue.shift()) {
-    thread.postMessage(requestOf(entry, options))
+    thread.postMessage(requestOf(entry))
     // `once` rejects when the thread fails or the signal fires.
     const [reply] = await once(thread, 'message', signal === undefined ? {} : { signal })
-    onOutcome(outcomeOf(entry, reply as ScanReply))
+    onOutcome(outcomeOf(entry, reply as Reply<T>))
   }
 }
 
-function requestOf(entry: PathInfo, { listFiles, owner }: ScanOptions): ScanRequest {
-  return { path: entry.path, listFiles, owner }
-}
-
-function outcomeOf(entry: PathInfo, reply: ScanReply): ScanOutcome {
-  if ('scan' in reply) return { entry, scan: reply.scan }
+function outcomeOf<T>(entry: PathInfo, reply: Reply<T>): Outcome<T> {
+  if ('found' in reply) return { entry, found: reply.found }
   const error = new NixError(reply.code, reply.message, { detail: reply.detail })
   return { entry, error }
 }

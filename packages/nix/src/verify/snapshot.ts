@@ -13,6 +13,8 @@ export interface Snapshot {
    * target, every one followed by NUL.
    */
   readonly names: string
+  /** How many of the entries are regular files. */
+  readonly regularFiles: number
 }
 
 /** One entry of a snapshot, decoded. */
@@ -39,6 +41,7 @@ export class SnapshotBuilder {
   #integers = 0
   #names = Buffer.allocUnsafe(4096)
   #bytes = 0
+  #regularFiles = 0
 
   add(name: string, stat: BigIntStats, target?: string): void {
     if (this.#integers === this.#stats.length) {
@@ -48,6 +51,7 @@ export class SnapshotBuilder {
     }
     setStat(this.#stats, this.#integers, stat)
     this.#integers += SNAPSHOT_COLUMNS
+    if (stat.isFile()) this.#regularFiles++
     this.#addString(name)
     if (target !== undefined) this.#addString(target)
   }
@@ -56,6 +60,7 @@ export class SnapshotBuilder {
     return {
       stats: sharedCopy(this.#stats.subarray(0, this.#integers)),
       names: this.#names.toString('latin1', 0, this.#bytes),
+      regularFiles: this.#regularFiles,
     }
   }
 
@@ -71,7 +76,7 @@ export class SnapshotBuilder {
 }
 
 /** A copy of `integers` in shared memory. */
-export function sharedCopy(integers: BigInt64Array): Snapshot['stats'] {
+function sharedCopy(integers: BigInt64Array): Snapshot['stats'] {
   const copy = new BigInt64Array(new SharedArrayBuffer(integers.byteLength))
   copy.set(integers)
   return copy
@@ -104,29 +109,75 @@ export function isUnmoved(snapshot: Snapshot, index: number, stat: BigIntStats):
   )
 }
 
-/** `snapshot` with the metadata of entry `index` replaced. */
-export function replaceStat(snapshot: Snapshot, index: number, stat: BigIntStats): Snapshot {
+/** `snapshot` with the metadata of some entries replaced. */
+export function replaceStats(
+  snapshot: Snapshot,
+  replacements: readonly (readonly [index: number, stat: BigIntStats])[],
+): Snapshot {
   const stats = sharedCopy(snapshot.stats)
-  setStat(stats, index * SNAPSHOT_COLUMNS, stat)
-  return { stats, names: snapshot.names }
+  for (const [index, stat] of replacements) setStat(stats, index * SNAPSHOT_COLUMNS, stat)
+  return { ...snapshot, stats }
+}
+
+/** Puts a snapshot together again from what was kept of it. */
+export function restoreSnapshot(integers: BigInt64Array, names: string): Snapshot {
+  let regularFiles = 0
+  for (let at = MODE_COLUMN; at < integers.length; at += SNAPSHOT_COLUMNS)
+    if (((integers[at] ?? 0n) & FORMAT_MASK) === REGULAR) regularFiles++
+  return { stats: sharedCopy(integers), names, regularFiles }
+}
+
+/** The entries in order. */
+export function readSnapshot({ stats, names }: Snapshot): SnapshotEntry[] {
+  const strings = names.split('\0')
+  const entries: SnapshotEntry[] = []
+  let next = 0
+  for (let at = MODE_COLUMN; at < stats.length; at += SNAPSHOT_COLUMNS) {
+    const name = strings[next++] ?? ''
+    const format = (stats[at] ?? 0n) & FORMAT_MASK
+    if (format === SYMLINK) entries.push({ name, kind: 'symlink', target: strings[next++] ?? '' })
+    else entries.push({ name, kind: format === DIRECTORY ? 'directory' : 'regular' })
+  }
+  return entries
+}
+
+/** How many entries a snapshot holds. */
+export function countEntries({ stats }: Snapshot): number {
+  return stats.length / SNAPSHOT_COLUMNS
 }
 
 /**
- * The entries in order. Empty when names and metadata do not fit together, as in a damaged ledger: a
- * snapshot of anything has at least its root.
+ * Walks the names of a snapshot in order without making an object of each: a pass over 140,000 entries
+ * that finds nothing should do little else than ask the kernel.
  */
-export function readSnapshot(snapshot: Snapshot): SnapshotEntry[] {
-  const names = snapshot.names.split('\0')
-  const entries: SnapshotEntry[] = []
-  let next = 0
-  for (let at = MODE_COLUMN; at < snapshot.stats.length; at += SNAPSHOT_COLUMNS) {
-    const name = names[next++]
-    if (name === undefined) return []
-    const format = (snapshot.stats[at] ?? 0n) & FORMAT_MASK
-    if (format === SYMLINK) entries.push({ name, kind: 'symlink', target: names[next++] ?? '' })
-    else entries.push({ name, kind: format === DIRECTORY ? 'directory' : 'regular' })
+export class NameCursor {
+  /** True when every name is ASCII, so that `node:fs` takes it as it is. */
+  readonly ascii: boolean
+  readonly #snapshot: Snapshot
+  #entry = 0
+  #at = 0
+
+  constructor(snapshot: Snapshot) {
+    this.#snapshot = snapshot
+    this.ascii = Buffer.byteLength(snapshot.names) === snapshot.names.length
   }
-  return next === names.length - 1 ? entries : []
+
+  /** Moves on to `entry`, which must not lie behind, and over it; returns its name. */
+  nameOf(entry: number): string {
+    while (this.#entry < entry) this.#skip()
+    const start = this.#at
+    this.#skip()
+    const { names } = this.#snapshot
+    return names.slice(start, names.indexOf('\0', start))
+  }
+
+  #skip(): void {
+    const { stats, names } = this.#snapshot
+    const mode = stats[this.#entry * SNAPSHOT_COLUMNS + MODE_COLUMN] ?? 0n
+    this.#at = names.indexOf('\0', this.#at) + 1
+    if ((mode & FORMAT_MASK) === SYMLINK) this.#at = names.indexOf('\0', this.#at) + 1
+    this.#entry++
+  }
 }
 
 /**
@@ -140,14 +191,6 @@ export function isSettled({ stats }: Snapshot, atMs: number): boolean {
     if (age < SETTLED_NS && age > -SETTLED_NS) return false
   }
   return true
-}
-
-/** How many regular files the snapshot holds. */
-export function countRegular({ stats }: Snapshot): number {
-  let count = 0
-  for (let at = MODE_COLUMN; at < stats.length; at += SNAPSHOT_COLUMNS)
-    if (((stats[at] ?? 0n) & FORMAT_MASK) === REGULAR) count++
-  return count
 }
 
 /** True when both hold the same. */

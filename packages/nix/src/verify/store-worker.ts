@@ -1,10 +1,10 @@
-// A worker thread: scans store paths, or looks for entries that moved, as it is asked.
+// A worker thread: looks at store paths, or for entries that moved, as it is asked.
 import { parentPort } from 'node:worker_threads'
 import { findMoved } from './moved.ts'
 import type { MovedRequest } from './moved.ts'
-import { replyToScan } from './scan.ts'
-import type { ScanRequest } from './scan.ts'
+import { replyTo } from './reply.ts'
+import type { Request } from './reply.ts'
 
-parentPort?.on('message', (request: ScanRequest | MovedRequest) => {
-  parentPort?.postMessage('snapshots' in request ? findMoved(request) : replyToScan(request))
+parentPort?.on('message', (request: Request | MovedRequest) => {
+  parentPort?.postMessage('snapshots' in request ? findMoved(request) : replyTo(request))
 })

@@ -50,6 +50,18 @@ describe('writeNar', () => {
     )
   })
 
+  test('the tree itself may have any name', async () => {
+    for (const name of ['café', 'z\udcff']) {
+      const root = join(fresh(), name)
+      mkdirSync(encodeFileName(root), { recursive: true })
+      expect(await dump(root)).toEqual(nar(...directory()))
+      const { narSize } = await hashNar(root)
+      expect(narSize).toBe(nar(...directory()).length)
+    }
+    const missing = join(fresh(), 'café')
+    await expect(hashNar(missing)).rejects.toMatchObject({ detail: { file: missing } })
+  })
+
   test('only the execute bit of the owner counts', async () => {
     const root = fresh()
     writeFileSync(root, 'x')

@@ -1,0 +1,67 @@
+// Extended attributes, which no NAR shows and Nix strips from what it adds to the store: file
+// capabilities (`security.capability`), ACLs, anything a user set. Node cannot list them, so whoever can
+// passes a function; where nobody does, the result says that they were not looked at.
+//
+// To set or remove one moves the file's ctime: once a path has been found without any, a later look
+// needs to ask again only for what moved.
+import { setImmediate } from 'node:timers/promises'
+import { NixError, quote } from '../error.ts'
+import { fromLatin1, fsPath } from '../file-name.ts'
+import type { StorePath } from '../store-path.ts'
+import type { Deviation } from './deviations.ts'
+import { countEntries, NameCursor } from './snapshot.ts'
+import type { Snapshot } from './snapshot.ts'
+
+/**
+ * The names of the extended attributes of a file, `security.capability` for one; as `llistxattr(2)` gives
+ * them, links not followed, none where the file system has none. Throws when the system refuses.
+ */
+export type ReadAttributes = (file: string | Buffer) => readonly string[]
+
+// What Nix itself leaves (its setting `ignored-acls`), and the kernel's own integrity labels: none of them
+// lets a program do more.
+const HARMLESS: ReadonlySet<string> = new Set([
+  'security.selinux',
+  'security.csm',
+  'system.nfs4_acl',
+  'security.ima',
+  'security.evm',
+])
+const PIECE = 512
+
+/** Looks at every entry of `snapshot`, in pieces, so that other work goes on between them. */
+export async function findAttributes(
+  path: StorePath,
+  snapshot: Snapshot,
+  read: ReadAttributes,
+  signal: AbortSignal | undefined,
+): Promise<Deviation[]> {
+  const found: Deviation[] = []
+  const names = new NameCursor(snapshot)
+  for (let index = 0; index < countEntries(snapshot); index++) {
+    found.push(...attributesOf(path + names.nameOf(index), read))
+    if (index % PIECE !== PIECE - 1) continue
+    await setImmediate()
+    signal?.throwIfAborted()
+  }
+  return found
+}
+
+/** What `file` (one code unit per byte) has that it should not have. */
+export function attributesOf(latin1: string, read: ReadAttributes): Deviation[] {
+  const names = readNames(latin1, read).filter((name) => !HARMLESS.has(name))
+  const expected = 'no extended attributes'
+  if (names.length === 0) return []
+  return [{ file: fromLatin1(latin1), kind: 'attribute', expected, seen: names.join(' ') }]
+}
+
+function readNames(latin1: string, read: ReadAttributes): readonly string[] {
+  try {
+    return read(fsPath(latin1))
+  } catch (cause) {
+    const file = fromLatin1(latin1)
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    const message = `expected to read the attributes of ${quote(file)}: ${reason}`
+    throw new NixError('STORE_READ', message, { cause, detail: { file } })
+  }
+}

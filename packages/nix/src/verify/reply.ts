@@ -1,0 +1,29 @@
+// What a worker thread is asked about one store path, and what it answers: values, because a thrown error
+// loses its code on the way between threads.
+import { NixError } from '../error.ts'
+import type { NixErrorCode } from '../error.ts'
+import type { StorePath } from '../store-path.ts'
+import { scanPath } from './scan.ts'
+import type { PathScan, ScanRequest } from './scan.ts'
+import { surveyPath } from './survey.ts'
+import type { PathSurvey } from './survey.ts'
+
+/** What to do with one path. */
+export type Request = ScanRequest | { readonly survey: StorePath; readonly owner: number }
+
+/** What came of it. */
+export type Reply<T> =
+  | { readonly found: T }
+  | { readonly code: NixErrorCode; readonly message: string; readonly detail: NixError['detail'] }
+
+/** Does what is asked; coded errors become values. */
+export function replyTo(request: Request): Reply<PathScan | PathSurvey> {
+  try {
+    const found =
+      'survey' in request ? surveyPath(request.survey, request.owner) : scanPath(request)
+    return { found }
+  } catch (error) {
+    if (!(error instanceof NixError)) throw error
+    return { code: error.code, message: error.message, detail: error.detail }
+  }
+}

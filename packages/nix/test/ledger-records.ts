@@ -1,0 +1,29 @@
+// Records whose every part is one number.
+import { narHashFromDigest } from '@bagcheck/nix'
+import type { LedgerRecord, NarHash, StorePath } from '@bagcheck/nix'
+
+const ENTRIES = 200
+const REGULAR = 0o100444n
+
+/** The paths that every transaction of a test writes. */
+export const RECORD_PATHS: readonly StorePath[] = ['a', 'b', 'c'].map(
+  (name) => `/nix/store/${name.repeat(32)}-x` as StorePath,
+)
+
+/** The NAR hash of record `number`. */
+export function hashOf(number: number): NarHash {
+  return narHashFromDigest(Buffer.alloc(32, number % 7))
+}
+
+/** Record `number`: see the head. */
+export function recordOf(number: number): LedgerRecord {
+  const stats = new BigInt64Array(new SharedArrayBuffer(ENTRIES * 64)).fill(BigInt(number))
+  for (let at = 2; at < stats.length; at += 8) stats[at] = REGULAR
+  const names = Array.from({ length: ENTRIES }, (_, n) => (n === 0 ? '\0' : `/${number}-${n}\0`))
+  return {
+    narHash: hashOf(number),
+    fullAtMs: number,
+    attributes: number % 2 === 0,
+    snapshot: { stats, names: names.join(''), regularFiles: ENTRIES },
+  }
+}
