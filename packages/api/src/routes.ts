@@ -107,10 +107,15 @@ export const policyQuerySchema = z.strictObject({
     .optional(),
 })
 
-/** `GET /v1/decisions`. Newest first unless `after` is given. */
+/** `GET /v1/decisions`. Newest first; oldest first if `after` is given. */
 export const decisionsQuerySchema = z.strictObject({
   /** Only entries with a greater log index. */
   after: z
+    .string()
+    .regex(/^[0-9]{1,15}$/)
+    .optional(),
+  /** Only entries with a lesser log index. */
+  before: z
     .string()
     .regex(/^[0-9]{1,15}$/)
     .optional(),
@@ -120,6 +125,7 @@ export const decisionsQuerySchema = z.strictObject({
     .optional(),
   allow: z.enum(['true', 'false']).optional(),
   role: z.string().max(256).optional(),
+  unit: z.string().max(256).optional(),
 })
 
 const json = (schema: z.ZodType, status: 200 | 201 = 200): Route['response'] => ({
@@ -294,7 +300,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     path: '/v1/decisions',
     auth: 'admin',
-    summary: 'Decisions, by log index',
+    summary: 'Decisions, newest first, or oldest first after an entry',
     query: decisionsQuerySchema,
     response: json(decisionListSchema),
   },

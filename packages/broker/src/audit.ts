@@ -6,7 +6,7 @@ import type { DecisionContent } from './decision.ts'
 import { BrokerError } from './error.ts'
 import type { DecisionQuery, StoredDecision } from './store/record-reads.ts'
 
-/** Decisions in the order of the log. @throws {BrokerError} STORE_*, LOG_CORRUPT */
+/** Decisions, as the query orders them. @throws {BrokerError} STORE_*, LOG_CORRUPT */
 export async function readDecisions(
   broker: Broker,
   query: DecisionQuery,

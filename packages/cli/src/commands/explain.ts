@@ -6,9 +6,6 @@ import { command } from '../command.ts'
 import { CliError, EXIT } from '../error.ts'
 import { remedy } from '../policy/remedy.ts'
 
-/** Decisions that are looked through for a unit, newest first. */
-const PAGE = 200
-
 export const explain = command({
   summary: 'Say why a decision was made, and what would make a denied one pass.',
   positionals: 'PID|DECISION',
@@ -61,11 +58,9 @@ async function unitOf(pid: number, unitsDirectory: string): Promise<string> {
 }
 
 async function newestOf(client: Client, unit: string): Promise<DecisionRecord> {
-  const { decisions } = await client.decisions({ limit: PAGE })
-  const found = decisions.filter((decision) => decision.unit === unit)
-  const newest = found.toSorted((a, b) => b.logIndex - a.logIndex)[0]
-  if (newest === undefined)
-    throw new CliError('NOT_FOUND', `no decision about unit ${unit} among the newest ${PAGE}`)
+  const { decisions } = await client.decisions({ unit, limit: 1 })
+  const [newest] = decisions
+  if (newest === undefined) throw new CliError('NOT_FOUND', `no decision about unit ${unit}`)
   return newest
 }
 
