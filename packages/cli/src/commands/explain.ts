@@ -82,7 +82,7 @@ function explainDecision(decision: DecisionRecord): string[] {
               `          first difference: ${nearest.firstDifference}`,
             ]
           : []),
-        ...(advice === undefined ? [] : [`to pass   ${advice}`]),
+        ...(advice === null ? [] : [`to pass   ${advice}`]),
       ]
     }),
   ]
