@@ -7,6 +7,7 @@
 //        node        the body is signed by a node's key, or proves possession of one
 //        admin       only on the admin socket, whose file mode is the authentication
 import { z } from 'zod'
+import { EVIDENCE_BUNDLE_TYPE } from './evidence-bundle.ts'
 import { MAX_EVIDENCE_BYTES } from './evidence.ts'
 import {
   attestationReceiptSchema,
@@ -68,9 +69,6 @@ const JSON_TYPE = 'application/json'
 const TEXT_TYPE = 'text/plain; charset=utf-8'
 const KIB = 1024
 const MIB = 1024 * KIB
-
-/** Media type of an exported evidence bundle. */
-export const EVIDENCE_BUNDLE_TYPE = 'application/vnd.bagcheck.evidence.v1+json'
 
 /** One route. Path parameters are written `{name}`; `{name*}` takes the rest of the path. */
 export interface Route {
