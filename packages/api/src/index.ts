@@ -16,4 +16,5 @@ export {
 export * from './evidence.ts'
 export * from './evidence-bundle.ts'
 export * from './log-content.ts'
+export type { UnitRecord } from './unit-record.ts'
 export * from './wire.ts'
