@@ -72,7 +72,6 @@ const processFacts = z.strictObject({
 })
 
 const launchContract = z.strictObject({
-  source: z.enum(['bagcheck-exec', 'systemd']),
   executable: filePath,
   arguments: z.array(z.string().max(4096)).max(256),
   uid: count,
@@ -84,7 +83,7 @@ const launchContract = z.strictObject({
 })
 
 const unitFacts = z.strictObject({
-  kind: z.enum(['bagcheck-exec', 'systemd', 'none']),
+  launcher: z.enum(['bagcheck-exec', 'systemd', 'none']),
   name: z.string().max(256),
   cgroup: filePath,
   contract: launchContract.nullable(),

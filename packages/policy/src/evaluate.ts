@@ -87,7 +87,7 @@ function findRole(
   { unit, audience }: Facts,
   denials: Denials,
 ): IndexedRole | undefined {
-  if (unit.kind === 'none') {
+  if (unit.launcher === 'none') {
     denials.add(
       'UNIT_NONE',
       `the caller is in no unit of its own (cgroup ${show(unit.cgroup || 'unknown')}); ` +
@@ -100,7 +100,7 @@ function findRole(
     .filter(({ role }) => role.unit.launcher !== 'systemd' || role.unit.cgroup === unit.cgroup)
   const [found, ...others] = ofUnit.filter(({ role }) => role.audiences.has(audience))
   if (found && others.length === 0) return found
-  const label = `${unit.kind} unit ${show(unit.name)}`
+  const label = `${unit.launcher} unit ${show(unit.name)}`
   if (found) {
     const names = [found, ...others].map(({ name }) => name).toSorted()
     denials.add(

@@ -123,7 +123,6 @@ export function findExecRecord(
 /** The contract of `record` with whether its process still runs what was launched. */
 export function contractOf(record: UnitRecord): LaunchContract {
   return {
-    source: 'bagcheck-exec',
     executable: record.executable,
     arguments: [...record.arguments],
     uid: record.uid,

@@ -390,11 +390,10 @@ function evidenceOf(
       purpose,
       callerPid: 100,
       unit: {
-        kind: 'bagcheck-exec',
+        launcher: 'bagcheck-exec',
         name: 'orders',
         cgroup: '/bagcheck/orders',
         contract: {
-          source: 'bagcheck-exec',
           executable: EXECUTABLE,
           arguments: ['--jitless', SCRIPT],
           uid: 990,
