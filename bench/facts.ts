@@ -18,11 +18,10 @@ export function factsOf(service: Service, nowSeconds: number): Facts {
     purpose: 'issue',
     callerPid: PID,
     unit: {
-      kind: 'bagcheck-exec',
+      launcher: 'bagcheck-exec',
       name: service.name,
       cgroup: `/bagcheck/${service.name}`,
       contract: {
-        source: 'bagcheck-exec',
         executable: executable.path,
         arguments: args,
         uid: UID,

@@ -73,10 +73,7 @@ export async function enrolNode(
       })
       const type = 'application/x-www-form-urlencoded'
       const answer = token.send('POST', '/token', { type, text: form.toString() })
-      const { access_token: jwt } = await expectJson<{ access_token: string }>(answer, 200)
-      const payload = Buffer.from(jwt.split('.')[1] ?? '', 'base64url').toString()
-      const claims = JSON.parse(payload) as { 'https://bagcheck.dev/att': { dec: number } }
-      return claims['https://bagcheck.dev/att'].dec
+      return (await expectJson<{ log_index: number }>(answer, 200)).log_index
     },
   }
 }

@@ -12,6 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { UnitRecord } from '@bagcheck/api'
 import { CGROUP_PARENT_VARIABLE } from '@bagcheck/cli'
 import type { ProcessInstance } from '../packages/agent/src/measure/messages.ts'
 import { formatDevice, readInstance, readStat } from '../packages/agent/src/measure/instance.ts'
@@ -102,7 +103,10 @@ export async function startUnit(options: UnitOptions): Promise<Unit> {
 }
 
 /** What the record says of the process itself. */
-function contract(pid: number, directory: string): object {
+function contract(
+  pid: number,
+  directory: string,
+): Omit<UnitRecord, 'name' | 'arguments' | 'uid' | 'gid'> {
   const mount = findCgroup2(parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8')))
   const executable = statSync(`/proc/${pid}/exe`, { bigint: true })
   const { startTicks, startCode, startStack } = readStat(pid)
@@ -116,6 +120,5 @@ function contract(pid: number, directory: string): object {
     ...{ startTicks, startCode, startStack },
     executableDevice: formatDevice(executable.dev),
     executableInode: executable.ino.toString(),
-    recordedAt: Math.floor(Date.now() / 1000),
   }
 }

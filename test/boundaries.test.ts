@@ -1,6 +1,6 @@
 // Who may import whom (packages are trust boundaries). The resolver refuses deep imports by itself,
 // because every package exports `.` only; this compares the declared dependencies with the one table.
-import { readFileSync, readdirSync } from 'node:fs'
+import { globSync, readFileSync, readdirSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 
 const allowed: Readonly<Record<string, { workspace: string[]; outside: string[] }>> = {
@@ -38,4 +38,10 @@ describe('package boundaries', () => {
       expect(Object.keys(manifest.dependencies ?? {})).not.toContain('@bagcheck/testkit')
     }
   })
+})
+
+test('the namespace of our URIs stands in one file', () => {
+  const files = globSync(['packages/*/src/**/*.ts', 'bench/**/*.ts', 'scripts/**/*.ts'])
+  const naming = files.filter((file) => readFileSync(file, 'utf8').includes('//bagcheck.dev'))
+  expect(naming).toEqual(['packages/attest/src/uris.ts'])
 })

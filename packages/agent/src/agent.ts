@@ -106,6 +106,7 @@ export async function startAgent(
     callers: new Callers(),
     sessions,
     nonces: new NonceBook(now),
+    unitOf: async (instance) => (await measurer.measure(instance)).unit,
     newNonce: () => randomBytes(32).toString('base64url'),
     health: () => health(node, roots, sessions),
     now,

@@ -125,7 +125,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
         ttlSeconds: 60,
         purpose: 'issue',
         callerPid: process.pid,
-        unit: { kind: 'none', contract: null },
+        unit: { launcher: 'none', contract: null },
         processes: [{ pid: process.pid, hostRoot: true, hostUserNamespace: true }],
       },
       agent: {
@@ -166,6 +166,19 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     expect(said.filter((answer) => answer === '429 REQUEST_LIMIT')).toHaveLength(54 - 32)
     expect(broker.evidence).toHaveLength(32)
     expect(lines.find((line) => line.includes('"no token"'))).toContain('"decision":"d"')
+  })
+
+  test('tells its own user the unit of a process, and nobody of one that is not there', async () => {
+    await start()
+    const unit = (pid: string) => call(socket(), 'GET', `/v1/unit?pid=${pid}`)
+    expect(await unit(String(process.pid))).toMatchObject({
+      status: 200,
+      body: { launcher: 'none', name: '', contract: null },
+    })
+    for (const pid of ['4194304', '0', '-1', 'x', '']) {
+      const { status, body } = await unit(pid)
+      expect([status, body['code']]).toEqual([400, 'REQUEST_INVALID'])
+    }
   })
 
   test('a proof over no nonce, a used nonce or another address is refused', async () => {

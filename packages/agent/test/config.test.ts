@@ -72,6 +72,37 @@ describe('the configuration', () => {
   })
 })
 
+describe('docs/operations.md', () => {
+  const page = readFileSync(new URL('../../../docs/operations.md', import.meta.url), 'utf8')
+  const [, section = ''] = page.split("## The agent's configuration\n")
+  const [text = ''] = section.split(/^## /m)
+  const rows = [...text.matchAll(/^\| `([\w.]+)` \| (.+?) \|/gm)].map(
+    ([, key = '', said = '']) => ({
+      key,
+      said,
+    }),
+  )
+  const { installation, broker, trustRootPin } = CONFIG
+  const required = { installation, broker, trustRootPin }
+  const config = parseConfig(JSON.stringify(required), '/')
+  const { nix, ...rest } = config
+  const flat: Record<string, unknown> = {
+    ...rest,
+    ...Object.fromEntries(Object.entries(nix).map(([key, value]) => [`nix.${key}`, value])),
+  }
+
+  test('has a row for every key', () => {
+    expect(rows.map(({ key }) => key).toSorted()).toEqual(Object.keys(flat).toSorted())
+  })
+
+  test.each(rows)('says the default of $key', ({ key, said }) => {
+    const byWord: Record<string, unknown> = { none: null, "system's": null, '`broker`': broker }
+    if (said === '–') expect(required).toHaveProperty(key)
+    else if (said in byWord) expect(flat[key]).toBe(byWord[said])
+    else expect(`${flat[key] as string | number}`).toBe(said.replaceAll('`', ''))
+  })
+})
+
 test('evidence tells the version of the package', () => {
   const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
   expect(AGENT_VERSION).toBe((JSON.parse(text) as { version: string }).version)

@@ -47,10 +47,13 @@ export type BrokerAddress =
 
 /** Filter of {@link Client.decisions}. */
 export interface DecisionsQuery {
+  /** Oldest first from here on; without it the newest come first. */
   readonly after?: number
+  readonly before?: number
   readonly limit?: number
   readonly allow?: boolean
   readonly role?: string
+  readonly unit?: string
 }
 
 /**

@@ -2,6 +2,15 @@
 // the node key, `typ` below; its payload is this schema. Strict: an unknown field is an error, because
 // a verifier that skips what it does not know may skip what it should have denied. Every array and
 // string has a bound, so that a hostile node cannot make the broker work without end.
+//
+// Evolution. Evidence, decisions, enrolments and evidence bundles are kept for years, and are read by agents,
+// brokers and auditors of other releases. A released schema therefore never changes, not even by an optional
+// field: old verifiers would refuse new documents, and new ones would read into old documents what they do
+// not say. A new or changed field is a new version:
+//   1. add the schema `…/v2` beside `…/v1`; `schema` tells them apart before anything else is read;
+//   2. release brokers and auditors that take both: they keep v1 for as long as bundles are kept;
+//   3. then let agents (evidence) or brokers (the rest) write v2.
+// What grows without a new version are codes of reasons, which are strings for that purpose.
 import type { Sha256, StorePath } from '@bagcheck/nix'
 import { z } from 'zod'
 
@@ -63,7 +72,6 @@ const processFacts = z.strictObject({
 })
 
 const launchContract = z.strictObject({
-  source: z.enum(['bagcheck-exec', 'systemd']),
   executable: filePath,
   arguments: z.array(z.string().max(4096)).max(256),
   uid: count,
@@ -75,7 +83,7 @@ const launchContract = z.strictObject({
 })
 
 const unitFacts = z.strictObject({
-  kind: z.enum(['bagcheck-exec', 'systemd', 'none']),
+  launcher: z.enum(['bagcheck-exec', 'systemd', 'none']),
   name: z.string().max(256),
   cgroup: filePath,
   contract: launchContract.nullable(),

@@ -4,7 +4,6 @@ export { API_ERROR_CODES, ApiError, type ApiErrorCode } from './error.ts'
 export { createClient, type BrokerAddress, type Client, type DecisionsQuery } from './client.ts'
 export { openApiDocument } from './openapi.ts'
 export {
-  EVIDENCE_BUNDLE_TYPE,
   MAX_WAIT_SECONDS,
   ROUTES,
   ROUTE_IDS,
@@ -15,4 +14,7 @@ export {
   type RouteId,
 } from './routes.ts'
 export * from './evidence.ts'
+export * from './evidence-bundle.ts'
+export * from './log-content.ts'
+export type { UnitRecord } from './unit-record.ts'
 export * from './wire.ts'

@@ -7,6 +7,7 @@
 //        node        the body is signed by a node's key, or proves possession of one
 //        admin       only on the admin socket, whose file mode is the authentication
 import { z } from 'zod'
+import { EVIDENCE_BUNDLE_TYPE } from './evidence-bundle.ts'
 import { MAX_EVIDENCE_BYTES } from './evidence.ts'
 import {
   attestationReceiptSchema,
@@ -69,9 +70,6 @@ const TEXT_TYPE = 'text/plain; charset=utf-8'
 const KIB = 1024
 const MIB = 1024 * KIB
 
-/** Media type of an exported evidence bundle. */
-export const EVIDENCE_BUNDLE_TYPE = 'application/vnd.bagcheck.evidence.v1+json'
-
 /** One route. Path parameters are written `{name}`; `{name*}` takes the rest of the path. */
 export interface Route {
   readonly id: RouteId
@@ -107,10 +105,15 @@ export const policyQuerySchema = z.strictObject({
     .optional(),
 })
 
-/** `GET /v1/decisions`. Newest first unless `after` is given. */
+/** `GET /v1/decisions`. Newest first; oldest first if `after` is given. */
 export const decisionsQuerySchema = z.strictObject({
   /** Only entries with a greater log index. */
   after: z
+    .string()
+    .regex(/^[0-9]{1,15}$/)
+    .optional(),
+  /** Only entries with a lesser log index. */
+  before: z
     .string()
     .regex(/^[0-9]{1,15}$/)
     .optional(),
@@ -120,6 +123,7 @@ export const decisionsQuerySchema = z.strictObject({
     .optional(),
   allow: z.enum(['true', 'false']).optional(),
   role: z.string().max(256).optional(),
+  unit: z.string().max(256).optional(),
 })
 
 const json = (schema: z.ZodType, status: 200 | 201 = 200): Route['response'] => ({
@@ -294,7 +298,7 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     path: '/v1/decisions',
     auth: 'admin',
-    summary: 'Decisions, by log index',
+    summary: 'Decisions, newest first, or oldest first after an entry',
     query: decisionsQuerySchema,
     response: json(decisionListSchema),
   },

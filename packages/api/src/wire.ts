@@ -156,6 +156,7 @@ export const decisionSchema = z.object({
 export type DecisionRecord = z.infer<typeof decisionSchema>
 export const decisionListSchema = z.object({
   decisions: z.array(decisionSchema),
+  /** Where the next page starts: `after` if the request had one, `before` if not; null at the end. */
   next: z.int().nullable(),
 })
 export type DecisionList = z.infer<typeof decisionListSchema>

@@ -10,14 +10,6 @@ export const NIX_CLOSURE_V1: string = `${NAMESPACE}/attestation/nix-closure/v1`
 export const TRUST_ROOT_V1: string = `${NAMESPACE}/attestation/trust-root/v1`
 /** A version of the policy. */
 export const POLICY_V1: string = `${NAMESPACE}/attestation/policy/v1`
-/** The version of policy and trust root that is in force now. */
-export const FRESHNESS_V1: string = `${NAMESPACE}/attestation/freshness/v1`
-/** A proposed change of approved closures. */
-export const CHANGE_REQUEST_V1: string = `${NAMESPACE}/attestation/change-request/v1`
-/** A person's yes to a change request. */
-export const APPROVAL_V1: string = `${NAMESPACE}/attestation/approval/v1`
-/** A statement that may only deny. */
-export const REVOCATION_V1: string = `${NAMESPACE}/attestation/revocation/v1`
 /** Permission for one new node to enrol. */
 export const JOIN_TOKEN_V1: string = `${NAMESPACE}/attestation/join-token/v1`
 /** A node that enrolled, with its key. */
@@ -27,6 +19,8 @@ export const BAN_V1: string = `${NAMESPACE}/attestation/ban/v1`
 
 /** Extension member of a verification summary that describes the token of a decision. */
 export const VSA_TOKEN_V1: string = `${NAMESPACE}/vsa/token/v1`
+/** Claim of a token that holds the digests behind it. */
+export const TOKEN_CLAIM: string = `${NAMESPACE}/att`
 /** `buildType` of the provenance of a flake. */
 export const NIX_FLAKE_BUILD_TYPE_V1: string = `${NAMESPACE}/buildtypes/nix-flake/v1`
 /** `buildType` of the provenance of a derivation of which no flake is known. */

@@ -1,12 +1,16 @@
 // Decisions as auditors read them: the row says where, the logged envelope says what.
-import type { DecisionRecord } from '@bagcheck/api'
+import {
+  decisionContentSchema,
+  summarySchema,
+  type DecisionContent,
+  type DecisionRecord,
+} from '@bagcheck/api'
 import { parseEnvelope, parseStatement, VSA_TOKEN_V1 } from '@bagcheck/attest'
 import type { Broker } from './broker.ts'
-import type { DecisionContent } from './decision.ts'
-import { BrokerError } from './error.ts'
+import { BrokerError, quote } from './error.ts'
 import type { DecisionQuery, StoredDecision } from './store/record-reads.ts'
 
-/** Decisions in the order of the log. @throws {BrokerError} STORE_*, LOG_CORRUPT */
+/** Decisions, as the query orders them. @throws {BrokerError} STORE_*, LOG_CORRUPT */
 export async function readDecisions(
   broker: Broker,
   query: DecisionQuery,
@@ -33,20 +37,28 @@ export async function readEnvelopeText({ store }: Broker, index: number): Promis
   return Buffer.from(body).toString()
 }
 
-/** What a decision's envelope says. */
-export function parseDecision(envelopeText: string): {
-  content: DecisionContent
-  inputAttestations: readonly string[]
-} {
-  const { payload } = parseEnvelope(Buffer.from(envelopeText))
-  // Our own envelope, out of the log whose root was checked: its shape is what decision.ts wrote.
-  const predicate = parseStatement(payload).predicate as {
-    inputAttestations: { digest: { sha256: string } }[]
+/** A decision as its statement tells it. */
+export interface ReadDecision {
+  readonly content: DecisionContent
+  /** sha256 of the envelopes that it rests on. */
+  readonly inputAttestations: readonly string[]
+}
+
+/** What a decision's envelope says. @throws {BrokerError} LOG_CORRUPT – not what decision.ts writes */
+export function parseDecision(envelopeText: string): ReadDecision {
+  const { predicate } = parseStatement(parseEnvelope(Buffer.from(envelopeText)).payload)
+  const summary = summarySchema.safeParse(predicate)
+  const members = (predicate ?? {}) as Readonly<Record<string, unknown>>
+  const content = decisionContentSchema.safeParse(members[VSA_TOKEN_V1])
+  if (!summary.success || !content.success) {
+    const [issue] = (summary.error ?? content.error)?.issues ?? []
+    throw new BrokerError(
+      'LOG_CORRUPT',
+      `expected a decision of this version, saw something else at ${quote(issue?.path.join('.'))}`,
+    )
   }
-  return {
-    content: (predicate as unknown as Record<string, DecisionContent>)[VSA_TOKEN_V1]!,
-    inputAttestations: predicate.inputAttestations.map(({ digest }) => digest.sha256),
-  }
+  const inputAttestations = summary.data.inputAttestations.map(({ digest }) => digest.sha256)
+  return { content: content.data, inputAttestations }
 }
 
 async function complete(broker: Broker, row: StoredDecision): Promise<DecisionRecord> {
@@ -64,6 +76,6 @@ async function complete(broker: Broker, row: StoredDecision): Promise<DecisionRe
     closureDigest: content.closureDigest,
     root: content.root,
     expiresAt: row.expiresAt,
-    reasons: [...content.reasons],
+    reasons: content.reasons,
   }
 }

@@ -1,7 +1,7 @@
 // Decisions and their entry in the log. The entry is a SLSA verification summary, signed by the
 // broker's decision key, committed before anything is minted. A LoggedDecision is the proof of that: it
 // is made here, after the transaction, and can be used once.
-import type { Reason } from '@bagcheck/api'
+import { DECISION_SCHEMA, type DecisionContent, type Reason } from '@bagcheck/api'
 import { SLSA_VSA_V1, VSA_TOKEN_V1, type SigningKey } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
 import type { Approval } from '@bagcheck/policy'
@@ -9,9 +9,6 @@ import { BrokerError } from './error.ts'
 import type { IdentifiedEvidence, VerifiedEvidence } from './evidence.ts'
 import { ownBytes, signEntry } from './signed-entry.ts'
 import type { Store } from './store/store.ts'
-
-/** `schema` of a decision. */
-export const DECISION_SCHEMA = 'bagcheck.decision/v1'
 
 /** What happens where; the same for every decision of one broker. */
 export interface DecisionLog {
@@ -152,7 +149,7 @@ export async function logDenial(
     role: verdict.role,
     closureDigest: roots[0]?.closureDigest ?? null,
     root: roots[0]?.root ?? null,
-    reasons: verdict.reasons,
+    reasons: [...verdict.reasons],
   }
   const about = { resourceUri: `urn:bagcheck:unit:${encodeURIComponent(unit.name)}` }
   const logIndex = await commit(log, frame, evidence, decision, about)
@@ -178,35 +175,6 @@ export async function logRefusal(
   const about = { resourceUri: `urn:bagcheck:node:${encodeURIComponent(evidence.node.id)}` }
   const logIndex = await commit(log, frame, evidence, decision, about)
   return { id: frame.id, logIndex, reasons: [reason] }
-}
-
-/** The extension member of a decision's statement. Null where a denial left it open. */
-export interface DecisionContent {
-  readonly schema: typeof DECISION_SCHEMA
-  readonly installation: string
-  readonly id: string
-  readonly purpose: 'issue' | 'renew'
-  readonly node: string
-  readonly unit: string
-  readonly role: string | null
-  readonly audience: string
-  readonly profile: string | null
-  readonly sub: string | null
-  readonly closureDigest: string | null
-  readonly root: string | null
-  readonly successorOf: string | null
-  readonly tier: number | null
-  readonly strength: string | null
-  readonly ttlSeconds: number | null
-  readonly issuedAt: number
-  readonly expiresAt: number | null
-  readonly keyThumbprint: string | null
-  readonly nonce: string
-  readonly counter: number | null
-  readonly previous: string | null
-  readonly policyVersion: number
-  readonly evidenceSha256: string
-  readonly reasons: readonly Reason[]
 }
 
 function emptyDecision(log: DecisionLog, frame: DecisionFrame): DecisionContent {

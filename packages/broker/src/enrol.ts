@@ -5,7 +5,9 @@
 //   proof   compact JWS {alg: ES256, typ: bagcheck-enrol+jwt, jwk}; payload {aud, iat, joinToken: sha256}
 import { createPublicKey } from 'node:crypto'
 import {
+  ENROLMENT_SCHEMA,
   publicJwkSchema,
+  type Enrolment,
   type EnrolRequest,
   type EnrolResponse,
   type PublicJwk,
@@ -21,8 +23,6 @@ import { signEntry } from './signed-entry.ts'
 
 /** `typ` of the proof. */
 export const ENROL_TYP = 'bagcheck-enrol+jwt'
-/** `schema` of an enrolment. */
-export const ENROLMENT_SCHEMA = 'bagcheck.enrolment/v1'
 /** Largest difference between the node's clock and ours. */
 export const MAX_ENROL_SKEW_SECONDS = 60
 
@@ -54,21 +54,22 @@ export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<
   verifyJoinToken(request.joinToken, broker.root, now)
   const { installation } = broker.config
   const expiresAt = nowSeconds + token.nodeExpiresSeconds
+  const predicate: Enrolment = {
+    schema: ENROLMENT_SCHEMA,
+    installation,
+    node,
+    nodeClass: token.nodeClass,
+    nodeKey,
+    keyThumbprint,
+    tokenId: token.tokenId,
+    joinTokenSha256,
+    enrolledAt: nowSeconds,
+    expiresAt,
+  }
   const statement = {
     subject: [{ name: `node:${node}`, digest: { sha256: thumbprintHex(keyThumbprint) } }],
     predicateType: ENROLMENT_V1,
-    predicate: {
-      schema: ENROLMENT_SCHEMA,
-      installation,
-      node,
-      nodeClass: token.nodeClass,
-      nodeKey,
-      keyThumbprint,
-      tokenId: token.tokenId,
-      joinTokenSha256,
-      enrolledAt: nowSeconds,
-      expiresAt,
-    },
+    predicate,
   }
   const row = {
     id: node,

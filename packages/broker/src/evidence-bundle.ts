@@ -1,45 +1,18 @@
 // The export of one token's evidence: everything that an auditor needs to check it offline against the
 // pinned trust root, with all inclusion proofs leading to one checkpoint.
+import {
+  EVIDENCE_BUNDLE_SCHEMA,
+  allowedDecisionSchema,
+  evidenceBundleSchema,
+  type EvidenceBundle,
+  type LoggedEnvelope,
+} from '@bagcheck/api'
 import { openCheckpoint } from '@bagcheck/log'
 import { parsePolicy } from '@bagcheck/policy'
+import type { z } from 'zod'
 import { readEnvelopeText, parseDecision } from './audit.ts'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
-
-/** `schema` of an evidence bundle. */
-export const EVIDENCE_BUNDLE_SCHEMA = 'bagcheck.evidence-bundle/v1'
-
-interface Logged {
-  readonly envelope: string
-  readonly leafIndex: number
-  /** Base64 hashes, leaf to root. */
-  readonly proof: readonly string[]
-}
-
-/** The bundle as it is written in canonical JSON. */
-export interface EvidenceBundle {
-  readonly schema: typeof EVIDENCE_BUNDLE_SCHEMA
-  readonly token: {
-    readonly jti: string
-    readonly iss: string
-    readonly sub: string
-    readonly aud: string
-    readonly iat: number
-    readonly exp: number
-    readonly cnf: { readonly jkt: string } | null
-    readonly kid: string
-    /** Tokens are not kept, nor is anything that would identify a stolen one. */
-    readonly sha256: null
-  }
-  readonly decision: Logged
-  readonly evidence: string
-  readonly enrolment: Logged
-  readonly joinToken: { readonly envelope: string }
-  readonly attestation: Logged & { readonly manifest: string; readonly files: string }
-  readonly policy: Logged & { readonly json: string }
-  readonly rootChain: readonly string[]
-  readonly checkpoint: string
-}
 
 /**
  * Assembles the evidence bundle of a token.
@@ -51,10 +24,11 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
   if (row === undefined || !row.allow)
     throw new BrokerError('NOT_FOUND', `no token has jti ${quote(jti)}`)
   const decisionText = await readEnvelopeText(broker, row.entryIndex)
-  const { content, inputAttestations } = parseDecision(decisionText)
+  const { content: decided, inputAttestations } = parseDecision(decisionText)
+  const content = checked(allowedDecisionSchema, decided, `the decision ${jti}`)
   const node = await store.node(row.node)
   const policy = await store.policy(content.policyVersion)
-  const attestations = await store.attestations(content.closureDigest ?? '')
+  const attestations = await store.attestations(content.closureDigest)
   const attestation = attestations.find((one) => inputAttestations.includes(one.envelopeSha256))
   if (node === undefined || policy === undefined || attestation === undefined)
     throw new BrokerError('LOG_CORRUPT', `expected node, policy and attestation of decision ${jti}`)
@@ -66,27 +40,27 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
     return Buffer.from(body).toString()
   }
   const json = await text(policy.sha256)
-  const bound = parsePolicy(json).profiles.get(content.profile ?? '')?.binding === 'dpop'
+  const bound = parsePolicy(json).profiles.get(content.profile)?.binding === 'dpop'
   // Read last: a checkpoint covers everything that was read before it.
   const checkpoint = await store.checkpoint()
   const { size } = openCheckpoint(checkpoint, broker.root.log.keys)
-  const logged = async (leafIndex: number): Promise<Logged> => ({
+  const logged = async (leafIndex: number): Promise<LoggedEnvelope> => ({
     envelope: await readEnvelopeText(broker, leafIndex),
     leafIndex,
     proof: (await store.inclusionProof(leafIndex, size)).map((hash) =>
       Buffer.from(hash).toString('base64'),
     ),
   })
-  return {
+  const bundle = {
     schema: EVIDENCE_BUNDLE_SCHEMA,
     token: {
       jti: content.id,
       iss: broker.config.issuer,
-      sub: content.sub ?? '',
+      sub: content.sub,
       aud: content.audience,
       iat: content.issuedAt,
-      exp: content.expiresAt ?? 0,
-      cnf: bound ? { jkt: content.keyThumbprint ?? '' } : null,
+      exp: content.expiresAt,
+      cnf: bound ? { jkt: content.keyThumbprint } : null,
       kid: broker.keys.token.kid,
       sha256: null,
     },
@@ -103,4 +77,13 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
     rootChain: broker.rootChain,
     checkpoint,
   }
+  // What an auditor would refuse must not leave here: nobody could do anything about it later.
+  return checked(evidenceBundleSchema, bundle, `the evidence bundle of ${jti}`)
+}
+
+function checked<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  throw new BrokerError('LOG_CORRUPT', `${what}: ${issue?.path.join('.')}: ${issue?.message}`)
 }

@@ -1,5 +1,6 @@
 // Readiness: could a token be issued now? Each check says what it saw.
 import type { Readiness } from '@bagcheck/api'
+import { whyNotInForce } from '@bagcheck/policy'
 import type { Broker } from './broker.ts'
 
 type Check = Readiness['checks'][number]
@@ -31,11 +32,11 @@ function checkClock({ clock }: Broker): Check {
 function checkPolicy({ policy, clock }: Broker): Check {
   const installed = policy.current()
   if (installed === null) return { name: 'policy', ok: false, detail: 'POLICY_MISSING' }
-  const { version } = installed
-  const { expires } = installed.verified.policy
-  const expired = clock.wallMs() >= Date.parse(expires)
-  const detail = `version ${version}, ${expired ? 'expired' : 'expires'} ${expires}`
-  return { name: 'policy', ok: !expired, detail }
+  const { version, verified } = installed
+  const why = whyNotInForce(verified, new Date(clock.wallMs()))
+  if (why !== null) return { name: 'policy', ok: false, detail: why }
+  const until = new Date(verified.inForceMs.until).toISOString()
+  return { name: 'policy', ok: true, detail: `version ${version}, in force until ${until}` }
 }
 
 function codeOf(error: unknown): string {

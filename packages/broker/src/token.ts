@@ -1,11 +1,9 @@
 // Minting. The only function that makes a token takes a logged decision and nothing that a request
 // could have chosen: role, audience, key, lifetime and id are in the decision, which is durable.
 // RFC 9068 access token; `cnf.jkt` (RFC 9449 §6.1) where the profile binds by DPoP.
+import { TOKEN_CLAIM } from '@bagcheck/attest'
 import type { LoggedDecision } from './decision.ts'
 import type { TokenKey } from './keys.ts'
-
-/** Claim that holds the digests behind a token. */
-const EVIDENCE_CLAIM = 'https://bagcheck.dev/att'
 
 /** Verifiers whose clock is behind ours by so much still accept the token. */
 const BACKDATE_SECONDS = 10
@@ -33,7 +31,7 @@ export function mintToken(logged: LoggedDecision, issuer: string, key: TokenKey)
     jti: decision.id,
     client_id: decision.sub,
     ...(decision.binding === 'dpop' && { cnf: { jkt: decision.keyThumbprint } }),
-    [EVIDENCE_CLAIM]: {
+    [TOKEN_CLAIM]: {
       root: decision.root,
       closure: decision.closureDigest,
       policy: { v: decision.policyVersion, sha256: decision.policySha256 },

@@ -1,4 +1,12 @@
-import { chmodSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -71,6 +79,27 @@ describe('the configuration', () => {
     const text = '{"store":{"postgres":"postgres://u:secret@h/d"'
     expect(() => parseConfig(text, '/')).toThrow(expect.objectContaining({ code: 'CONFIG_FILE' }))
     expect(() => parseConfig(text, '/')).not.toThrow(/secret/)
+  })
+})
+
+describe('docs/operations.md', () => {
+  const page = readFileSync(new URL('../../../docs/operations.md', import.meta.url), 'utf8')
+  const [, section = ''] = page.split("## The broker's configuration\n")
+  const [text = ''] = section.split(/^## /m)
+
+  test('shows a configuration that is taken', () => {
+    const [, example = ''] = /```json\n([^`]+)```/.exec(text) ?? []
+    const config = parseConfig(example.replace('<64 hex digits>', 'a'.repeat(64)), '/etc/bagcheck')
+    expect(Object.keys(config).toSorted()).toEqual(Object.keys(GOOD).toSorted())
+  })
+
+  test('has a row for every key, each of which is required', () => {
+    const rows = [...text.matchAll(/^\| `(\w+)(\.\w+)?` \|/gm)].map(([, key = '']) => key)
+    expect([...new Set(rows)].toSorted()).toEqual(Object.keys(GOOD).toSorted())
+    for (const key of Object.keys(GOOD))
+      expect(() => parse({ [key]: undefined }), key).toThrow(
+        expect.objectContaining({ code: 'CONFIG_INVALID' }),
+      )
   })
 })
 

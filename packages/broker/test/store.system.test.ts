@@ -174,7 +174,18 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
   })
 
   describe('decisions', () => {
-    claim('are found again by id and in order', async (config) => {
+    claim('of one unit are found behind hundreds of others', async (config) => {
+      await using store = await openWithNode(config)
+      await store.commitDecision(denial(1_000, { unit: 'ledger' }))
+      await store.commitDecision(denial(1_001, { unit: 'ledger' }))
+      const others = Array.from({ length: 250 }, (_, i) => store.commitDecision(denial(i)))
+      await Promise.all(others)
+      const found = await store.decisions({ unit: 'ledger', limit: 1 })
+      expect(found.map(({ id }) => id)).toEqual(['decision-1001'])
+      expect(await store.decisions({ unit: 'nobody' })).toEqual([])
+    })
+
+    claim('are found again by id, newest first or in order after an entry', async (config) => {
       await using store = await openWithNode(config)
       for (let i = 0; i < 4; i++) {
         const role = i < 2 ? 'orders' : 'reports'
@@ -196,12 +207,15 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       expect(await store.decision('decision-9')).toBeUndefined()
       const ids = async (query?: Parameters<Store['decisions']>[0]) =>
         (await store.decisions(query)).map(({ id }) => id.slice('decision-'.length)).join('')
-      expect(await ids()).toBe('0123')
+      expect(await ids()).toBe('3210')
       expect(await ids({ after: 3 })).toBe('23')
-      expect(await ids({ limit: 1 })).toBe('0')
-      expect(await ids({ allow: false })).toBe('13')
+      expect(await ids({ before: 4 })).toBe('10')
+      expect(await ids({ limit: 1 })).toBe('3')
+      expect(await ids({ after: -1, limit: 1 })).toBe('0')
+      expect(await ids({ allow: false })).toBe('31')
       expect(await ids({ role: 'reports', allow: true })).toBe('2')
-      await expect(store.decisions({ limit: 0 })).rejects.toEqual(refusedWith('LOG_RANGE'))
+      for (const query of [{ limit: 0 }, { after: 0.5 }, { before: -1 }])
+        await expect(store.decisions(query)).rejects.toEqual(refusedWith('LOG_RANGE'))
       const entry = await store.entry(2)
       expect(entry).toMatchObject({ index: 2, kind: 'decision', ref: 'decision-0' })
       expect(Buffer.from(entry?.leaf ?? [])).toEqual(leaf)

@@ -26,6 +26,22 @@ export async function readSmallText(file: string): Promise<string> {
   return (await readInput(file, MAX_SMALL_BYTES)).toString('utf8')
 }
 
+/**
+ * What a reading comes to, or undefined where the file is not there. A file that is there and cannot be
+ * read is an error: whoever takes it for missing writes over it or decides without it.
+ * @throws {CliError} FILE_UNREADABLE
+ */
+export async function ifThere<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading
+  } catch (error) {
+    const { code, cause } = error as { code?: unknown; cause?: { code?: unknown } }
+    if (code === 'ENOENT' || cause?.code === 'ENOENT') return undefined
+    if (error instanceof CliError) throw error
+    throw new CliError('FILE_UNREADABLE', (error as Error).message, { cause: error })
+  }
+}
+
 /** Writes a file atomically. @throws {CliError} FILE_UNWRITABLE */
 export async function writeOutput(
   file: string,

@@ -1,6 +1,7 @@
 // One run of the command line: find, parse, run, and say what went wrong in one line.
 import { findCommand, parseOptions, type Context, type Group } from './command.ts'
 import { CliError, EXIT, type ExitCode } from './error.ts'
+import { exitCodeOf } from './exit-code.ts'
 import { help } from './help.ts'
 
 /** Where a run reads and writes. */
@@ -109,18 +110,6 @@ async function capture(
     color: false,
   })
   return { code, ...printed }
-}
-
-/** Refusals of the packages below; anything else that they throw means that we could not find out. */
-const REFUSING = new Set(['NixError', 'LogError', 'AttestError', 'PolicyError', 'ApiError'])
-const COULD_NOT_RUN =
-  /^(CACHE_(UNREACHABLE|RESPONSE|TIMEOUT)|DAEMON_|DATABASE_|LEDGER_|STORE_(READ|MISSING|CHANGED)|RESPONSE_|BROKER_(UNREACHABLE|TIMEOUT))/
-
-function exitCodeOf(error: unknown): ExitCode {
-  if (error instanceof CliError) return error.exit
-  const { name, code } = error as { name?: unknown; code?: unknown }
-  const refused = typeof name === 'string' && REFUSING.has(name) && typeof code === 'string'
-  return refused && !COULD_NOT_RUN.test(code) ? EXIT.refused : EXIT.failed
 }
 
 /** Prints an error and returns the exit code that goes with it. */

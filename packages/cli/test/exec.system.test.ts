@@ -118,6 +118,10 @@ describe.runIf(ready)('bagcheck exec', () => {
     )
     expect(readFileSync(`/proc/${pid}/cgroup`, 'utf8')).toContain(`0::${String(record['cgroup'])}`)
     expect(String(statSync(await cgroupOf(record)).ino)).toBe(record['cgroupInode'])
+    const device = spawnSync('stat', ['-L', '-c', '%Hd:%Ld %i', `/proc/${pid}/exe`])
+    expect(device.stdout.toString().trim()).toBe(
+      `${String(record['executableDevice'])} ${String(record['executableInode'])}`,
+    )
     child.kill('SIGTERM')
     await ended(child)
   })

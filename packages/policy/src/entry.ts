@@ -17,9 +17,9 @@ export function checkEntry(
   facts: Facts,
   denials: Denials,
 ): void {
-  const { contract, name, kind } = facts.unit
+  const { contract, name } = facts.unit
   const { entry } = role.role
-  if (!contract || contract.source !== kind) {
+  if (!contract) {
     const code = entry.kind === 'interpreter' ? 'INTERPRETER_WITHOUT_CONTRACT' : 'CONTRACT_MISSING'
     denials.add(
       code,

@@ -63,22 +63,22 @@ export function evaluate(
   return { allow: false, role: role?.name ?? null, reasons: denials.reasons() }
 }
 
-function checkInForce(policy: VerifiedPolicy, now: Date, denials: Denials): void {
+/** Why a policy may not be decided by at `now`, or null if it may. @throws {TypeError} no valid time */
+export function whyNotInForce(policy: VerifiedPolicy, now: Date): string | null {
   const { notBefore, expires, version } = policy.policy
   const { from, until } = policy.inForceMs
   const at = now.getTime()
   if (Number.isNaN(at)) throw new TypeError('expected a time to decide at')
-  if (at >= from && at < until) return
-  if (at < from)
-    denials.add('POLICY_NOT_IN_FORCE', `policy version ${version} is in force from ${notBefore}`)
-  else if (at >= Date.parse(expires))
-    denials.add('POLICY_NOT_IN_FORCE', `policy version ${version} expired at ${expires}`)
+  if (at >= from && at < until) return null
+  if (at < from) return `policy version ${version} is in force from ${notBefore}`
+  if (at >= Date.parse(expires)) return `policy version ${version} expired at ${expires}`
   // A broker may run for longer than the trust root that it was started with is valid.
-  else
-    denials.add(
-      'POLICY_NOT_IN_FORCE',
-      `the trust root of policy version ${version} expired at ${policy.trustRootExpires}`,
-    )
+  return `the trust root of policy version ${version} expired at ${policy.trustRootExpires}`
+}
+
+function checkInForce(policy: VerifiedPolicy, now: Date, denials: Denials): void {
+  const why = whyNotInForce(policy, now)
+  if (why !== null) denials.add('POLICY_NOT_IN_FORCE', why)
 }
 
 /** The one role that names this unit and audience. */
@@ -87,7 +87,7 @@ function findRole(
   { unit, audience }: Facts,
   denials: Denials,
 ): IndexedRole | undefined {
-  if (unit.kind === 'none') {
+  if (unit.launcher === 'none') {
     denials.add(
       'UNIT_NONE',
       `the caller is in no unit of its own (cgroup ${show(unit.cgroup || 'unknown')}); ` +
@@ -100,7 +100,7 @@ function findRole(
     .filter(({ role }) => role.unit.launcher !== 'systemd' || role.unit.cgroup === unit.cgroup)
   const [found, ...others] = ofUnit.filter(({ role }) => role.audiences.has(audience))
   if (found && others.length === 0) return found
-  const label = `${unit.kind} unit ${show(unit.name)}`
+  const label = `${unit.launcher} unit ${show(unit.name)}`
   if (found) {
     const names = [found, ...others].map(({ name }) => name).toSorted()
     denials.add(

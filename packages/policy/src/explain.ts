@@ -14,7 +14,7 @@ export function explainApproval(approval: ApprovalContent, facts: Facts): readon
   const checked = (at: number): string => new Date(at * 1000).toISOString()
   return [
     `Policy version ${approval.policyVersion} gives role ${approval.role} tokens for ${approval.audience}.`,
-    `The ${unit.kind} unit ${unit.name} is that role's: ${processes.length} process${processes.length === 1 ? '' : 'es'}, started with ${[unit.contract?.executable, ...(unit.contract?.arguments ?? [])].join(' ')}.`,
+    `The ${unit.launcher} unit ${unit.name} is that role's: ${processes.length} process${processes.length === 1 ? '' : 'es'}, started with ${[unit.contract?.executable, ...(unit.contract?.arguments ?? [])].join(' ')}.`,
     `Every file it executes (${files.size}) is a file of ${approval.root}, closure ${approval.closureDigest}, which the policy approves.`,
     ...(approval.successorOf === null
       ? []

@@ -62,7 +62,6 @@ export interface ProcessFacts {
 
 /** How the unit was started, as recorded by its launcher: PID 1 or `bagcheck exec`, never the process itself. */
 export interface LaunchContract {
-  readonly source: 'bagcheck-exec' | 'systemd'
   /** Absolute path of the program. */
   readonly executable: string
   /** All arguments after the program's name. */
@@ -79,7 +78,8 @@ export interface LaunchContract {
 
 /** The smallest group that the caller belongs to. */
 export interface UnitFacts {
-  readonly kind: 'bagcheck-exec' | 'systemd' | 'none'
+  /** Who started it, and so whose word `contract` is. */
+  readonly launcher: 'bagcheck-exec' | 'systemd' | 'none'
   /** `orders`, `orders.service`; empty for `none`. */
   readonly name: string
   /** Full path in the unified hierarchy. */

@@ -30,8 +30,8 @@ export class RoleIndex {
   }
 
   /** The roles that name this unit, by launcher and name. */
-  rolesOf(unit: Pick<UnitFacts, 'kind' | 'name'>): readonly IndexedRole[] {
-    return this.#byUnit.get(unitKey(unit.kind, unit.name)) ?? []
+  rolesOf(unit: Pick<UnitFacts, 'launcher' | 'name'>): readonly IndexedRole[] {
+    return this.#byUnit.get(unitKey(unit.launcher, unit.name)) ?? []
   }
 }
 

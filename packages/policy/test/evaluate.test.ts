@@ -95,16 +95,9 @@ const at = (seconds: number): Date => new Date(NOW.getTime() + seconds * 1000)
 
 describe('one thing wrong in the facts is denied with its own code', () => {
   const table: readonly (readonly [code: string, what: string, edit: Edit])[] = [
-    ['UNIT_NONE', 'no unit', (f) => (f.unit.kind = 'none')],
+    ['UNIT_NONE', 'no unit', (f) => (f.unit.launcher = 'none')],
     ['ROLE_UNKNOWN', 'another unit', (f) => (f.unit.name = 'order')],
-    [
-      'ROLE_UNKNOWN',
-      'the same name under another launcher',
-      (f) => {
-        f.unit.kind = 'systemd'
-        contract0(f).source = 'systemd'
-      },
-    ],
+    ['ROLE_UNKNOWN', 'the same name under another launcher', (f) => (f.unit.launcher = 'systemd')],
     ['AUDIENCE_NOT_ALLOWED', 'another audience', (f) => (f.audience = `${AUDIENCE}/`)],
     ['CLOSURE_NOT_APPROVED', 'no root fits', (f) => (f.roots = [])],
     [
@@ -186,11 +179,6 @@ describe('one thing wrong in the facts is denied with its own code', () => {
       (f) => (process0(f).anonymousExecutable = { regions: 1, bytes: 4096 }),
     ],
     ['INTERPRETER_WITHOUT_CONTRACT', 'no contract', (f) => (f.unit.contract = null)],
-    [
-      'INTERPRETER_WITHOUT_CONTRACT',
-      'the contract of another launcher',
-      (f) => (contract0(f).source = 'systemd'),
-    ],
     ['CONTRACT_BROKEN', 'exec after the launch', (f) => (contract0(f).intact = false)],
     ['CONTRACT_BROKEN', 'a reused pid', (f) => (contract0(f).startTicks += 1)],
     ['CONTRACT_BROKEN', 'another main process', (f) => (contract0(f).pid = 101)],
@@ -349,8 +337,7 @@ describe('policy that differs', () => {
     )
     const of = (cgroup: string): Facts =>
       factsWith((facts) => {
-        facts.unit = { ...facts.unit, kind: 'systemd', name: 'orders.service', cgroup }
-        contract0(facts).source = 'systemd'
+        facts.unit = { ...facts.unit, launcher: 'systemd', name: 'orders.service', cgroup }
       })
     expect(codesOf(judge(of('/system.slice/orders.service'), policy))).toEqual([])
     expect(codesOf(judge(of('/user.slice/u.scope/orders.service'), policy))).toEqual([

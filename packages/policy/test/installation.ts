@@ -269,11 +269,10 @@ export function passing(closure: ServiceClosure = ORDERS): Facts {
     purpose: 'issue',
     callerPid: 100,
     unit: {
-      kind: 'bagcheck-exec',
+      launcher: 'bagcheck-exec',
       name: 'orders',
       cgroup: '/bagcheck/orders',
       contract: {
-        source: 'bagcheck-exec',
         executable: NODE,
         arguments: ['--jitless', closure.script],
         uid: 990,

@@ -10,7 +10,7 @@ const PER_SECOND = 1 / 60
 
 /** Whose denials are counted together. A user without a unit of its own is one, however many processes. */
 export function denialKey(unit: UnitFacts, uid: number): string {
-  return unit.kind === 'none' ? `none ${uid}` : `${unit.kind} ${unit.cgroup} ${uid}`
+  return unit.launcher === 'none' ? `none ${uid}` : `${unit.launcher} ${unit.cgroup} ${uid}`
 }
 
 /** Denials lately, by {@link denialKey}. */

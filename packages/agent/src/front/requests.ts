@@ -50,6 +50,12 @@ export function parseAudience(value: unknown): string {
   throw new AgentError('REQUEST_INVALID', `expected an audience, saw ${quote(value)}`)
 }
 
+/** @throws {AgentError} REQUEST_INVALID */
+export function parsePid(value: string | null): number {
+  if (value !== null && /^[1-9][0-9]{0,9}$/.test(value)) return Number(value)
+  throw new AgentError('REQUEST_INVALID', `expected a process id, saw ${quote(value)}`)
+}
+
 /** The body of a JSON request. @throws {AgentError} REQUEST_INVALID, REQUEST_LIMIT */
 export async function readJsonBody(request: IncomingMessage): Promise<string> {
   if (!/^application\/json(;\s*charset=utf-8)?$/i.test(request.headers['content-type'] ?? ''))

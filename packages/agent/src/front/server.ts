@@ -4,18 +4,20 @@
 //   GET  /v1/nonce                {nonce}, for a proof of a workload key
 //   POST /v1/token                {audience, ttlSeconds?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
+//   GET  /v1/unit?pid=N           the unit of another process, for an operator: the agent's user only
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { instanceKey } from '../measure/instance.ts'
+import { instanceKey, readInstance } from '../measure/instance.ts'
+import type { ProcessInstance, UnitFacts } from '../measure/messages.ts'
 import { BrokerProblem } from './broker-client.ts'
 import type { Callers } from './callers.ts'
 import { verifyProof } from './dpop.ts'
 import type { NonceBook } from './nonce-book.ts'
 import { isTransient, refusalOf } from './problem.ts'
 import { RateLimit } from './rate-limit.ts'
-import { parseAudience, parseTokenRequest, readJsonBody } from './requests.ts'
+import { parseAudience, parsePid, parseTokenRequest, readJsonBody } from './requests.ts'
 import { tokenBody, type HeldToken, type Session } from './session.ts'
 import type { Sessions } from './sessions.ts'
 import { streamEvents } from './watch.ts'
@@ -30,6 +32,8 @@ export interface FrontContext {
   readonly callers: Callers
   readonly sessions: Sessions
   readonly nonces: NonceBook
+  /** The unit of a process, as it would be stated. */
+  readonly unitOf: (instance: ProcessInstance) => Promise<UnitFacts>
   /** 32 random bytes, base64url. */
   readonly newNonce: () => string
   readonly health: () => Readonly<Record<string, unknown>>
@@ -135,11 +139,14 @@ async function route(
       return tokenBody(await obtain(session, asked.ttlSeconds, key))
     }
     case 'GET /v1/watch': {
-      const audience = parseAudience(
-        new URL(request.url ?? '', 'http://agent').searchParams.get('audience'),
-      )
+      const audience = parseAudience(parameter(request, 'audience'))
       streamEvents(request, response, sessions.open(caller, audience), callers)
       return undefined
+    }
+    case 'GET /v1/unit': {
+      if (caller.peer.uid !== process.geteuid?.())
+        throw new AgentError('REQUEST_INVALID', "expected the agent's user to ask about others")
+      return unitOf(parsePid(parameter(request, 'pid')), context)
     }
     default:
       throw new AgentError('REQUEST_INVALID', 'expected a route of the agent')
@@ -160,6 +167,21 @@ async function obtain(
     if (token !== undefined && isTransient(error)) return { ...token, renewed: false }
     throw error
   }
+}
+
+/** Errors about that process are an answer to the one that asks, not a reason to hang up on it. */
+async function unitOf(pid: number, context: FrontContext): Promise<UnitFacts> {
+  try {
+    return await context.unitOf(readInstance(pid))
+  } catch (cause) {
+    if (cause instanceof AgentError && /^PROCESS_(GONE|MOVED)$/.test(cause.code))
+      throw new AgentError('REQUEST_INVALID', `expected a process ${pid} that stays`, { cause })
+    throw cause
+  }
+}
+
+function parameter(request: IncomingMessage, name: string): string | null {
+  return new URL(request.url ?? '', 'http://agent').searchParams.get(name)
 }
 
 function pathOf(request: IncomingMessage): string {

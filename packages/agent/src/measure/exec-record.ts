@@ -14,40 +14,35 @@ import {
   type BigIntStats,
 } from 'node:fs'
 import { join } from 'node:path'
+import type { UnitRecord } from '@bagcheck/api'
 import { AgentError, quote } from '../error.ts'
 import { cgroupInode, isWithin } from './cgroup.ts'
-import { formatDevice, readInstance } from './instance.ts'
+import { readInstance } from './instance.ts'
 import type { LaunchContract } from './messages.ts'
 
 const MAX_RECORD_BYTES = 256 * 1024
 /** Longer than a tick of the clock that stamps files: a later change has another stamp. */
 const SETTLED_MS = 100
+const MEMBERS: ReadonlySet<string> = new Set<keyof UnitRecord>([
+  ...([
+    'schema',
+    'name',
+    'cgroup',
+    'cgroupInode',
+    'executable',
+    'arguments',
+    'uid',
+    'gid',
+  ] as const),
+  ...(['noNewPrivs', 'pid', 'startTicks', 'startCode', 'startStack'] as const),
+  ...(['executableDevice', 'executableInode'] as const),
+])
+const DIGITS = /^\d{1,20}$/
 /** Most files of one kind in the directory. */
 export const MAX_RECORDS = 4096
 
-/** What `bagcheck exec` wrote right after it had seen the exec. */
-export interface ExecRecord {
-  readonly schema: 'bagcheck.unit/v1'
-  readonly name: string
-  /** As in `/proc/PID/cgroup`. */
-  readonly cgroup: string
-  readonly cgroupInode: string
-  readonly executable: string
-  readonly arguments: readonly string[]
-  readonly uid: number
-  readonly gid: number
-  readonly noNewPrivs: boolean
-  readonly pid: number
-  readonly startTicks: number
-  readonly startCode: number
-  readonly startStack: number
-  /** `major:minor`. */
-  readonly executableDevice: string
-  readonly executableInode: string
-}
-
 /** @throws {AgentError} UNIT_RECORD */
-export function parseExecRecord(text: string): ExecRecord {
+export function parseExecRecord(text: string): UnitRecord {
   let value: Record<string, unknown>
   try {
     value = JSON.parse(text) as Record<string, unknown>
@@ -65,30 +60,25 @@ export function parseExecRecord(text: string): ExecRecord {
     if (Number.isSafeInteger(field) && (field as number) >= 0) return field as number
     throw unexpected(key, field)
   }
-  /** Inodes and devices may be written as numbers. */
-  const digits = (key: string): string => {
-    const field = typeof value[key] === 'number' ? String(value[key]) : string(key)
-    if (/^\d+$/.test(field)) return field
+  const matching = (key: string, grammar: RegExp): string => {
+    const field = string(key)
+    if (grammar.test(field)) return field
     throw unexpected(key, field)
   }
-  const device = parseDevice(value['executableDevice'])
+  const other = Object.keys(value).find((key) => !MEMBERS.has(key))
+  if (other !== undefined) throw unexpected(other, value[other])
   const args = value['arguments']
   if (value['schema'] !== 'bagcheck.unit/v1') throw unexpected('schema', value['schema'])
   if (!Array.isArray(args) || args.length > 256) throw unexpected('arguments', args)
   if (!args.every((arg) => typeof arg === 'string' && arg.length <= 4096))
     throw unexpected('arguments', args)
-  if (!/^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$/.test(string('name')))
-    throw unexpected('name', value['name'])
-  if (!string('cgroup').startsWith('/') || string('cgroup') === '/')
-    throw unexpected('cgroup', value['cgroup'])
-  if (!string('executable').startsWith('/')) throw unexpected('executable', value['executable'])
   if (typeof value['noNewPrivs'] !== 'boolean') throw unexpected('noNewPrivs', value['noNewPrivs'])
   return {
     schema: 'bagcheck.unit/v1',
-    name: string('name'),
-    cgroup: string('cgroup'),
-    cgroupInode: digits('cgroupInode'),
-    executable: string('executable'),
+    name: matching('name', /^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$/),
+    cgroup: matching('cgroup', /^\/[^]/),
+    cgroupInode: matching('cgroupInode', DIGITS),
+    executable: matching('executable', /^\//),
     arguments: args as string[],
     uid: integer('uid'),
     gid: integer('gid'),
@@ -97,25 +87,16 @@ export function parseExecRecord(text: string): ExecRecord {
     startTicks: integer('startTicks'),
     startCode: integer('startCode'),
     startStack: integer('startStack'),
-    executableDevice: device,
-    executableInode: digits('executableInode'),
+    executableDevice: matching('executableDevice', /^\d{1,10}:\d{1,10}$/),
+    executableInode: matching('executableInode', DIGITS),
   }
-}
-
-/** `major:minor`, or `st_dev` as a number or its digits. */
-function parseDevice(value: unknown): string {
-  if (typeof value === 'string' && /^\d+:\d+$/.test(value)) return value
-  if (typeof value === 'string' && /^\d{1,20}$/.test(value)) return formatDevice(BigInt(value))
-  if (Number.isSafeInteger(value) && (value as number) >= 0)
-    return formatDevice(BigInt(value as number))
-  throw unexpected('executableDevice', value)
 }
 
 /**
  * Records by path, as long as their file is the same and unchanged: every measurement looks at all of them,
  * twice. As many as there are at once.
  */
-const parsed = new Map<string, { readonly identity: string; readonly record: ExecRecord }>()
+const parsed = new Map<string, { readonly identity: string; readonly record: UnitRecord }>()
 
 /**
  * The record of the unit that a process in `cgroup` belongs to, or undefined. A record of a cgroup that
@@ -126,7 +107,7 @@ export function findExecRecord(
   unitsDir: string,
   mountPoint: string,
   cgroup: string,
-): ExecRecord | undefined {
+): UnitRecord | undefined {
   const directory = statSync(unitsDir, { throwIfNoEntry: false })
   if (directory === undefined) return undefined
   assertPrivate(unitsDir, directory, 0o700)
@@ -135,7 +116,7 @@ export function findExecRecord(
     throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_RECORDS} unit records`)
   const paths = new Set(names.map((name) => join(unitsDir, name)))
   for (const path of parsed.keys()) if (!paths.has(path)) parsed.delete(path)
-  const found: ExecRecord[] = []
+  const found: UnitRecord[] = []
   for (const name of names) {
     const record = readRecord(join(unitsDir, name))
     if (record === undefined || !isWithin(cgroup, record.cgroup)) continue
@@ -152,9 +133,8 @@ export function findExecRecord(
 }
 
 /** The contract of `record` with whether its process still runs what was launched. */
-export function contractOf(record: ExecRecord): LaunchContract {
+export function contractOf(record: UnitRecord): LaunchContract {
   return {
-    source: 'bagcheck-exec',
     executable: record.executable,
     arguments: [...record.arguments],
     uid: record.uid,
@@ -166,7 +146,7 @@ export function contractOf(record: ExecRecord): LaunchContract {
   }
 }
 
-function isIntact(record: ExecRecord): boolean {
+function isIntact(record: UnitRecord): boolean {
   try {
     const instance = readInstance(record.pid)
     return (
@@ -182,7 +162,7 @@ function isIntact(record: ExecRecord): boolean {
   }
 }
 
-function readRecord(path: string): ExecRecord | undefined {
+function readRecord(path: string): UnitRecord | undefined {
   const last = parsed.get(path)
   if (last !== undefined) {
     const now = lstatSync(path, { bigint: true, throwIfNoEntry: false })

@@ -127,7 +127,7 @@ export class Measurer {
     const cgroupMount = findCgroup2(host.mounts)?.mountPoint
     const unit = unitOf(instance.pid, { unitsDir, cgroupMount })
     const pids =
-      unit.facts.kind === 'none' || cgroupMount === undefined
+      unit.facts.launcher === 'none' || cgroupMount === undefined
         ? [instance.pid]
         : listProcesses(cgroupMount, unit.facts.cgroup)
     if (!pids.includes(instance.pid))

@@ -3,8 +3,9 @@
 // nothing: it only ever makes a measurement wait, for as long as a start may take.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { UnitRecord } from '@bagcheck/api'
 import { isWithin } from './cgroup.ts'
-import { findExecRecord, MAX_RECORDS, type ExecRecord } from './exec-record.ts'
+import { findExecRecord, MAX_RECORDS } from './exec-record.ts'
 
 const START_WAIT_MS = 2000
 const START_POLL_MS = 10
@@ -19,7 +20,7 @@ export function awaitExecRecord(
   cgroupMount: string,
   cgroup: string,
   waitMs: number = START_WAIT_MS,
-): ExecRecord | undefined {
+): UnitRecord | undefined {
   for (let waitedMs = 0; ; waitedMs += START_POLL_MS) {
     // In this order, because the record is there before the mark goes.
     const starting = isStarting(unitsDir, cgroup)

@@ -100,7 +100,7 @@ export function readSystemdUnit(cgroup: string): ObservedUnit | undefined {
   if (unit === undefined) return undefined
   const service = unit.name.endsWith('.service') ? readService(unit) : undefined
   const { contract = null, main = null } = service ?? {}
-  return { facts: { kind: 'systemd', name: unit.name, cgroup: unit.cgroup, contract }, main }
+  return { facts: { launcher: 'systemd', name: unit.name, cgroup: unit.cgroup, contract }, main }
 }
 
 function readService(unit: {
@@ -120,7 +120,6 @@ function readService(unit: {
   const program = readProcLink(`/proc/${service.mainPid}/exe`)
   const owner = parseStatus(readProcText(`/proc/${service.mainPid}/status`, 64 * 1024))
   const contract: LaunchContract = {
-    source: 'systemd',
     executable: service.executable,
     arguments: [...service.arguments],
     uid: owner.uids[0],

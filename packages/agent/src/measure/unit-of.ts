@@ -15,13 +15,18 @@ export function unitOf(
   options: { unitsDir: string; cgroupMount: string | undefined },
 ): ObservedUnit {
   const cgroup = readCgroupPath(pid)
-  const none: UnitFacts = { kind: 'none', name: '', cgroup: cgroup.slice(0, 4096), contract: null }
+  const none: UnitFacts = {
+    launcher: 'none',
+    name: '',
+    cgroup: cgroup.slice(0, 4096),
+    contract: null,
+  }
   if (cgroup === '/' || options.cgroupMount === undefined) return { facts: none, main: null }
   const record = awaitExecRecord(options.unitsDir, options.cgroupMount, cgroup)
   if (record !== undefined) {
     const { name, cgroup: own } = record
     const contract = contractOf(record)
-    return { facts: { kind: 'bagcheck-exec', name, cgroup: own, contract }, main: null }
+    return { facts: { launcher: 'bagcheck-exec', name, cgroup: own, contract }, main: null }
   }
   const unit = systemdRuns() ? readSystemdUnit(cgroup) : undefined
   return unit ?? { facts: none, main: null }

@@ -78,11 +78,10 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     })
     const { unit: facts, processes } = measure(unit)
     expect(facts).toEqual({
-      kind: 'bagcheck-exec',
+      launcher: 'bagcheck-exec',
       name: 'orders',
       cgroup: unit.cgroup,
       contract: {
-        source: 'bagcheck-exec',
         executable: BUSYBOX,
         arguments: ['sleep', '1000'],
         uid: 990,
@@ -365,9 +364,9 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     await using unit = await start({ command: [...SLEEP] })
     const record = JSON.parse(readFileSync(unit.recordFile, 'utf8')) as Record<string, unknown>
     writeFileSync(unit.recordFile, JSON.stringify({ ...record, cgroupInode: '1' }))
-    expect(measure(unit).unit).toMatchObject({ kind: 'none', contract: null })
+    expect(measure(unit).unit).toMatchObject({ launcher: 'none', contract: null })
     writeFileSync(unit.recordFile, JSON.stringify(record))
-    expect(measure(unit).unit.kind).toBe('bagcheck-exec')
+    expect(measure(unit).unit.launcher).toBe('bagcheck-exec')
     execFileSync('chmod', ['666', unit.recordFile])
     expect(measurer.answer({ id: 1, instance: unit.instance() })).toMatchObject({
       code: 'UNIT_RECORD',
@@ -376,7 +375,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
 
   test('no unit at all is told as none, with the caller alone', () => {
     const { unit, processes } = measurer.measure(readInstance(process.ppid))
-    expect(unit).toMatchObject({ kind: 'none', name: '', contract: null })
+    expect(unit).toMatchObject({ launcher: 'none', name: '', contract: null })
     expect(processes.map(({ pid }) => pid)).toEqual([process.ppid])
   })
 

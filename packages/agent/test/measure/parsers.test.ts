@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import type { UnitRecord } from '@bagcheck/api'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
@@ -44,11 +45,11 @@ const MOUNTINFO = `22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 24 22 0:22 /sub /nix/store ro,relatime shared:2 master:3 - btrfs /dev/vdb ro,subvol=/x
 25 24 0:23 / /nix/store/a\\040b\\011c\\012d\\134e rw - tmpfs none rw
 `
-const RECORD = {
+const RECORD: UnitRecord = {
   schema: 'bagcheck.unit/v1',
   name: 'orders',
   cgroup: '/bagcheck/orders',
-  cgroupInode: 77,
+  cgroupInode: '77',
   executable: '/nix/store/x/bin/node',
   arguments: ['--jitless'],
   uid: 990,
@@ -60,7 +61,6 @@ const RECORD = {
   startStack: 4,
   executableDevice: '254:0',
   executableInode: '5',
-  recordedAt: 6,
 }
 const SERVICE = [
   '{"type":"s","data":"/system.slice/orders.service"}',
@@ -258,17 +258,23 @@ describe('cgroups', () => {
 })
 
 describe('a record of bagcheck exec', () => {
-  test('is read, with devices and inodes in either spelling', () => {
-    const record = parseExecRecord(JSON.stringify(RECORD))
-    expect(record).toMatchObject({ name: 'orders', cgroupInode: '77', executableDevice: '254:0' })
-    const device = String((254n << 8n) | 3n)
-    expect(
-      parseExecRecord(JSON.stringify({ ...RECORD, executableDevice: device })).executableDevice,
-    ).toBe('254:3')
+  test('is read as it was written', () => {
+    expect(parseExecRecord(JSON.stringify(RECORD))).toEqual(RECORD)
+  })
+
+  test.each([
+    { executableDevice: '65027' },
+    { executableDevice: 65_027 },
+    { executableDevice: '254:0:1' },
+    { cgroupInode: 77 },
+    { executableInode: '0x5' },
+    { recordedAt: 6 },
+  ])('with %j is refused: there is one spelling, and no other member', (change) => {
+    expect(outcome(parseExecRecord, JSON.stringify({ ...RECORD, ...change }))).toBe('UNIT_RECORD')
   })
 
   test('without any of its fields, or with one of another kind, is refused', () => {
-    for (const key of Object.keys(RECORD).filter((name) => name !== 'recordedAt')) {
+    for (const key of Object.keys(RECORD)) {
       for (const value of [undefined, null, {}, -1, ''])
         expect(outcome(parseExecRecord, JSON.stringify({ ...RECORD, [key]: value }))).toBe(
           'UNIT_RECORD',

@@ -77,11 +77,10 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
     const pid = start('orders.service')
     const { unit, processes } = measure(pid)
     expect(unit).toEqual({
-      kind: 'systemd',
+      launcher: 'systemd',
       name: 'orders.service',
       cgroup: '/system.slice/orders.service',
       contract: {
-        source: 'systemd',
         executable: sleep,
         arguments: ['1000'],
         uid: NOBODY,
@@ -130,7 +129,7 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
       ['/system.slice/visit.scope', 'visit.scope'],
     ] as const)
       expect(measure(startIn(cgroup)).unit).toEqual({
-        kind: 'systemd',
+        launcher: 'systemd',
         name,
         cgroup,
         contract: null,

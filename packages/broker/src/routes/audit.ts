@@ -11,12 +11,14 @@ const DEFAULT_LIMIT = 100
 
 export const decisions: Handler = async ({ broker, query }) => {
   const limit = Number(query['limit'] ?? DEFAULT_LIMIT)
-  const { after, allow, role } = query
+  const { after, before, allow, role, unit } = query
   const records = await readDecisions(broker, {
     limit,
     ...(after !== undefined && { after: Number(after) }),
+    ...(before !== undefined && { before: Number(before) }),
     ...(allow !== undefined && { allow: allow === 'true' }),
     ...(role !== undefined && { role }),
+    ...(unit !== undefined && { unit }),
   })
   const last = records.at(-1)
   const answer: DecisionList = {

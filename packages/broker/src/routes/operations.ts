@@ -16,8 +16,8 @@ export const metrics: Handler = async ({ broker }) => {
   const text = broker.metrics.text({
     policy_version: { help: 'Installed policy version', value: policy?.version ?? 0 },
     policy_expires_seconds: {
-      help: 'Seconds until the installed policy expires',
-      value: policy && Math.round(Date.parse(policy.verified.policy.expires) / 1000 - now),
+      help: 'Seconds until the installed policy or the trust root behind it expires',
+      value: policy && Math.round(policy.verified.inForceMs.until / 1000 - now),
     },
     log_size: { help: 'Entries in the log', value: health?.size ?? null },
     store_up: { help: '1 if the store answers', value: health === null ? 0 : 1 },

@@ -45,12 +45,18 @@ export interface StoredDecision extends DecisionRecord {
   readonly evidenceSha256: string
 }
 
-/** Which decisions, oldest first: entries above `after`, at most `limit`. */
+/**
+ * Which decisions, `limit` at most: those after an entry, oldest first, or, without `after`, the newest
+ * first.
+ */
 export interface DecisionQuery {
   readonly after?: number | undefined
+  /** Only entries with a lesser log index. */
+  readonly before?: number | undefined
   readonly limit?: number | undefined
   readonly allow?: boolean | undefined
   readonly role?: string | undefined
+  readonly unit?: string | undefined
 }
 
 /** Decisions in one answer at most. */
@@ -126,18 +132,30 @@ export async function decision(
   return row && toDecision(row)
 }
 
-/** Decisions in the order of the log. @throws {BrokerError} LOG_RANGE – `after` or `limit` */
+/** Decisions, as {@link DecisionQuery} orders them. @throws {BrokerError} LOG_RANGE – no index or limit */
 export async function decisions(
   db: Kysely<Tables>,
   query: DecisionQuery = {},
 ): Promise<StoredDecision[]> {
-  const { after = -1, limit = 100, allow, role } = query
-  if (!Number.isSafeInteger(after) || !Number.isSafeInteger(limit) || limit < 1)
-    throw new BrokerError('LOG_RANGE', `expected an index and a limit, saw ${after} and ${limit}`)
-  let select = db.selectFrom('decision').selectAll().where('entry_idx', '>', after)
+  const { after, before, limit = 100, allow, role, unit } = query
+  for (const [what, value, least] of [
+    ['after', after ?? 0, -1],
+    ['before', before ?? 0, 0],
+    ['limit', limit, 1],
+  ] as const) {
+    if (!Number.isSafeInteger(value) || value < least)
+      throw new BrokerError('LOG_RANGE', `expected ${what} of ${least} or more, saw ${value}`)
+  }
+  let select = db.selectFrom('decision').selectAll()
+  if (after !== undefined) select = select.where('entry_idx', '>', after)
+  if (before !== undefined) select = select.where('entry_idx', '<', before)
   if (allow !== undefined) select = select.where('allow', '=', allow ? 1 : 0)
   if (role !== undefined) select = select.where('role', '=', role)
-  const rows = await select.orderBy('entry_idx').limit(Math.min(limit, MAX_DECISIONS)).execute()
+  if (unit !== undefined) select = select.where('unit', '=', unit)
+  const rows = await select
+    .orderBy('entry_idx', after === undefined ? 'desc' : 'asc')
+    .limit(Math.min(limit, MAX_DECISIONS))
+    .execute()
   return rows.map(toDecision)
 }
 

@@ -25,7 +25,7 @@ export async function allowedDecisions(self: Installation, node: { id: string })
 
 /** The code under which the last decision was logged; null for an allow. */
 export async function lastLoggedCode(self: Installation): Promise<string | null | undefined> {
-  return (await self.broker.store.decisions()).at(-1)?.code
+  return (await self.broker.store.decisions({ limit: 1 }))[0]?.code
 }
 
 /** As {@link allowedDecisions}, asked over the admin socket. */

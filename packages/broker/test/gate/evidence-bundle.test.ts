@@ -1,6 +1,8 @@
-import { parseCanonical, sha256Hex } from '@bagcheck/attest'
+import { allowedDecisionSchema } from '@bagcheck/api'
+import { canonicalize, parseCanonical, sha256Hex, VSA_TOKEN_V1 } from '@bagcheck/attest'
 import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { parseDecision, readEnvelopeText } from '../../src/audit.ts'
 import { bodyOf, expectRefusal } from './answers.ts'
 import { BEARER_AUDIENCE, createInstallation, type Installation } from './installation.ts'
 import { generateSigningKey } from '@bagcheck/attest'
@@ -65,6 +67,26 @@ describe('an evidence bundle', () => {
     })
     const { decision } = await bodyOf(await self.token(evidence, BEARER_AUDIENCE))
     expect((await exportOf(decision)).token).toMatchObject({ aud: BEARER_AUDIENCE, cnf: null })
+  })
+
+  test('rests on decisions that are whole: one that lacks a part is read as such or not at all', async () => {
+    const node = await self.enrol()
+    const { decision } = await bodyOf(await self.token(await self.evidence(node)))
+    const row = await self.broker.store.decision(decision)
+    const text = await readEnvelopeText(self.broker, row!.entryIndex)
+    const envelope = JSON.parse(text)
+    const statement = JSON.parse(Buffer.from(envelope.payload, 'base64').toString())
+    const write = (sub: unknown): string => {
+      statement.predicate[VSA_TOKEN_V1].sub = sub
+      const payload = Buffer.from(canonicalize(statement)).toString('base64')
+      return JSON.stringify({ ...envelope, payload })
+    }
+    expect(parseDecision(write('spiffe://x/role/y')).content.sub).toBe('spiffe://x/role/y')
+    const corrupt = expect.objectContaining({ code: 'LOG_CORRUPT' })
+    expect(() => parseDecision(write(7))).toThrow(corrupt)
+    const { content } = parseDecision(write(null))
+    expect(allowedDecisionSchema.safeParse(content).success).toBe(false)
+    expect(allowedDecisionSchema.safeParse(parseDecision(write('')).content).success).toBe(false)
   })
 
   test('exists for tokens only', async () => {

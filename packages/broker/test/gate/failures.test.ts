@@ -46,6 +46,25 @@ describe('a clock that steps back', () => {
   })
 })
 
+test('once the trust root has expired nothing is issued and the broker is not ready', async () => {
+  const rootExpires = '2026-11-24T09:00:00Z'
+  await using other = await createInstallation({ rootExpires })
+  await other.ready()
+  const its = await other.enrol()
+  expect((await other.request('GET', '/readyz')).status).toBe(200)
+  other.nowMs = Date.parse(rootExpires)
+  await expectRefusal(await other.token(await other.evidence(its)), 403, 'POLICY_NOT_IN_FORCE')
+  const response = await other.request('GET', '/readyz')
+  const detail = `the trust root of policy version 1 expired at ${rootExpires}`
+  const policy = { name: 'policy', ok: false, detail }
+  expect([response.status, await bodyOf(response)]).toMatchObject([
+    503,
+    { ready: false, checks: [{ ok: true }, { ok: true }, policy] },
+  ])
+  const metrics = await (await other.request('GET', '/metrics')).text()
+  expect(metrics).toContain('policy_expires_seconds 0\n')
+})
+
 test('without its store the broker answers 503 and mints nothing', async () => {
   const evidence = await self.evidence(node)
   await self.broker.store.close()

@@ -129,6 +129,7 @@ export interface InstallationOptions {
   readonly issuer?: string
   /** Starts at the present instead of a fixed time, for tests that run a real process. */
   readonly startSeconds?: number
+  readonly rootExpires?: string
   /** Leaves the broker closed; `broker` then throws. */
   readonly closed?: boolean
 }
@@ -149,7 +150,7 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
     {
       installation: INSTALLATION,
       version: 1,
-      expires: iso(start + 365 * 86_400),
+      expires: options.rootExpires ?? iso(start + 365 * 86_400),
       prev: null,
       roles: {
         root: { threshold: 1, keys: named('root', [rootKey.key]) },
@@ -389,11 +390,10 @@ function evidenceOf(
       purpose,
       callerPid: 100,
       unit: {
-        kind: 'bagcheck-exec',
+        launcher: 'bagcheck-exec',
         name: 'orders',
         cgroup: '/bagcheck/orders',
         contract: {
-          source: 'bagcheck-exec',
           executable: EXECUTABLE,
           arguments: ['--jitless', SCRIPT],
           uid: 990,

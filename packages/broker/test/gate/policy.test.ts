@@ -264,7 +264,7 @@ describe('attestations', () => {
   })
 })
 
-test('decisions are listed with their reasons, by log index, page by page', async () => {
+test('decisions are listed with their reasons, newest first, page by page both ways', async () => {
   await self.ready()
   const node = await self.enrol()
   await self.token(await self.evidence(node))
@@ -273,17 +273,22 @@ test('decisions are listed with their reasons, by log index, page by page', asyn
   const all = await bodyOf(await list(''))
   expect(all).toMatchObject({
     decisions: [
-      { allow: true, role: 'orders', reasons: [], unit: 'orders' },
       { allow: false, role: null, reasons: [{ code: 'ROLE_UNKNOWN' }] },
+      { allow: true, role: 'orders', reasons: [], unit: 'orders' },
     ],
     next: null,
   })
-  const page = await bodyOf(await list('?limit=1'))
-  expect(page.next).toBe(all.decisions[0].logIndex)
-  expect((await bodyOf(await list(`?limit=1&after=${page.next}`))).decisions).toEqual([
-    all.decisions[1],
-  ])
-  expect((await bodyOf(await list('?allow=false'))).decisions).toEqual([all.decisions[1]])
+  const [denied, allowed] = all.decisions
+  const newest = await bodyOf(await list('?limit=1'))
+  expect(newest).toEqual({ decisions: [denied], next: denied.logIndex })
+  const older = await bodyOf(await list(`?limit=2&before=${newest.next}`))
+  expect(older).toEqual({ decisions: [allowed], next: null })
+  const oldest = await bodyOf(await list('?limit=1&after=0'))
+  expect(oldest).toEqual({ decisions: [allowed], next: allowed.logIndex })
+  const later = await bodyOf(await list(`?after=${oldest.next}`))
+  expect(later).toEqual({ decisions: [denied], next: null })
+  expect((await bodyOf(await list('?allow=false'))).decisions).toEqual([denied])
+  expect((await bodyOf(await list('?unit=orders'))).decisions).toEqual([allowed])
   const one = await self.request('GET', `/v1/decisions/${all.decisions[0].id}`, undefined, true)
   expect(await bodyOf(one)).toEqual(all.decisions[0])
   expect(await lastLoggedCode(self)).toBe('ROLE_UNKNOWN')

@@ -4,7 +4,7 @@ import { FILE_LIST_MAX_BYTES, MANIFEST_MAX_BYTES } from '@bagcheck/nix'
 import { BROKER_OPTIONS, openBroker } from '../broker-access.ts'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
-import { readInput, readSmallText } from '../files.ts'
+import { ifThere, readInput, readSmallText } from '../files.ts'
 
 const SUFFIX = '.manifest'
 
@@ -19,7 +19,7 @@ export const attestSubmit = command({
   examples: ['bagcheck attest submit out/ --broker https://broker.example.org'],
   run: async ({ result, progress }, values, [folder = '']) => {
     const client = await openBroker(values)
-    const names = (await readdir(folder).catch(() => []))
+    const names = ((await ifThere(readdir(folder))) ?? [])
       .filter((name) => name.endsWith(SUFFIX))
       .map((name) => name.slice(0, -SUFFIX.length))
       .toSorted()

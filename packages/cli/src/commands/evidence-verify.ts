@@ -1,7 +1,7 @@
+import { MAX_EVIDENCE_BUNDLE_BYTES } from '@bagcheck/api'
 import { command } from '../command.ts'
 import { EXIT } from '../error.ts'
 import { explainBundle } from '../evidence/explain.ts'
-import { MAX_EVIDENCE_BUNDLE_BYTES } from '../evidence/schema.ts'
 import { verifyEvidenceBundle } from '../evidence/verify.ts'
 import { readInput } from '../files.ts'
 import { readPin, TRUST_OPTION } from '../trust.ts'

@@ -1,58 +1,45 @@
-import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import type { Client, DecisionRecord } from '@bagcheck/api'
+import { problemSchema, type Client, type DecisionRecord, type Evidence } from '@bagcheck/api'
+import { AGENT_OPTIONS, askAgent } from '../agent-access.ts'
 import { ADMIN_OPTIONS, openAdmin } from '../broker-access.ts'
 import { command } from '../command.ts'
 import { CliError, EXIT } from '../error.ts'
+import { couldNot } from '../exit-code.ts'
 import { remedy } from '../policy/remedy.ts'
-
-/** Decisions that are looked through for a unit, newest first. */
-const PAGE = 200
 
 export const explain = command({
   summary: 'Say why a decision was made, and what would make a denied one pass.',
   positionals: 'PID|DECISION',
   description: [
-    "A PID stands for the newest decision about that process's unit. The exit code is 0 where the token " +
-      'was issued and 1 where it was denied.',
+    "A PID stands for the newest decision about that process's unit, which the agent of this host tells to " +
+      'root. The exit code is 0 where the token was issued and 1 where it was denied.',
   ],
   options: {
     ...ADMIN_OPTIONS,
-    'units-dir': {
-      type: 'string',
-      value: 'DIR',
-      default: '/run/bagcheck/units',
-      environment: 'BAGCHECK_UNITS_DIR',
-      help: 'where bagcheck exec records units',
-    },
+    ...AGENT_OPTIONS,
   },
   examples: ['bagcheck explain 4711', 'bagcheck explain 0198c2d4-…'],
   run: async ({ result }, values, [subject = '']) => {
     const client = openAdmin(values)
     const decision = /^[1-9][0-9]{0,9}$/.test(subject)
-      ? await newestOf(client, await unitOf(Number(subject), values['units-dir']))
+      ? await newestOf(client, await unitOf(Number(subject), values.agent))
       : await client.decision(subject)
     result(decision, explainDecision(decision))
     return decision.allow ? EXIT.ok : EXIT.refused
   },
 })
 
-/** The unit of a process, from its cgroup and what `bagcheck exec` recorded. */
-async function unitOf(pid: number, unitsDirectory: string): Promise<string> {
-  const text = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => {
-    throw new CliError('NOT_FOUND', `no process ${pid}`)
-  })
-  const cgroup = /^0::(.*)$/m.exec(text)?.[1] ?? '/'
-  for (const name of await readdir(unitsDirectory).catch(() => [])) {
-    if (!name.endsWith('.json')) continue
-    const record = JSON.parse(await readFile(join(unitsDirectory, name), 'utf8')) as {
-      name: string
-      cgroup: string
-    }
-    if (cgroup === record.cgroup || cgroup.startsWith(`${record.cgroup}/`)) return record.name
+/** The unit of a process, as the agent of this host would state it. */
+async function unitOf(pid: number, agent: string): Promise<string> {
+  const { status, body } = await askAgent(agent, 'GET', `/v1/unit?pid=${pid}`)
+  if (status !== 200) {
+    const problem = problemSchema.safeParse(body)
+    const said = problem.success ? problem.data.error_description : `it answered ${status}`
+    throw new CliError('NOT_FOUND', `the agent does not tell the unit of process ${pid}: ${said}`, {
+      exit: couldNot(status) ? EXIT.failed : EXIT.refused,
+    })
   }
-  const service = /([^/]+\.service)$/.exec(cgroup)?.[1]
-  if (service !== undefined) return service
+  const { launcher, name, cgroup } = body as Evidence['facts']['unit']
+  if (launcher !== 'none') return name
   throw new CliError(
     'NOT_FOUND',
     `process ${pid} belongs to no unit (cgroup ${cgroup}); start it with bagcheck exec or systemd`,
@@ -61,11 +48,9 @@ async function unitOf(pid: number, unitsDirectory: string): Promise<string> {
 }
 
 async function newestOf(client: Client, unit: string): Promise<DecisionRecord> {
-  const { decisions } = await client.decisions({ limit: PAGE })
-  const found = decisions.filter((decision) => decision.unit === unit)
-  const newest = found.toSorted((a, b) => b.logIndex - a.logIndex)[0]
-  if (newest === undefined)
-    throw new CliError('NOT_FOUND', `no decision about unit ${unit} among the newest ${PAGE}`)
+  const { decisions } = await client.decisions({ unit, limit: 1 })
+  const [newest] = decisions
+  if (newest === undefined) throw new CliError('NOT_FOUND', `no decision about unit ${unit}`)
   return newest
 }
 
@@ -87,7 +72,7 @@ function explainDecision(decision: DecisionRecord): string[] {
               `          first difference: ${nearest.firstDifference}`,
             ]
           : []),
-        ...(advice === undefined ? [] : [`to pass   ${advice}`]),
+        ...(advice === null ? [] : [`to pass   ${advice}`]),
       ]
     }),
   ]

@@ -8,7 +8,7 @@ import {
 } from '@bagcheck/policy'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
-import { readInput, readSmallText, writeOutput } from '../files.ts'
+import { ifThere, readInput, readSmallText, writeOutput } from '../files.ts'
 
 export const policySign = command({
   summary: 'Sign a compiled policy, or add a signature to it.',
@@ -33,7 +33,7 @@ export const policySign = command({
     const key = parseSigningKey(await readSmallText(values.key))
     const output = values.output ?? join(dirname(file), 'policy.dsse.json')
     const previous = await digestOfPrevious(values.previous, policy.version)
-    const before = await readSmallText(output).catch(() => undefined)
+    const before = await ifThere(readSmallText(output))
     const envelope =
       before === undefined
         ? createPolicyEnvelope(json, previous, [key])

@@ -2,6 +2,7 @@ import { problemSchema } from '@bagcheck/api'
 import { AGENT_OPTIONS, askAgent } from '../agent-access.ts'
 import { command } from '../command.ts'
 import { CliError, EXIT } from '../error.ts'
+import { couldNot } from '../exit-code.ts'
 
 export const token = command({
   summary: 'Ask the agent for a token and print it.',
@@ -34,7 +35,7 @@ export const token = command({
     const { code, error_description: description, reasons } = problem.data
     const said = (reasons ?? []).map((reason) => `${reason.code}: ${reason.message}`)
     throw new CliError('REFUSED', [`${code}: ${description}`, ...said].join('\n  '), {
-      exit: answer.status === 503 ? EXIT.failed : EXIT.refused,
+      exit: couldNot(answer.status) ? EXIT.failed : EXIT.refused,
       detail: problem.data,
     })
   },

@@ -421,10 +421,10 @@ class Story {
   }
 
   async #explain(): Promise<Told> {
-    const { unitsDirectory, adminSocket } = this.#places
+    const { unitsDirectory, agentSocket, adminSocket } = this.#places
     const record = readFileSync(join(unitsDirectory, 'orders.json'), 'utf8')
     const { pid } = JSON.parse(record) as { pid: number }
-    const options = ['--units-dir', unitsDirectory, '--admin', adminSocket]
+    const options = ['--agent', agentSocket, '--admin', adminSocket]
     const explain = () => this.#context.invoke(['explain', String(pid), ...options], {})
     // The attacks ran under the same unit's name: its newest decision is its own again after a renewal.
     const deadline = Date.now() + TTL_SECONDS * 1000

@@ -12,7 +12,20 @@
 // Threat: whoever made the file. Nothing in it is believed before the check that vouches for it; without
 // a pinned trust root the best that can be said is that the file agrees with itself.
 import { createPublicKey, verify } from 'node:crypto'
-import { evidenceSchema, EVIDENCE_TYP, type Evidence, type PublicJwk } from '@bagcheck/api'
+import {
+  EVIDENCE_TYP,
+  MAX_EVIDENCE_BUNDLE_BYTES,
+  allowedDecisionSchema,
+  enrolmentSchema,
+  evidenceBundleSchema,
+  evidenceSchema,
+  summarySchema,
+  type AllowedDecisionContent as AllowedDecision,
+  type Enrolment,
+  type Evidence,
+  type EvidenceBundle,
+  type PublicJwk,
+} from '@bagcheck/api'
 import {
   ENROLMENT_V1,
   SLSA_VSA_V1,
@@ -46,16 +59,6 @@ import {
   type VerifiedPolicy,
 } from '@bagcheck/policy'
 import { CliError, EXIT } from '../error.ts'
-import {
-  MAX_EVIDENCE_BUNDLE_BYTES,
-  allowedDecisionSchema,
-  enrolmentSchema,
-  evidenceBundleSchema,
-  summarySchema,
-  type AllowedDecision,
-  type Enrolment,
-  type EvidenceBundle,
-} from './schema.ts'
 
 /** What a verified bundle says. */
 export interface VerifiedBundle {
@@ -159,6 +162,7 @@ function readDecision(
   const decision = allowedDecisionSchema.parse(
     (statement.predicate as Record<string, unknown>)[VSA_TOKEN_V1],
   )
+  equal('the verdict', summary.verificationResult, 'PASSED')
   equal('the policy of the decision', summary.policy.digest.sha256, policy.sha256)
   equal('the policy version of the decision', decision.policyVersion, policy.policy.version)
   equal('the installation of the decision', decision.installation, root.installation)

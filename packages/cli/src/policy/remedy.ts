@@ -1,5 +1,8 @@
-// What would make a denied request pass, by reason. Advice for people; policy decides.
-const REMEDIES: Readonly<Record<string, string>> = {
+// What would make a denied request pass, by reason. Advice for people; policy decides. A new reason has a
+// line here, and null where nothing that the denied can do helps.
+import type { DenialCode } from '@bagcheck/policy'
+
+const REMEDIES: Readonly<Record<DenialCode, string | null>> = {
   POLICY_NOT_IN_FORCE: 'sign and publish the next policy version, or wait for notBefore',
   UNIT_NONE: 'start the service with bagcheck exec or as a systemd unit',
   ROLE_UNKNOWN: 'name the unit in a role of the policy',
@@ -44,9 +47,13 @@ const REMEDIES: Readonly<Record<string, string>> = {
   INTERPRETER_WITHOUT_CONTRACT: 'start the interpreter itself with bagcheck exec',
   ARGUMENTS_MISMATCH: 'start the unit with the arguments that the role names',
   SCRIPT_NOT_IN_CLOSURE: 'start the script of the approved closure',
+  EVALUATION_FAILED: null,
 }
 
-/** What would make a request pass that was denied with `code`, where there is something to say. */
-export function remedy(code: string): string | undefined {
-  return REMEDIES[code]
+/**
+ * What would make a request pass that was denied with `code`, or null where there is nothing to say. Logged
+ * decisions also have codes for evidence that did not verify, which no policy denied.
+ */
+export function remedy(code: string): string | null {
+  return Object.hasOwn(REMEDIES, code) ? REMEDIES[code as DenialCode] : null
 }

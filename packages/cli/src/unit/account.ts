@@ -1,6 +1,7 @@
 // Users and groups of this host, from /etc/passwd and /etc/group.
 import { readFile } from 'node:fs/promises'
 import { CliError } from '../error.ts'
+import { ifThere } from '../files.ts'
 
 /** Who a unit runs as. */
 export interface Account {
@@ -8,28 +9,33 @@ export interface Account {
   readonly gid: number
 }
 
+const SYSTEM_TABLES = { users: '/etc/passwd', groups: '/etc/group' }
 const NUMBER = /^(0|[1-9][0-9]{0,9})$/
 
 /**
  * A user by name or number, with the group of that user, or of the same number where the user has no
  * entry, unless `group` is given.
- * @throws {CliError} USAGE – no such user or group
+ * @throws {CliError} USAGE – no such user or group; FILE_UNREADABLE – a table is there and cannot be read
  */
-export async function findAccount(user: string, group: string | undefined): Promise<Account> {
-  const users = await table('/etc/passwd')
+export async function findAccount(
+  user: string,
+  group: string | undefined,
+  tables: { readonly users: string; readonly groups: string } = SYSTEM_TABLES,
+): Promise<Account> {
+  const users = await table(tables.users)
   const entry = users.find((fields) => (NUMBER.test(user) ? fields[2] : fields[0]) === user)
   if (entry === undefined && !NUMBER.test(user))
     throw new CliError('USAGE', `no user ${JSON.stringify(user)} on this host`)
   const uid = Number(entry?.[2] ?? user)
   if (group === undefined) return { uid, gid: Number(entry?.[3] ?? uid) }
   if (NUMBER.test(group)) return { uid, gid: Number(group) }
-  const found = (await table('/etc/group')).find((fields) => fields[0] === group)
+  const found = (await table(tables.groups)).find((fields) => fields[0] === group)
   if (found === undefined)
     throw new CliError('USAGE', `no group ${JSON.stringify(group)} on this host`)
   return { uid, gid: Number(found[2]) }
 }
 
 async function table(file: string): Promise<string[][]> {
-  const text = await readFile(file, 'utf8').catch(() => '')
+  const text = (await ifThere(readFile(file, 'utf8'))) ?? ''
   return text.split('\n').map((line) => line.split(':'))
 }

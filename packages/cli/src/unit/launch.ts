@@ -15,6 +15,7 @@ import { chmod, mkdir, open, realpath, rm } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as yieldTurn } from 'node:timers/promises'
+import type { UnitRecord } from '@bagcheck/api'
 import { CliError } from '../error.ts'
 import { writeOutput } from '../files.ts'
 import { freeze, makeCgroup, removeCgroup, thaw, type UnitCgroup } from './cgroup.ts'
@@ -165,7 +166,7 @@ async function record(
   const stat = readStat(pid)
   if (stat === undefined) return false
   const { uid, gid } = launch.account
-  const contract = {
+  const contract: UnitRecord = {
     schema: 'bagcheck.unit/v1',
     name: launch.name,
     cgroup: cgroup.path,
@@ -177,13 +178,19 @@ async function record(
     noNewPrivs: true,
     pid,
     ...stat,
-    executableDevice: wanted.dev.toString(),
+    executableDevice: formatDevice(wanted.dev),
     executableInode: wanted.ino.toString(),
-    recordedAt: Math.floor(Date.now() / 1000),
   }
   await writeOutput(recordFile, `${JSON.stringify(contract)}\n`, 0o600)
   await thaw(cgroup)
   return true
+}
+
+/** `st_dev` as `major:minor`, <sys/sysmacros.h>. */
+function formatDevice(dev: bigint): string {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xffff_f000n)
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffff_ff00n)
+  return `${major}:${minor}`
 }
 
 /**
