@@ -31,7 +31,8 @@ export async function readDecision(
 /** The text of a log entry's envelope. @throws {BrokerError} LOG_CORRUPT – it was not kept */
 export async function readEnvelopeText({ store }: Broker, index: number): Promise<string> {
   const entry = await store.entry(index)
-  const body = entry && (await store.body(entry.bodySha256))
+  const body =
+    entry && (await store.body({ entryIndex: index, part: 'envelope', sha256: entry.bodySha256 }))
   if (body === undefined)
     throw new BrokerError('LOG_CORRUPT', `expected the envelope of log entry ${index}, saw none`)
   return Buffer.from(body).toString()

@@ -144,8 +144,12 @@ export class Closures implements ClosureIndex {
   }
 
   async #bodies(row: StoredAttestation): Promise<[Buffer, Buffer, Buffer]> {
-    const digests = [row.envelopeSha256, row.manifestSha256, row.filesSha256]
-    const bodies = await Promise.all(digests.map((digest) => this.#store.body(digest)))
+    const { entryIndex } = row
+    const bodies = await Promise.all([
+      this.#store.body({ entryIndex, part: 'envelope', sha256: row.envelopeSha256 }),
+      this.#store.body({ entryIndex, part: 'manifest', sha256: row.manifestSha256 }),
+      this.#store.body({ entryIndex, part: 'files', sha256: row.filesSha256 }),
+    ])
     const [envelope, manifest, files] = bodies.map((body) => body && Buffer.from(body))
     if (!envelope || !manifest || !files)
       throw new BrokerError(

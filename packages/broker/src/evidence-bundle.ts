@@ -13,6 +13,7 @@ import type { z } from 'zod'
 import { readEnvelopeText, parseDecision } from './audit.ts'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
+import type { BodyPart } from './store/schema.ts'
 
 /**
  * Assembles the evidence bundle of a token.
@@ -33,13 +34,13 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
   if (node === undefined || policy === undefined || attestation === undefined)
     throw new BrokerError('LOG_CORRUPT', `expected node, policy and attestation of decision ${jti}`)
 
-  const text = async (sha256: string): Promise<string> => {
-    const body = await store.body(sha256)
+  const text = async (entryIndex: number, part: BodyPart, sha256: string): Promise<string> => {
+    const body = await store.body({ entryIndex, part, sha256 })
     if (body === undefined)
-      throw new BrokerError('LOG_CORRUPT', `expected the body ${sha256}, saw none`)
+      throw new BrokerError('LOG_CORRUPT', `expected the ${part} of entry ${entryIndex}, saw none`)
     return Buffer.from(body).toString()
   }
-  const json = await text(policy.sha256)
+  const json = await text(policy.entryIndex, 'policy', policy.sha256)
   const bound = parsePolicy(json).profiles.get(content.profile)?.binding === 'dpop'
   // Read last: a checkpoint covers everything that was read before it.
   const checkpoint = await store.checkpoint()
@@ -65,13 +66,15 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
       sha256: null,
     },
     decision: await logged(row.entryIndex),
-    evidence: await text(row.evidenceSha256),
+    evidence: await text(row.entryIndex, 'evidence', row.evidenceSha256),
     enrolment: await logged(node.enrolledEntry),
-    joinToken: { envelope: await text(node.joinToken.bodySha256) },
+    joinToken: {
+      envelope: await text(node.enrolledEntry, 'join-token', node.joinToken.bodySha256),
+    },
     attestation: {
       ...(await logged(attestation.entryIndex)),
-      manifest: await text(attestation.manifestSha256),
-      files: await text(attestation.filesSha256),
+      manifest: await text(attestation.entryIndex, 'manifest', attestation.manifestSha256),
+      files: await text(attestation.entryIndex, 'files', attestation.filesSha256),
     },
     policy: { ...(await logged(policy.entryIndex)), json },
     rootChain: broker.rootChain,

@@ -108,9 +108,10 @@ export class PolicyState {
         'LOG_CORRUPT',
         `expected policy ${this.#current?.version} or a later one, saw ${row.version} installed`,
       )
+    const { entryIndex } = row
     const [json, envelope] = await Promise.all([
-      store.body(row.sha256),
-      store.body(row.envelopeSha256),
+      store.body({ entryIndex, part: 'policy', sha256: row.sha256 }),
+      store.body({ entryIndex, part: 'envelope', sha256: row.envelopeSha256 }),
     ])
     if (json === undefined || envelope === undefined)
       throw new BrokerError('LOG_CORRUPT', `expected the text of policy ${row.version}, saw none`)

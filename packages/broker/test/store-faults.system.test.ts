@@ -69,7 +69,8 @@ describe.each(engines)('a crash on $name', ({ name, open: openDatabases }) => {
     // Of each decision all is there: its row, its bodies.
     for (const ref of refs.slice(2)) {
       const stored = await store.decision(ref)
-      expect(await store.body(stored?.evidenceSha256 ?? '')).toBeDefined()
+      const { entryIndex = -1, evidenceSha256: sha256 = '' } = stored ?? {}
+      expect(await store.body({ entryIndex, part: 'evidence', sha256 })).toBeDefined()
     }
     expect(await store.decisions({ limit: 1_000 })).toHaveLength(size - 2)
     expect((await store.commitDecision(decision(9_999))).index).toBe(size)

@@ -14,6 +14,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { sql } from 'kysely'
 import { openEngine, type Engine, type EngineConfig } from '../src/store/engine.ts'
 import { storeError } from '../src/store/failure.ts'
+import { bodyId } from '../src/store/schema.ts'
 import type { Store } from '../src/store/store.ts'
 import { verifyLog } from '../src/store/verify-log.ts'
 import {
@@ -168,7 +169,11 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       const evidence = Buffer.alloc(20 * 1024 * 1024, 'evidence')
       const { index } = await store.commitDecision(decision(1, { leaf, evidence }))
       expect(Buffer.from((await store.entry(index))?.leaf ?? [])).toEqual(Buffer.from(leaf))
-      const kept = await store.body(createHash('sha256').update(evidence).digest('hex'))
+      const kept = await store.body({
+        entryIndex: index,
+        part: 'evidence',
+        sha256: createHash('sha256').update(evidence).digest('hex'),
+      })
       expect(kept?.length).toBe(evidence.length)
     })
   })
@@ -219,7 +224,8 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       const entry = await store.entry(2)
       expect(entry).toMatchObject({ index: 2, kind: 'decision', ref: 'decision-0' })
       expect(Buffer.from(entry?.leaf ?? [])).toEqual(leaf)
-      expect(Buffer.from((await store.body(entry?.bodySha256 ?? '')) ?? [])).toEqual(body)
+      const envelope = { entryIndex: 2, part: 'envelope', sha256: entry?.bodySha256 ?? '' } as const
+      expect(Buffer.from((await store.body(envelope)) ?? [])).toEqual(body)
     })
 
     claim('of 100 concurrent requests with one nonce exactly one commits', async (config) => {
@@ -288,7 +294,9 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       expect(await proveAll(store)).toHaveLength(42)
       // Neither nonce nor counter of a refused decision is spent.
       await store.commitDecision(decision(0))
-      expect(await store.body(digest('evidence 3'))).toBeUndefined()
+      // Two bodies of each entry, and none of another.
+      const ids = await tamper(config, (db) => db.selectFrom('body').select('id').execute())
+      expect(ids).toHaveLength(2 * 43)
     })
 
     claim('that only the database refuses fail alone', async (config) => {
@@ -446,9 +454,9 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       expect(await store.attestation('closure-1')).toEqual(expected)
       expect(await store.attestations()).toMatchObject([expected, { entryIndex: 1 }])
       expect(await store.attestation('closure-3')).toBeUndefined()
-      expect(Buffer.from((await store.body(expected.manifestSha256)) ?? []).toString()).toBe(
-        'manifest 1',
-      )
+      const { manifestSha256: sha256 } = expected
+      const manifest = { entryIndex: 0, part: 'manifest', sha256 } as const
+      expect(Buffer.from((await store.body(manifest)) ?? []).toString()).toBe('manifest 1')
     })
 
     claim('of one closure by two signers are both kept, the newest first asked', async (config) => {
@@ -498,16 +506,16 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       const store = await openWithNode(config)
       await store.commitDecision(decision(1))
       await store.close()
-      const sha256 = digest('evidence 1')
+      const evidence = { entryIndex: 2, part: 'evidence', sha256: digest('evidence 1') } as const
       await tamper(config, (db) =>
         db
           .updateTable('body')
           .set({ bytes: Buffer.from('evidence 2') })
-          .where('sha256', '=', sha256)
+          .where('id', '=', bodyId(2, 'evidence'))
           .execute(),
       )
       await using again = await open(config)
-      await expect(again.body(sha256)).rejects.toEqual(refusedWith('LOG_CORRUPT'))
+      await expect(again.body(evidence)).rejects.toEqual(refusedWith('LOG_CORRUPT'))
     })
 
     claim('another log key is refused', async (config) => {

@@ -18,7 +18,7 @@ export const logEntry: Handler = async ({ broker, params }) => {
   const entry = index >= 0 && index < size ? await broker.store.entry(index) : undefined
   if (entry === undefined) throw new BrokerError('NOT_FOUND', `no log entry ${quote(text)}`)
   const [body, proof] = await Promise.all([
-    broker.store.body(entry.bodySha256),
+    broker.store.body({ entryIndex: index, part: 'envelope', sha256: entry.bodySha256 }),
     broker.store.inclusionProof(index, size),
   ])
   const answer: LogEntryResponse = {

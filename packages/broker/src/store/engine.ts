@@ -1,4 +1,4 @@
-import type { Kysely } from 'kysely'
+import type { Insertable, Kysely } from 'kysely'
 import { openPostgres } from './postgres.ts'
 import type { Tables, Types } from './schema.ts'
 import { openSqlite } from './sqlite.ts'
@@ -17,12 +17,47 @@ export interface Engine {
    * Durable when it resolves; nothing of it happened when `work` throws.
    */
   write<T>(work: (tx: Kysely<Tables>) => Promise<T>): Promise<T>
+  /** As {@link write}, for what is done thousands of times: statements that stay compiled. */
+  commit<T>(work: (tx: Transaction) => Promise<T>): Promise<T>
   /**
-   * Runs `work` in a transaction of its own that a power failure may undo as a whole, never one that was
-   * committed by `write` before or after it.
+   * Runs one statement in a transaction of its own that a power failure may undo as a whole, never one
+   * that was committed by `write` or `commit` before or after it. In PostgreSQL the statement itself asks
+   * for that.
    */
-  writeRelaxed(work: (tx: Kysely<Tables>) => Promise<void>): Promise<void>
+  relaxed(statement: Statement, ...parameters: readonly Parameter[]): Promise<void>
   close(): Promise<void>
+}
+
+/** A statement that is compiled once for each connection: its text is the same every time. */
+export interface Statement {
+  /** Names it among the statements of a connection. */
+  readonly name: string
+  readonly sqlite: string
+  readonly postgres: string
+}
+
+/** A value of a statement. */
+export type Parameter = string | number | null | Uint8Array
+
+/**
+ * A transaction of fixed statements. They run in the order in which they were called; which need nothing
+ * of each other's answers are best called at once, because PostgreSQL then answers them together.
+ */
+export interface Transaction {
+  query<Row extends object>(
+    statement: Statement,
+    ...parameters: readonly Parameter[]
+  ): Promise<Row[]>
+  /**
+   * Rows by any number of keys, each of the same few columns. SQLite gets them as one JSON array of arrays,
+   * PostgreSQL as one array for each column.
+   */
+  lookup<Row extends object>(
+    statement: Statement,
+    keys: readonly (readonly (string | number)[])[],
+  ): Promise<Row[]>
+  /** Rows that have the same columns, in the same order. */
+  insert<T extends keyof Tables>(table: T, rows: readonly Insertable<Tables[T]>[]): Promise<void>
 }
 
 /** Opens the database for writing or for reading; only the writer makes it and its schema. */

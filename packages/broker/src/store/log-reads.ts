@@ -15,9 +15,9 @@ import type { Kysely } from 'kysely'
 import { BrokerError } from '../error.ts'
 import { sha256 } from './plan.ts'
 import { readHead, readNodes, type Head } from './rows.ts'
-import type { EntryKind, Tables } from './schema.ts'
+import { bodyId, type BodyPart, type EntryKind, type Tables } from './schema.ts'
 
-/** An entry; its envelope is the body with `bodySha256`. */
+/** An entry; its envelope is the body of part `envelope`, with `bodySha256`. */
 export interface StoredEntry {
   readonly index: number
   readonly kind: EntryKind
@@ -54,15 +54,26 @@ export async function entry(db: Kysely<Tables>, index: number): Promise<StoredEn
   return { index: idx, kind, ref, leaf, leafHash: leafHash(leaf), bodySha256 }
 }
 
+/** Which body, and what its sha256 must be. */
+export interface BodyReference {
+  readonly entryIndex: number
+  readonly part: BodyPart
+  /** Lower-case hex. */
+  readonly sha256: string
+}
+
 /**
- * The bytes with that digest, or undefined when they were never kept or are gone.
+ * What an entry commits to, or undefined when it was never kept or is gone.
  * @throws {BrokerError} LOG_CORRUPT – the stored bytes have another digest
  */
-export async function body(db: Kysely<Tables>, digest: string): Promise<Uint8Array | undefined> {
+export async function body(
+  db: Kysely<Tables>,
+  { entryIndex, part, sha256: digest }: BodyReference,
+): Promise<Uint8Array | undefined> {
   const row = await db
     .selectFrom('body')
     .select('bytes')
-    .where('sha256', '=', digest)
+    .where('id', '=', bodyId(entryIndex, part))
     .executeTakeFirst()
   if (row !== undefined && sha256(row.bytes) !== digest)
     throw new BrokerError('LOG_CORRUPT', `expected a body with sha256 ${digest}, saw another`)

@@ -3,7 +3,7 @@
 import { hash } from 'node:crypto'
 import type { Insertable } from 'kysely'
 import { BrokerError } from '../error.ts'
-import type { EntryKind, Tables } from './schema.ts'
+import { bodyId, type BodyPart, type EntryKind, type Tables } from './schema.ts'
 import type {
   AttestationInput,
   BanInput,
@@ -32,7 +32,7 @@ export interface Context {
 /** The rows that a batch adds. */
 export interface Rows {
   readonly entries: Insertable<Tables['entry']>[]
-  readonly bodies: Map<string, Uint8Array>
+  readonly bodies: Tables['body'][]
   readonly decisions: Insertable<Tables['decision']>[]
   readonly nodes: Insertable<Tables['node_identity']>[]
   readonly bans: { id: string; entry: number; at: number; reason: string }[]
@@ -54,7 +54,7 @@ export type Outcome = Committed | BrokerError
 export function planBatch(batch: readonly Write[], context: Context): Plan {
   const rows: Rows = {
     entries: [],
-    bodies: new Map(),
+    bodies: [],
     decisions: [],
     nodes: [],
     bans: [],
@@ -140,7 +140,7 @@ function planDecision(write: DecisionInput, context: Context, rows: Rows): numbe
     issued_at: write.issuedAt,
     expires_at: write.expiresAt,
     code: write.code,
-    evidence_sha256: addBody(write.evidence, rows),
+    evidence_sha256: addBody(index, 'evidence', write.evidence, rows),
   })
   return index
 }
@@ -157,8 +157,8 @@ function planAttestation(write: AttestationInput, context: Context, rows: Rows):
     root: write.root,
     signer_key: write.signerKey,
     envelope_sha256: envelope,
-    manifest_sha256: addBody(write.manifest, rows),
-    files_sha256: addBody(write.files, rows),
+    manifest_sha256: addBody(index, 'manifest', write.manifest, rows),
+    files_sha256: addBody(index, 'files', write.files, rows),
     submitted_at: write.submittedAt,
   })
   return index
@@ -175,7 +175,7 @@ function planPolicy(write: PolicyInput, context: Context, rows: Rows): number {
   const { index, body } = addEntry('policy', String(write.version), write, context, rows)
   rows.policies.push({
     version: write.version,
-    sha256: addBody(write.json, rows),
+    sha256: addBody(index, 'policy', write.json, rows),
     envelope_sha256: body,
     entry_idx: index,
     installed_at: write.installedAt,
@@ -207,7 +207,7 @@ function planEnrolment(write: EnrolmentInput, context: Context, rows: Rows): num
     id: joinToken.id,
     used_at: node.enrolledAt,
     node_id: node.id,
-    body_sha256: addBody(joinToken.envelope, rows),
+    body_sha256: addBody(index, 'join-token', joinToken.envelope, rows),
   })
   return index
 }
@@ -230,15 +230,15 @@ function addEntry(
   rows: Rows,
 ): { index: number; body: string } {
   const index = context.size + rows.entries.length
-  const body = addBody(write.body, rows)
+  const body = addBody(index, 'envelope', write.body, rows)
   rows.entries.push({ idx: index, kind, ref, leaf: write.leaf, body_sha256: body })
   return { index, body }
 }
 
-function addBody(bytes: Uint8Array, rows: Rows): string {
-  const digest = sha256(bytes)
-  rows.bodies.set(digest, bytes)
-  return digest
+/** Keeps a body and returns its digest, by which whoever reads it knows that it is the same. */
+function addBody(entryIndex: number, part: BodyPart, bytes: Uint8Array, rows: Rows): string {
+  rows.bodies.push({ id: bodyId(entryIndex, part), bytes })
+  return sha256(bytes)
 }
 
 function unknownNode(node: string): BrokerError {

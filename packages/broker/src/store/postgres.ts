@@ -1,8 +1,8 @@
 // PostgreSQL, which several brokers may share. Writers exclude each other by an advisory lock that ends
 // with the transaction; a connection that broke is replaced at the next call.
 import { Kysely, PostgresDialect, sql } from 'kysely'
-import { Pool, types as pgTypes } from 'pg'
-import type { Engine } from './engine.ts'
+import { Pool, types as pgTypes, type PoolClient } from 'pg'
+import type { Engine, Transaction } from './engine.ts'
 import type { Tables, Types } from './schema.ts'
 
 /** Bounds of one statement: by the server, and by us when the server does not answer at all. */
@@ -12,9 +12,17 @@ const CONNECT_TIMEOUT_MS = 3_000
 const MAX_READERS = 4
 /** Names the sequencer's lock among the advisory locks of the database ("bagcheck" in ASCII). */
 const SEQUENCER_LOCK = '7089059814158985067'
+/**
+ * What a writer's transaction begins with. A server or role may default to asynchronous commits, which can
+ * be lost; and a statement that was compiled while a table was small must not go on reading all of it.
+ */
+const LOCK = `select pg_advisory_xact_lock(${SEQUENCER_LOCK}::bigint),
+  set_config('synchronous_commit', 'on', true), set_config('enable_seqscan', 'off', true)`
+/** Rows of one insert at most; a power of two. */
+const MAX_INSERT_ROWS = 64
 
 const INT8 = 20
-const types: Types = { integer: 'bigint', bytes: 'bytea', options: '' }
+const types: Types = { integer: 'bigint', bytes: 'bytea', options: '', keyed: '' }
 
 /** Opens a pool: one connection for the writer, {@link MAX_READERS} for readers. */
 export function openPostgres(config: { readonly url: string }, mode: 'write' | 'read'): Engine {
@@ -29,6 +37,8 @@ export function openPostgres(config: { readonly url: string }, mode: 'write' | '
     keepAlive: true,
     application_name: 'bagcheck-broker',
     types: { getTypeParser },
+    // The writer's statements are sent without waiting for the answer to the one before.
+    ...(mode === 'write' && { pipeline: true }),
   })
   // A server that goes away breaks connections, at rest and at work. The pool drops them and whoever was
   // at work is told by his query; without these listeners the event would end the thread.
@@ -40,18 +50,73 @@ export function openPostgres(config: { readonly url: string }, mode: 'write' | '
     types,
     write: (work) =>
       db.transaction().execute(async (tx) => {
-        // A server or role may default to asynchronous commits, which can be lost.
-        await sql`select pg_advisory_xact_lock(${sql.lit(SEQUENCER_LOCK)}::bigint),
-          set_config('synchronous_commit', 'on', true)`.execute(tx)
+        await sql.raw(LOCK).execute(tx)
         return work(tx)
       }),
-    writeRelaxed: (work) =>
-      db.transaction().execute(async (tx) => {
-        await sql`set local synchronous_commit = off`.execute(tx)
-        await work(tx)
-      }),
+    async commit(work) {
+      const client = await pool.connect()
+      try {
+        const result = await inTransaction(client, work)
+        client.release()
+        return result
+      } catch (error) {
+        // A connection that cannot even roll back is not used again.
+        await client.query('rollback').then(
+          () => client.release(),
+          () => client.release(true),
+        )
+        throw error
+      }
+    },
+    async relaxed({ name, postgres }, ...values) {
+      await pool.query({ name, text: postgres, values: [...values] })
+    },
     close: () => db.destroy(),
   }
+}
+
+async function inTransaction<T>(
+  client: PoolClient,
+  work: (tx: Transaction) => Promise<T>,
+): Promise<T> {
+  // Not waited for: the first look-ups of `work` are answered together with the lock.
+  const opened = Promise.all([client.query('begin'), client.query(LOCK)])
+  const [locked, worked] = await Promise.allSettled([opened, work(transaction(client))])
+  // First the lock: what came after its failure failed for no reason of its own.
+  if (locked.status === 'rejected') throw locked.reason
+  if (worked.status === 'rejected') throw worked.reason
+  await client.query('commit')
+  return worked.value
+}
+
+function transaction(client: PoolClient): Transaction {
+  return {
+    query: async ({ name, postgres }, ...values) =>
+      (await client.query({ name, text: postgres, values: [...values] })).rows,
+    lookup: async ({ name, postgres }, keys) => {
+      const columns = (keys[0] ?? []).map((_, column) => keys.map((key) => key[column]))
+      return (await client.query({ name, text: postgres, values: columns })).rows
+    },
+    async insert(table, rows) {
+      // Few sizes, so that few statements are compiled: as many rows as the largest power of two.
+      const inserts: Promise<unknown>[] = []
+      for (let start = 0; start < rows.length;) {
+        const count = Math.min(MAX_INSERT_ROWS, 2 ** Math.floor(Math.log2(rows.length - start)))
+        const values = rows.slice(start, start + count).flatMap((row) => Object.values(row))
+        const text = insertText(table, Object.keys(rows[start] ?? {}), count)
+        inserts.push(client.query({ name: `insert ${table} ${count}`, text, values }))
+        start += count
+      }
+      await Promise.all(inserts)
+    },
+  }
+}
+
+function insertText(table: string, columns: readonly string[], count: number): string {
+  const places = (row: number): string =>
+    columns.map((_, column) => `$${row * columns.length + column + 1}`).join(', ')
+  const rows = Array.from({ length: count }, (_, row) => `(${places(row)})`).join(', ')
+  return `insert into ${table} (${columns.join(', ')}) values ${rows}`
 }
 
 // pg gives 64-bit integers as text, because not all fit a number. Ours do, or something is wrong.

@@ -1,7 +1,8 @@
-// The reads and writes of one sequencer transaction: a handful of statements whatever the batch holds.
+// The reads and writes of one commit: a handful of statements of fixed texts, whatever the batch holds.
 import type { NodeCoordinate, NodeReader, TreeNode } from '@bagcheck/log'
 import type { Kysely } from 'kysely'
 import { BrokerError } from '../error.ts'
+import type { Statement, Transaction } from './engine.ts'
 import { counterKey, sha256, type Context, type Rows } from './plan.ts'
 import type { Tables } from './schema.ts'
 import type { Write } from './writes.ts'
@@ -12,16 +13,96 @@ export interface Head {
   readonly root: Uint8Array
 }
 
-// Within every engine's bound on parameters of one statement (SQLite: 32,766).
-const ROWS_PER_INSERT = 1_000
 // Bodies go in statements of about this many bytes, unless one body alone is larger.
 const BYTES_PER_INSERT = 8 * 1024 * 1024
 
+const HEAD = same('head', 'select size, root from head')
+
+const MOVE_HEAD: Statement = {
+  name: 'move head',
+  sqlite: 'update head set size = ?, root = ? where size = ? and root = ? returning size',
+  postgres: 'update head set size = $1, root = $2 where size = $3 and root = $4 returning size',
+}
+
+const POLICY_VERSION = same('policy version', 'select max(version) as version from policy')
+
+const NODES: Statement = {
+  name: 'nodes of the tree',
+  sqlite: `select node.level, node.idx, node.hash from json_each(?) as wanted
+    join node on node.level = wanted.value ->> 0 and node.idx = wanted.value ->> 1`,
+  postgres: `select node.level, node.idx, node.hash
+    from unnest($1::bigint[], $2::bigint[]) as wanted (level, idx)
+    join node on node.level = wanted.level and node.idx = wanted.idx`,
+}
+
+const NODE_STATES: Statement = {
+  name: 'node identities',
+  sqlite: `select id, expires_at, banned_entry from node_identity
+    where id in (select value ->> 0 from json_each(?))`,
+  postgres: 'select id, expires_at, banned_entry from node_identity where id = any($1::text[])',
+}
+
+const NONCES: Statement = {
+  name: 'nonces',
+  sqlite: 'select nonce from decision where nonce in (select value ->> 0 from json_each(?))',
+  postgres: 'select nonce from decision where nonce = any($1::text[])',
+}
+
+const COUNTERS: Statement = {
+  name: 'counters',
+  sqlite: `select node_id, counter from json_each(?) as wanted
+    join decision on node_id = wanted.value ->> 0 and counter = wanted.value ->> 1`,
+  postgres: `select decision.node_id, decision.counter
+    from unnest($1::text[], $2::bigint[]) as wanted (node_id, counter)
+    join decision on decision.node_id = wanted.node_id and decision.counter = wanted.counter`,
+}
+
+const JOIN_TOKENS: Statement = {
+  name: 'join tokens',
+  sqlite: 'select id from join_token where id in (select value ->> 0 from json_each(?))',
+  postgres: 'select id from join_token where id = any($1::text[])',
+}
+
+const ATTESTATIONS: Statement = {
+  name: 'attestations',
+  sqlite: `select envelope_sha256, entry_idx from attestation
+    where envelope_sha256 in (select value ->> 0 from json_each(?))`,
+  postgres: `select envelope_sha256, entry_idx from attestation
+    where envelope_sha256 = any($1::text[])`,
+}
+
+const BAN: Statement = {
+  name: 'ban',
+  sqlite: 'update node_identity set banned_entry = ?, banned_at = ?, ban_reason = ? where id = ?',
+  postgres:
+    'update node_identity set banned_entry = $1, banned_at = $2, ban_reason = $3 where id = $4',
+}
+
+function same(name: string, text: string): Statement {
+  return { name, sqlite: text, postgres: text }
+}
+
 /** @throws {BrokerError} LOG_CORRUPT – there is no head */
 export async function readHead(db: Kysely<Tables>): Promise<Head> {
-  const head = await db.selectFrom('head').select(['size', 'root']).executeTakeFirst()
-  if (head === undefined) throw new BrokerError('LOG_CORRUPT', 'expected a log head, saw none')
-  return { size: head.size, root: Uint8Array.from(head.root) }
+  return headOf(await db.selectFrom('head').select(['size', 'root']).executeTakeFirst())
+}
+
+/** As {@link readHead}, in a commit. */
+export async function readHeadIn(tx: Transaction): Promise<Head> {
+  const [row] = await tx.query<Tables['head']>(HEAD)
+  return headOf(row)
+}
+
+function headOf(row: Pick<Tables['head'], 'size' | 'root'> | undefined): Head {
+  if (row === undefined) throw new BrokerError('LOG_CORRUPT', 'expected a log head, saw none')
+  return { size: row.size, root: Uint8Array.from(row.root) }
+}
+
+/** Moves the head by compare-and-swap. @throws {BrokerError} LOG_CORRUPT – it is not at `from` */
+export async function moveHead(tx: Transaction, from: Head, to: Head): Promise<void> {
+  const moved = await tx.query(MOVE_HEAD, to.size, to.root, from.size, from.root)
+  if (moved.length !== 1)
+    throw new BrokerError('LOG_CORRUPT', `the head moved from ${from.size} under the lock`)
 }
 
 /**
@@ -32,15 +113,27 @@ export async function readNodes(
   db: Kysely<Tables>,
   coordinates: readonly NodeCoordinate[],
 ): Promise<NodeReader> {
-  const found = new Map<string, Uint8Array>()
-  if (coordinates.length > 0) {
-    const rows = await db
-      .selectFrom('node')
-      .selectAll()
-      .where((eb) => eb.or(coordinates.map(({ level, index }) => eb.and({ level, idx: index }))))
-      .execute()
-    for (const { level, idx, hash } of rows) found.set(`${level}/${idx}`, hash)
-  }
+  if (coordinates.length === 0) return readerOf([])
+  const rows = await db
+    .selectFrom('node')
+    .selectAll()
+    .where((eb) => eb.or(coordinates.map(({ level, index }) => eb.and({ level, idx: index }))))
+    .execute()
+  return readerOf(rows)
+}
+
+/** As {@link readNodes}, in a commit. */
+export async function readNodesIn(
+  tx: Transaction,
+  coordinates: readonly NodeCoordinate[],
+): Promise<NodeReader> {
+  if (coordinates.length === 0) return readerOf([])
+  const keys = coordinates.map(({ level, index }) => [level, index])
+  return readerOf(await tx.lookup<Tables['node']>(NODES, keys))
+}
+
+function readerOf(rows: readonly Tables['node'][]): NodeReader {
+  const found = new Map(rows.map(({ level, idx, hash }) => [`${level}/${idx}`, hash]))
   return (level, index) => {
     const hash = found.get(`${level}/${index}`)
     if (hash === undefined)
@@ -49,182 +142,95 @@ export async function readNodes(
   }
 }
 
-/** Reads what {@link Context} needs to judge a batch. */
+/** Reads what {@link Context} needs to judge a batch, all but the size of the log. */
 export async function readContext(
-  db: Kysely<Tables>,
-  size: number,
+  tx: Transaction,
   batch: readonly Write[],
-): Promise<Context> {
+): Promise<Omit<Context, 'size'>> {
   const decisions = batch.filter((write) => write.kind === 'decision')
   const enrolments = batch.filter((write) => write.kind === 'enrolment')
   const attestations = batch.filter((write) => write.kind === 'attestation')
-  const nodes = [
+  const nodes = new Set([
     ...decisions.map(({ node }) => node),
     ...enrolments.map(({ node }) => node.id),
     ...batch.filter((write) => write.kind === 'ban').map(({ node }) => node),
-  ]
+  ])
   const needsPolicy = decisions.length > 0 || batch.some(({ kind }) => kind === 'policy')
-  const nonces = decisions.map(({ nonce }) => nonce).filter((nonce) => nonce !== null)
-  return {
-    size,
-    policyVersion: needsPolicy ? await readPolicyVersion(db) : null,
-    nodes: await readNodeStates(db, nodes),
-    nonces: await readNonces(db, nonces),
-    counters: await readCounters(db, decisions),
-    joinTokens: await readJoinTokens(
-      db,
-      enrolments.map(({ joinToken }) => joinToken.id),
-    ),
-    attestations: await readAttestations(
-      db,
-      attestations.map(({ body }) => sha256(body)),
-    ),
+  const lookup = async <Row extends object>(
+    statement: Statement,
+    keys: readonly (readonly (string | number | null)[])[],
+  ): Promise<Row[]> => {
+    // A denial may have no nonce and no counter.
+    const whole = keys.filter((key): key is readonly (string | number)[] => !key.includes(null))
+    return whole.length === 0 ? [] : await tx.lookup<Row>(statement, whole)
   }
-}
-
-async function readPolicyVersion(db: Kysely<Tables>): Promise<number | null> {
-  const row = await db
-    .selectFrom('policy')
-    .select('version')
-    .orderBy('version', 'desc')
-    .limit(1)
-    .executeTakeFirst()
-  return row?.version ?? null
-}
-
-async function readNodeStates(
-  db: Kysely<Tables>,
-  ids: readonly string[],
-): Promise<Context['nodes']> {
-  if (ids.length === 0) return new Map()
-  const rows = await db
-    .selectFrom('node_identity')
-    .select(['id', 'expires_at', 'banned_entry'])
-    .where('id', 'in', [...new Set(ids)])
-    .execute()
-  return new Map(
-    rows.map((row) => [row.id, { expiresAt: row.expires_at, bannedEntry: row.banned_entry }]),
-  )
-}
-
-async function readNonces(
-  db: Kysely<Tables>,
-  nonces: readonly string[],
-): Promise<Context['nonces']> {
-  if (nonces.length === 0) return new Set()
-  const rows = await db
-    .selectFrom('decision')
-    .select('nonce')
-    .where('nonce', 'in', nonces)
-    .execute()
-  return new Set(rows.map(({ nonce }) => nonce).filter((nonce) => nonce !== null))
-}
-
-async function readCounters(
-  db: Kysely<Tables>,
-  decisions: readonly { node: string; counter: number | null }[],
-): Promise<Context['counters']> {
-  const used = decisions.filter(({ counter }) => counter !== null)
-  if (used.length === 0) return new Set()
-  const rows = await db
-    .selectFrom('decision')
-    .select(['node_id', 'counter'])
-    .where((eb) =>
-      eb.or(
-        used.map(({ node, counter }) =>
-          eb.and([eb('node_id', '=', node), eb('counter', '=', counter)]),
-        ),
-      ),
-    )
-    .execute()
-  return new Set(rows.map(({ node_id, counter }) => counterKey(node_id, counter ?? -1)))
-}
-
-async function readJoinTokens(
-  db: Kysely<Tables>,
-  ids: readonly string[],
-): Promise<Context['joinTokens']> {
-  if (ids.length === 0) return new Set()
-  const rows = await db.selectFrom('join_token').select('id').where('id', 'in', ids).execute()
-  return new Set(rows.map(({ id }) => id))
-}
-
-async function readAttestations(
-  db: Kysely<Tables>,
-  envelopes: readonly string[],
-): Promise<Context['attestations']> {
-  if (envelopes.length === 0) return new Map()
-  const rows = await db
-    .selectFrom('attestation')
-    .select(['envelope_sha256', 'entry_idx'])
-    .where('envelope_sha256', 'in', envelopes)
-    .execute()
-  return new Map(rows.map((row) => [row.envelope_sha256, row.entry_idx]))
+  const [versions, states, nonces, counters, joinTokens, known] = await Promise.all([
+    needsPolicy ? tx.query<{ version: number | null }>(POLICY_VERSION) : [],
+    lookup<Tables['node_identity']>(
+      NODE_STATES,
+      [...nodes].map((id) => [id]),
+    ),
+    lookup<{ nonce: string }>(
+      NONCES,
+      decisions.map(({ nonce }) => [nonce]),
+    ),
+    lookup<{ node_id: string; counter: number }>(
+      COUNTERS,
+      decisions.map(({ node, counter }) => [node, counter]),
+    ),
+    lookup<{ id: string }>(
+      JOIN_TOKENS,
+      enrolments.map(({ joinToken }) => [joinToken.id]),
+    ),
+    lookup<Tables['attestation']>(
+      ATTESTATIONS,
+      attestations.map(({ body }) => [sha256(body)]),
+    ),
+  ])
+  return {
+    policyVersion: versions[0]?.version ?? null,
+    nodes: new Map(
+      states.map((row) => [row.id, { expiresAt: row.expires_at, bannedEntry: row.banned_entry }]),
+    ),
+    nonces: new Set(nonces.map(({ nonce }) => nonce)),
+    counters: new Set(counters.map(({ node_id, counter }) => counterKey(node_id, counter))),
+    joinTokens: new Set(joinTokens.map(({ id }) => id)),
+    attestations: new Map(known.map((row) => [row.envelope_sha256, row.entry_idx])),
+  }
 }
 
 /** Inserts everything that a batch adds, but the head. */
 export async function insertRows(
-  tx: Kysely<Tables>,
+  tx: Transaction,
   rows: Rows,
   nodes: readonly TreeNode[],
 ): Promise<void> {
-  await insert(tx, 'entry', rows.entries)
-  await insert(
-    tx,
-    'node',
-    nodes.map(({ level, index, hash }) => ({ level, idx: index, hash })),
-  )
-  await insertBodies(tx, rows.bodies)
-  await insert(tx, 'decision', rows.decisions)
-  await insert(tx, 'node_identity', rows.nodes)
-  await insert(tx, 'join_token', rows.joinTokens)
-  await insert(tx, 'attestation', rows.attestations)
-  await insert(tx, 'policy', rows.policies)
-  for (const { id, entry, at, reason } of rows.bans) {
-    await tx
-      .updateTable('node_identity')
-      .set({ banned_entry: entry, banned_at: at, ban_reason: reason })
-      .where('id', '=', id)
-      .execute()
-  }
+  await Promise.all([
+    tx.insert('entry', rows.entries),
+    tx.insert(
+      'node',
+      nodes.map(({ level, index, hash }) => ({ level, idx: index, hash })),
+    ),
+    ...inGroups(rows.bodies).map((bodies) => tx.insert('body', bodies)),
+    tx.insert('decision', rows.decisions),
+    tx.insert('node_identity', rows.nodes),
+    tx.insert('join_token', rows.joinTokens),
+    tx.insert('attestation', rows.attestations),
+    tx.insert('policy', rows.policies),
+    ...rows.bans.map(({ id, entry, at, reason }) => tx.query(BAN, entry, at, reason, id)),
+  ])
 }
 
-async function insert<T extends keyof Tables>(
-  tx: Kysely<Tables>,
-  table: T,
-  rows: readonly Tables[T][] | readonly object[],
-): Promise<void> {
-  for (let start = 0; start < rows.length; start += ROWS_PER_INSERT) {
-    const values = rows.slice(start, start + ROWS_PER_INSERT)
-    // The rows are Insertable<Tables[T]> at every call; Kysely cannot see that for a table it is not told.
-    await tx
-      .insertInto(table)
-      .values(values as never)
-      .execute()
+function inGroups(bodies: readonly Tables['body'][]): Tables['body'][][] {
+  const groups: Tables['body'][][] = []
+  let room = 0
+  for (const body of bodies) {
+    if (body.bytes.length > room) {
+      groups.push([])
+      room = BYTES_PER_INSERT
+    }
+    groups.at(-1)?.push(body)
+    room -= body.bytes.length
   }
-}
-
-async function insertBodies(
-  tx: Kysely<Tables>,
-  bodies: ReadonlyMap<string, Uint8Array>,
-): Promise<void> {
-  let values: Tables['body'][] = []
-  let bytes = 0
-  const flush = async () => {
-    if (values.length === 0) return
-    // The same bytes may be there already: one manifest under two attestations.
-    await tx
-      .insertInto('body')
-      .values(values)
-      .onConflict((conflict) => conflict.doNothing())
-      .execute()
-    values = []
-    bytes = 0
-  }
-  for (const [digest, body] of bodies) {
-    if (bytes + body.length > BYTES_PER_INSERT || values.length === ROWS_PER_INSERT) await flush()
-    values.push({ sha256: digest, bytes: body })
-    bytes += body.length
-  }
-  await flush()
+  return groups
 }

@@ -5,7 +5,7 @@
 //   head        one row: size and root of the log; advances by compare-and-swap alone
 //   entry       what the leaves are; `leaf` is the bytes whose Merkle leaf hash is node (0, idx)
 //   node        every complete subtree, written once
-//   body        what leaves commit to (envelopes, evidence, manifests), by digest
+//   body        what entries commit to (envelopes, evidence, manifests), by entry and part
 //   checkpoint  what was signed, by size
 //   the others  what entries mean, for look-ups; each row points to its entry
 import { sql, type Kysely } from 'kysely'
@@ -20,7 +20,7 @@ export interface Tables {
   head: { id: number; size: number; root: Uint8Array }
   entry: { idx: number; kind: EntryKind; ref: string; leaf: Uint8Array; body_sha256: string }
   node: { level: number; idx: number; hash: Uint8Array }
-  body: { sha256: string; bytes: Uint8Array }
+  body: { id: number; bytes: Uint8Array }
   checkpoint: { size: number; note: string }
   decision: {
     entry_idx: number
@@ -74,11 +74,34 @@ export interface Types {
   readonly bytes: string
   /** Appended to `create table`. */
   readonly options: string
+  /** Appended instead where the rows are little more than their key. */
+  readonly keyed: string
+}
+
+/** What an entry commits to, beside its leaf. The order is part of the schema: only ever append. */
+export const BODY_PARTS = [
+  'envelope',
+  'evidence',
+  'manifest',
+  'files',
+  'policy',
+  'join-token',
+] as const
+
+/** One of {@link BODY_PARTS}. */
+export type BodyPart = (typeof BODY_PARTS)[number]
+
+/**
+ * The key of a body. By entry and not by digest: bodies then lie in the order in which they were written,
+ * and a commit adds to the end of one table instead of changing two pages of an index at random.
+ */
+export function bodyId(entryIndex: number, part: BodyPart): number {
+  return entryIndex * 8 + BODY_PARTS.indexOf(part)
 }
 
 // Statements of version n + 1, run once. Never edited once released: a change is a further element.
 const migrations: readonly ((types: Types) => readonly string[])[] = [
-  ({ integer, bytes, options }) => [
+  ({ integer, bytes, options, keyed }) => [
     `create table head (
       id ${integer} primary key check (id = 1),
       size ${integer} not null,
@@ -96,8 +119,8 @@ const migrations: readonly ((types: Types) => readonly string[])[] = [
       idx ${integer} not null,
       hash ${bytes} not null,
       primary key (level, idx)
-    ) ${options}`,
-    `create table body (sha256 text primary key, bytes ${bytes} not null) ${options}`,
+    ) ${keyed}`,
+    `create table body (id ${integer} primary key, bytes ${bytes} not null) ${options}`,
     `create table checkpoint (size ${integer} primary key, note text not null) ${options}`,
     `create table decision (
       entry_idx ${integer} primary key,

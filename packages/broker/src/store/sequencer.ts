@@ -14,17 +14,27 @@ import {
   rootAt,
   sameHash,
   signCheckpoint,
+  type Appended,
+  type NodeCoordinate,
+  type NodeReader,
   type NoteSigner,
 } from '@bagcheck/log'
-import type { Kysely } from 'kysely'
 import { BrokerError } from '../error.ts'
 import { crashAt, type CrashPoint } from './crash-point.ts'
-import type { Engine } from './engine.ts'
+import type { Engine, Statement, Transaction } from './engine.ts'
 import { storeError } from './failure.ts'
 import { planBatch, type Outcome } from './plan.ts'
-import { insertRows, readContext, readHead, readNodes, type Head } from './rows.ts'
-import type { Tables } from './schema.ts'
+import { insertRows, moveHead, readContext, readHeadIn, readNodesIn, type Head } from './rows.ts'
 import type { Write } from './writes.ts'
+
+// Asynchronous in PostgreSQL, where each statement can say so for itself.
+const CHECKPOINT: Statement = {
+  name: 'checkpoint',
+  sqlite: 'insert into checkpoint (size, note) values (?, ?) on conflict do nothing',
+  postgres: `with relaxed as (select set_config('synchronous_commit', 'off', true))
+    insert into checkpoint (size, note) select $1::bigint, $2::text from relaxed
+    on conflict do nothing`,
+}
 
 /** Commits batches, one at a time. */
 export class Sequencer {
@@ -34,6 +44,8 @@ export class Sequencer {
   readonly #crashAt: CrashPoint | undefined
   /** What was signed last; moves only in `#publish`. */
   #signed: Head
+  /** The complete subtrees that the tree of `#signed` consists of, once known. */
+  #frontier: NodeReader | undefined
   /** The checkpoint of `#signed` while the database has refused it: nobody is answered before it is stored. */
   #unstored: string | undefined
 
@@ -73,33 +85,22 @@ export class Sequencer {
 
   async #commitTogether(batch: readonly Write[]): Promise<readonly Outcome[]> {
     crashAt('before-transaction', this.#crashAt)
-    const { outcomes, head } = await this.#engine.write(async (tx) => {
-      const before = await readHead(tx)
-      await this.#checkPrefix(tx, before)
-      const plan = planBatch(batch, await readContext(tx, before.size, batch))
-      if (plan.rows.entries.length === 0) return { outcomes: plan.outcomes, head: before }
-      const frontier = await readNodes(
-        tx,
-        nodesNeeded((read) => rootAt(before.size, read)),
-      )
-      if (!sameHash(rootAt(before.size, frontier), before.root))
-        throw new BrokerError('LOG_CORRUPT', `the nodes do not make the root at ${before.size}`)
+    const { outcomes, head, frontier } = await this.#engine.commit(async (tx) => {
+      // Asked for at once; the head is judged first.
+      const [before, context] = await Promise.all([readHeadIn(tx), readContext(tx, batch)])
+      const frontier = await this.#frontierOf(tx, before)
+      const plan = planBatch(batch, { ...context, size: before.size })
+      if (plan.rows.entries.length === 0) return { outcomes: plan.outcomes, head: before, frontier }
       const leaves = plan.rows.entries.map(({ leaf }) => leafHash(leaf))
       const after = appendLeaves(before.size, leaves, frontier)
       await insertRows(tx, plan.rows, after.nodes)
       crashAt('after-insert', this.#crashAt)
-      const moved = await tx
-        .updateTable('head')
-        .set({ size: after.size, root: after.root })
-        .where('size', '=', before.size)
-        .where('root', '=', before.root)
-        .executeTakeFirst()
-      if (moved.numUpdatedRows !== 1n)
-        throw new BrokerError('LOG_CORRUPT', `the head moved from ${before.size} under the lock`)
+      await moveHead(tx, before, after)
       crashAt('before-commit', this.#crashAt)
-      return { outcomes: plan.outcomes, head: after }
+      return { outcomes: plan.outcomes, head: after, frontier: grown(frontier, after) }
     })
     crashAt('after-commit', this.#crashAt)
+    this.#frontier = frontier
     await this.#publish(head)
     crashAt('after-checkpoint', this.#crashAt)
     return outcomes.map((outcome) =>
@@ -107,19 +108,22 @@ export class Sequencer {
     )
   }
 
-  /** Refuses a log that is not a continuation of what was signed last: a restored backup, a fork. */
-  async #checkPrefix(tx: Kysely<Tables>, head: Head): Promise<void> {
+  /**
+   * The subtrees that make up the tree at `head`, checked against its root. Refuses a log that is not a
+   * continuation of what was signed last: a restored backup, a fork.
+   */
+  async #frontierOf(tx: Transaction, head: Head): Promise<NodeReader> {
     const signed = this.#signed
-    if (head.size === signed.size && sameHash(head.root, signed.root)) return
-    const read = (size: number) => nodesNeeded((readNode) => rootAt(size, readNode))
-    const continues =
-      head.size > signed.size &&
-      sameHash(rootAt(signed.size, await readNodes(tx, read(signed.size))), signed.root)
-    if (!continues)
-      throw new BrokerError(
-        'LOG_CORRUPT',
-        `expected a continuation of the log signed at size ${signed.size}, saw size ${head.size}`,
-      )
+    const unmoved = head.size === signed.size && sameHash(head.root, signed.root)
+    // We computed this very root from these nodes.
+    if (unmoved && this.#frontier !== undefined) return this.#frontier
+    if (head.size < signed.size) throw notContinued(signed, head)
+    const needed = (size: number): NodeCoordinate[] => nodesNeeded((read) => rootAt(size, read))
+    const read = await readNodesIn(tx, [...needed(signed.size), ...needed(head.size)])
+    if (!sameHash(rootAt(signed.size, read), signed.root)) throw notContinued(signed, head)
+    if (!sameHash(rootAt(head.size, read), head.root))
+      throw new BrokerError('LOG_CORRUPT', `the nodes do not make the root at ${head.size}`)
+    return read
   }
 
   async #publish(head: Head): Promise<void> {
@@ -134,16 +138,33 @@ export class Sequencer {
   }
 }
 
+/** The subtrees of the larger tree, from those of the smaller and the new ones; no others are kept. */
+function grown(frontier: NodeReader, { size, nodes }: Appended): NodeReader {
+  const added = new Map(nodes.map(({ level, index, hash }) => [`${level}/${index}`, hash]))
+  const kept = new Map<string, Uint8Array>()
+  rootAt(size, (level, index) => {
+    const hash = added.get(`${level}/${index}`) ?? frontier(level, index)
+    kept.set(`${level}/${index}`, hash)
+    return hash
+  })
+  return (level, index) => {
+    const hash = kept.get(`${level}/${index}`)
+    if (hash === undefined) throw new TypeError(`node ${level}/${index} is not of the frontier`)
+    return hash
+  }
+}
+
+function notContinued(signed: Head, seen: Head): BrokerError {
+  return new BrokerError(
+    'LOG_CORRUPT',
+    `expected a continuation of the log signed at size ${signed.size}, saw size ${seen.size}`,
+  )
+}
+
 /**
  * Stores a signed checkpoint. Lost in a power failure it is made again, the same to the last bit: by
  * opening, and where only a PostgreSQL server was lost, with the next commit.
  */
 export async function storeCheckpoint(engine: Engine, size: number, note: string): Promise<void> {
-  await engine.writeRelaxed(async (tx) => {
-    await tx
-      .insertInto('checkpoint')
-      .values({ size, note })
-      .onConflict((conflict) => conflict.doNothing())
-      .execute()
-  })
+  await engine.relaxed(CHECKPOINT, size, note)
 }

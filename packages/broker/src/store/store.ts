@@ -68,7 +68,7 @@ export async function openStore(options: StoreOptions) {
     head: (): Promise<Head> => coded(log.head(db)),
     checkpoint: () => coded(log.checkpoint(db)),
     entry: (index: number) => coded(log.entry(db, index)),
-    body: (sha256: string) => coded(log.body(db, sha256)),
+    body: (reference: log.BodyReference) => coded(log.body(db, reference)),
     inclusionProof: (index: number, size: number) => coded(log.prove(db, index, size)),
     consistencyProof: (from: number, to: number) => coded(log.proveConsistency(db, from, to)),
     tile: (level: number, index: number, width: number) => coded(log.tile(db, level, index, width)),

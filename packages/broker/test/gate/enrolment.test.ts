@@ -27,7 +27,11 @@ describe('enrolment', () => {
     const entry = await bodyOf(await self.request('GET', `/v1/log/entries/${answer.logIndex}`))
     expect(entry).toMatchObject({ kind: 'enrolment', ref: answer.node })
     const stored = await self.broker.store.node(answer.node)
-    const kept = await self.broker.store.body(stored!.joinToken.bodySha256)
+    const kept = await self.broker.store.body({
+      entryIndex: answer.logIndex,
+      part: 'join-token',
+      sha256: stored!.joinToken.bodySha256,
+    })
     expect(Buffer.from(kept!).toString()).toBe(joinToken)
   })
 

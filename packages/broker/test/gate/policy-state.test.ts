@@ -28,7 +28,7 @@ describe('a store that says something else than before', () => {
       store: {
         ...self.broker.store,
         installedPolicy: async () => shown,
-        body: async (sha256) => bodies.get(sha256),
+        body: async ({ sha256 }) => bodies.get(sha256),
       },
       root: self.broker.root,
       rootChain: [],

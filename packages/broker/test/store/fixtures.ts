@@ -69,13 +69,13 @@ export async function openWithNode(engine: EngineConfig): Promise<Store> {
 }
 
 /** Changes the tables behind the store's back. */
-export async function tamper(
+export async function tamper<T>(
   engine: EngineConfig,
-  work: (db: Kysely<Tables>) => Promise<unknown>,
-): Promise<void> {
+  work: (db: Kysely<Tables>) => Promise<T>,
+): Promise<T> {
   const { db, close } = openEngine(engine, 'write')
   try {
-    await work(db)
+    return await work(db)
   } finally {
     await close()
   }
