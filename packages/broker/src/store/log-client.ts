@@ -1,7 +1,8 @@
-// The main thread's side of the worker: one message per write, one promise per message, a bound on each.
+// The main thread's side of the worker: one message for all writes of one turn of the event loop, one
+// promise per write, a bound on each.
 import { Worker } from 'node:worker_threads'
 import { BrokerError } from '../error.ts'
-import type { ErrorMessage, Reply, Request, WorkerOptions } from './worker.ts'
+import type { ErrorMessage, QueuedWrite, Reply, Request, WorkerOptions } from './worker.ts'
 import {
   checkWrite,
   type AttestationInput,
@@ -27,6 +28,8 @@ export class LogClient {
   readonly #worker: Worker
   readonly #timeoutMs: number
   readonly #waiting = new Map<number, Waiting>()
+  /** Not posted yet: a message costs far more than what one more write adds to it. */
+  #outbox: QueuedWrite[] = []
   #nextId = 0
   /** Why no write can succeed any more. */
   #dead: BrokerError | undefined
@@ -108,6 +111,7 @@ export class LogClient {
     if (this.#dead !== undefined) return
     const ended = new Promise((resolve) => this.#worker.once('exit', resolve))
     this.#dead = unavailable('the store is closed')
+    this.#flush()
     this.#post({ type: 'close' })
     await ended
   }
@@ -125,8 +129,15 @@ export class LogClient {
         reject(new BrokerError('STORE_TIMEOUT', message))
       }, this.#timeoutMs)
       this.#waiting.set(id, { resolve, reject, timer })
-      this.#post({ type: 'write', id, write })
+      if (this.#outbox.length === 0) setImmediate(() => this.#flush())
+      this.#outbox.push({ id, write })
     })
+  }
+
+  #flush(): void {
+    if (this.#outbox.length === 0) return
+    this.#post({ type: 'writes', writes: this.#outbox })
+    this.#outbox = []
   }
 
   #post(request: Request): void {
@@ -151,6 +162,7 @@ export class LogClient {
       reject(error)
     }
     this.#waiting.clear()
+    this.#outbox = []
     return this.#dead
   }
 }

@@ -14,10 +14,12 @@ const MAX_READERS = 4
 const SEQUENCER_LOCK = '7089059814158985067'
 /**
  * What a writer's transaction begins with. A server or role may default to asynchronous commits, which can
- * be lost; and a statement that was compiled while a table was small must not go on reading all of it.
+ * be lost. A statement that was compiled while a table was small must not go on reading all of it, and a
+ * plan that the server takes for expensive is not worth native code: every statement here is a few rows.
  */
 const LOCK = `select pg_advisory_xact_lock(${SEQUENCER_LOCK}::bigint),
-  set_config('synchronous_commit', 'on', true), set_config('enable_seqscan', 'off', true)`
+  set_config('synchronous_commit', 'on', true), set_config('enable_seqscan', 'off', true),
+  set_config('jit', 'off', true)`
 /** Rows of one insert at most; a power of two. */
 const MAX_INSERT_ROWS = 64
 

@@ -16,12 +16,14 @@ export interface Head {
 // Bodies go in statements of about this many bytes, unless one body alone is larger.
 const BYTES_PER_INSERT = 8 * 1024 * 1024
 
-const HEAD = same('head', 'select size, root from head')
+const HEAD = same('head', 'select size, root from head where id = 1')
 
 const MOVE_HEAD: Statement = {
   name: 'move head',
-  sqlite: 'update head set size = ?, root = ? where size = ? and root = ? returning size',
-  postgres: 'update head set size = $1, root = $2 where size = $3 and root = $4 returning size',
+  sqlite: `update head set size = ?, root = ? where id = 1 and size = ? and root = ?
+    returning size`,
+  postgres: `update head set size = $1, root = $2 where id = 1 and size = $3 and root = $4
+    returning size`,
 }
 
 const POLICY_VERSION = same('policy version', 'select max(version) as version from policy')

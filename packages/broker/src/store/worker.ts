@@ -23,9 +23,15 @@ export interface WorkerOptions {
   readonly testingOnlyCrashAt?: CrashPoint | undefined
 }
 
+/** A write and the number under which it is answered. */
+export interface QueuedWrite {
+  readonly id: number
+  readonly write: Write
+}
+
 /** From the main thread. */
 export type Request =
-  | { readonly type: 'write'; readonly id: number; readonly write: Write }
+  | { readonly type: 'writes'; readonly writes: readonly QueuedWrite[] }
   | { readonly type: 'close' }
 
 /** An error on its way between threads. */
@@ -54,7 +60,7 @@ const port = parentPort
 if (port === null) throw new TypeError('worker.ts runs in a worker thread')
 const send = (reply: Reply) => port.postMessage(reply)
 
-const queue: { id: number; write: Write }[] = []
+const queue: QueuedWrite[] = []
 let closing = false
 let running = false
 
@@ -62,7 +68,7 @@ const opened = await open(workerData as WorkerOptions)
 if (opened !== undefined) {
   port.on('message', (request: Request) => {
     if (request.type === 'close') closing = true
-    else queue.push({ id: request.id, write: request.write })
+    else queue.push(...request.writes)
     if (!running) void run(opened) // never rejects: `commit` answers failures
   })
   send({ type: 'ready' })
