@@ -549,9 +549,9 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       await using store = await openWithNode(config)
       for (let i = 0; i < 10; i++) await store.commitDecision(decision(i))
       engine = openEngine(config, 'write')
-      expect(await engine.db.transaction().execute((tx) => verifyLog(tx, logKey.vkey))).toEqual(
-        await store.head(),
-      )
+      expect(
+        await engine.db.transaction().execute((tx) => verifyLog(tx, engine.types, logKey.vkey)),
+      ).toEqual(await store.head())
     })
     afterAll(() => engine?.close())
 
@@ -608,7 +608,7 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
           const whole = text.replace('$hash', bytes('42'.repeat(32))).replace('$short', bytes('42'))
           await sql.raw(whole).execute(tx)
         }
-        await expect(verifyLog(tx, logKey.vkey).catch(rethrowCoded)).rejects.toEqual(
+        await expect(verifyLog(tx, engine.types, logKey.vkey).catch(rethrowCoded)).rejects.toEqual(
           refusedWith('LOG_CORRUPT'),
         )
         throw undo

@@ -24,7 +24,13 @@ const LOCK = `select pg_advisory_xact_lock(${SEQUENCER_LOCK}::bigint),
 const MAX_INSERT_ROWS = 64
 
 const INT8 = 20
-const types: Types = { integer: 'bigint', bytes: 'bytea', options: '', keyed: '' }
+const types: Types = {
+  integer: 'bigint',
+  bytes: 'bytea',
+  options: '',
+  keyed: '',
+  hashText: "upper(encode(hash, 'hex'))",
+}
 
 /** Opens a pool: one connection for the writer, {@link MAX_READERS} for readers. */
 export function openPostgres(config: { readonly url: string }, mode: 'write' | 'read'): Engine {

@@ -74,6 +74,8 @@ export interface Types {
   readonly bytes: string
   /** Appended to `create table`. */
   readonly options: string
+  /** An expression for the hash of a `node`, as text of 64 digits in upper case. */
+  readonly hashText: string
   /** Appended instead where the rows are little more than their key. */
   readonly keyed: string
 }

@@ -21,6 +21,7 @@ const types: Types = {
   bytes: 'blob',
   options: 'strict',
   keyed: 'strict, without rowid',
+  hashText: 'hex(hash)',
 }
 
 /** Opens the file; the writer makes it, readable by its owner alone. */

@@ -118,7 +118,7 @@ async function open(
     const signed = await engine.db
       .transaction()
       .setIsolationLevel('repeatable read')
-      .execute((tx) => verifyLog(tx, formatVkey(signer)))
+      .execute((tx) => verifyLog(tx, types, formatVkey(signer)))
     // What a crash after a commit left unsigned is signed now.
     await storeCheckpoint(engine, signed.size, signCheckpoint({ origin, ...signed }, signer))
     const crashAt = options.testingOnlyCrashAt
