@@ -94,6 +94,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     const { status, body } = await call(agent.socket, 'POST', '/v1/token', {
       audience: AUDIENCE,
       ttlSeconds: 60,
+      profile: 'api',
       dpopProof: await proof(),
     })
     expect(status).toBe(200)
@@ -112,6 +113,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
       installation: 'demo',
       trustRoot: PIN,
       counter: 1,
+      profile: 'api',
       workloadKey: workload.thumbprint,
       previousDecision: null,
       instance: { pid: process.pid },
@@ -259,6 +261,8 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     const cases: [unknown, string][] = [
       [{ audience: '' }, 'REQUEST_INVALID'],
       [{ audience: AUDIENCE, ttlSeconds: 0 }, 'REQUEST_INVALID'],
+      [{ audience: AUDIENCE, profile: 'a b' }, 'REQUEST_INVALID'],
+      [{ audience: AUDIENCE, profile: '' }, 'REQUEST_INVALID'],
       [{ audience: AUDIENCE, tier: 3 }, 'REQUEST_INVALID'],
       [{ audience: AUDIENCE, dpopProof: 'a.b.c' }, 'DPOP_INVALID'],
       [[], 'REQUEST_INVALID'],
