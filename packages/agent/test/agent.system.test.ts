@@ -99,6 +99,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     const { status, body } = await call(socket(), 'POST', '/v1/token', {
       audience: AUDIENCE,
       ttlSeconds: 60,
+      profile: 'api',
       dpopProof: await proof(),
     })
     expect(status).toBe(200)
@@ -117,6 +118,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
       installation: 'demo',
       trustRoot: PIN,
       counter: 1,
+      profile: 'api',
       workloadKey: workload.thumbprint,
       previousDecision: null,
       instance: { pid: process.pid },
@@ -298,6 +300,8 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     const cases: [unknown, string][] = [
       [{ audience: '' }, 'REQUEST_INVALID'],
       [{ audience: AUDIENCE, ttlSeconds: 0 }, 'REQUEST_INVALID'],
+      [{ audience: AUDIENCE, profile: 'a b' }, 'REQUEST_INVALID'],
+      [{ audience: AUDIENCE, profile: '' }, 'REQUEST_INVALID'],
       [{ audience: AUDIENCE, tier: 3 }, 'REQUEST_INVALID'],
       [{ audience: AUDIENCE, dpopProof: 'a.b.c' }, 'DPOP_INVALID'],
       [[], 'REQUEST_INVALID'],

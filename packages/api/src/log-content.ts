@@ -10,8 +10,8 @@ const seconds = z.int().min(0)
 export const DECISION_SCHEMA = 'bagcheck.decision/v1'
 
 /**
- * The extension member of a decision's statement. Null where a denial left it open; times are seconds
- * since the epoch.
+ * The extension member of a decision's statement. Null where a denial left it open, `unit` and `audience`
+ * too where the evidence did not verify; times are seconds since the epoch.
  */
 export const decisionContentSchema = z.strictObject({
   schema: z.literal(DECISION_SCHEMA),
@@ -20,11 +20,12 @@ export const decisionContentSchema = z.strictObject({
   id: z.string(),
   purpose: z.enum(['issue', 'renew']),
   node: z.string(),
-  /** Empty, as is `audience`, where the evidence did not verify. */
-  unit: z.string(),
+  unit: z.string().nullable(),
   role: z.string().nullable(),
-  audience: z.string(),
+  audience: z.string().nullable(),
   profile: z.string().nullable(),
+  /** Of the profile: what is minted. */
+  type: z.literal('access_token').nullable(),
   sub: z.string().nullable(),
   closureDigest: hex64.nullable(),
   root: z.string().nullable(),
@@ -47,8 +48,11 @@ export type DecisionContent = z.infer<typeof decisionContentSchema>
 /** A decision that allowed a token: all that the token says is there, and no reason against it. */
 export const allowedDecisionSchema = z.strictObject({
   ...decisionContentSchema.shape,
+  unit: z.string(),
   role: z.string().min(1),
+  audience: z.string().min(1),
   profile: z.string().min(1),
+  type: z.literal('access_token'),
   sub: z.string().min(1),
   closureDigest: hex64,
   root: z.string().min(1),

@@ -144,9 +144,10 @@ export const decisionSchema = z.object({
   allow: z.boolean(),
   at: z.int(),
   node: z.string(),
-  unit: z.string(),
+  /** Null, as is `audience`, where the evidence did not verify. */
+  unit: z.string().nullable(),
   role: z.string().nullable(),
-  audience: z.string(),
+  audience: z.string().nullable(),
   purpose: z.string(),
   closureDigest: z.string().nullable(),
   root: z.string().nullable(),

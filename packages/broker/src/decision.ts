@@ -1,7 +1,12 @@
 // Decisions and their entry in the log. The entry is a SLSA verification summary, signed by the
 // broker's decision key, committed before anything is minted. A LoggedDecision is the proof of that: it
 // is made here, after the transaction, and can be used once.
-import { DECISION_SCHEMA, type DecisionContent, type Reason } from '@bagcheck/api'
+import {
+  DECISION_SCHEMA,
+  type AllowedDecisionContent,
+  type DecisionContent,
+  type Reason,
+} from '@bagcheck/api'
 import { SLSA_VSA_V1, VSA_TOKEN_V1, type SigningKey } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
 import type { Approval } from '@bagcheck/policy'
@@ -33,6 +38,8 @@ export interface AllowedDecision {
   readonly role: string
   readonly sub: string
   readonly audience: string
+  /** What is minted, and what it is bound by. */
+  readonly type: AllowedDecisionContent['type']
   readonly binding: 'dpop' | 'none'
   readonly keyThumbprint: string | null
   readonly issuedAt: number
@@ -91,44 +98,38 @@ export async function logAllow(
   attestationOf: (closureDigest: string) => string,
 ): Promise<LoggedDecision> {
   const approval = approved.use()
-  const { content } = evidence
-  const { binding } = approval.profile
-  if (binding === 'dpop' && content.workloadKey === null)
+  const { name: profile, type, binding } = approval.profile
+  const { workloadKey } = evidence.content
+  if (binding === 'dpop' && workloadKey === null)
     throw new BrokerError('DECISION_INCOMPLETE', 'expected a workload key for a bound token')
-  const expiresAt = frame.at + approval.ttlSeconds
-  const decision = {
-    ...decisionOf(log, frame, evidence),
-    role: approval.role,
-    profile: approval.profile.name,
-    sub: approval.sub,
-    closureDigest: approval.closureDigest,
-    root: approval.root,
-    successorOf: approval.successorOf,
-    tier: approval.tier,
-    strength: approval.strength,
-    ttlSeconds: approval.ttlSeconds,
+  const { role, sub, root, closureDigest, successorOf, tier, strength, ttlSeconds } = approval
+  const expiresAt = frame.at + ttlSeconds
+  const decision: AllowedDecisionContent = {
+    ...contextOf(log, frame),
+    ...requestOf(evidence),
+    role,
+    profile,
+    type,
+    sub,
+    closureDigest,
+    root,
+    successorOf,
+    tier,
+    strength,
+    ttlSeconds,
     expiresAt,
     reasons: [],
   }
   const logIndex = await commit(log, frame, evidence, decision, {
-    resourceUri: approval.root,
-    inputAttestations: [attestationOf(approval.closureDigest)],
+    verdict: 'PASSED',
+    resourceUri: root,
+    inputAttestations: [attestationOf(closureDigest)],
+    level: `BAGCHECK_TIER_${tier}`,
   })
   return create({
-    id: frame.id,
-    logIndex,
-    role: approval.role,
-    sub: approval.sub,
-    audience: approval.audience,
-    binding,
-    keyThumbprint: content.workloadKey,
-    issuedAt: frame.at,
-    expiresAt,
-    root: approval.root,
-    closureDigest: approval.closureDigest,
-    successorOf: approval.successorOf,
-    tier: approval.tier,
-    strength: approval.strength,
+    ...{ id: frame.id, logIndex, role, sub, audience: approval.audience, type, binding },
+    ...{ keyThumbprint: workloadKey, issuedAt: frame.at, expiresAt },
+    ...{ root, closureDigest, successorOf, tier, strength },
     policyVersion: frame.policy.version,
     policySha256: frame.policy.sha256,
     evidenceSha256: evidence.sha256,
@@ -143,16 +144,18 @@ export async function logDenial(
   verdict: { role: string | null; reasons: readonly Reason[] },
 ): Promise<LoggedDenial> {
   const { roots, unit } = evidence.content.facts
-  // Where several roots fit, the first is shown; all of them are in the evidence.
-  const decision = {
-    ...decisionOf(log, frame, evidence),
+  const decision: DecisionContent = {
+    ...contextOf(log, frame),
+    ...requestOf(evidence),
+    ...NOTHING_ALLOWED,
     role: verdict.role,
+    // Where several roots fit, the first is shown; all of them are in the evidence.
     closureDigest: roots[0]?.closureDigest ?? null,
     root: roots[0]?.root ?? null,
     reasons: [...verdict.reasons],
   }
-  const about = { resourceUri: `urn:bagcheck:unit:${encodeURIComponent(unit.name)}` }
-  const logIndex = await commit(log, frame, evidence, decision, about)
+  const about = `urn:bagcheck:unit:${encodeURIComponent(unit.name)}`
+  const logIndex = await commit(log, frame, evidence, decision, denied(about))
   return { id: frame.id, logIndex, reasons: verdict.reasons }
 }
 
@@ -163,68 +166,85 @@ export async function logRefusal(
   evidence: IdentifiedEvidence,
   reason: Reason,
 ): Promise<LoggedDenial> {
-  const decision = {
-    ...emptyDecision(log, frame),
+  const decision: DecisionContent = {
+    ...contextOf(log, frame),
+    ...NOTHING_ALLOWED,
     purpose: evidence.purpose,
     node: evidence.node.id,
+    unit: null,
+    audience: null,
+    role: null,
+    closureDigest: null,
+    root: null,
+    keyThumbprint: null,
     nonce: evidence.nonce,
     counter: counterOf(evidence.payload),
+    previous: null,
     evidenceSha256: evidence.sha256,
     reasons: [reason],
   }
-  const about = { resourceUri: `urn:bagcheck:node:${encodeURIComponent(evidence.node.id)}` }
-  const logIndex = await commit(log, frame, evidence, decision, about)
+  const about = `urn:bagcheck:node:${encodeURIComponent(evidence.node.id)}`
+  const logIndex = await commit(log, frame, evidence, decision, denied(about))
   return { id: frame.id, logIndex, reasons: [reason] }
 }
 
-function emptyDecision(log: DecisionLog, frame: DecisionFrame): DecisionContent {
+/** What an allow says and no denial does. */
+const NOTHING_ALLOWED = {
+  profile: null,
+  type: null,
+  sub: null,
+  successorOf: null,
+  tier: null,
+  strength: null,
+  ttlSeconds: null,
+  expiresAt: null,
+} as const
+
+function contextOf(
+  { installation }: DecisionLog,
+  frame: DecisionFrame,
+): Pick<DecisionContent, 'schema' | 'installation' | 'id' | 'issuedAt' | 'policyVersion'> {
+  const { id, at: issuedAt, policy } = frame
+  return { schema: DECISION_SCHEMA, installation, id, issuedAt, policyVersion: policy.version }
+}
+
+/** What verified evidence says of the request. */
+function requestOf({ node, content, sha256 }: VerifiedEvidence): {
+  purpose: 'issue' | 'renew'
+  node: string
+  unit: string
+  audience: string
+  keyThumbprint: string | null
+  nonce: string
+  counter: number
+  previous: string | null
+  evidenceSha256: string
+} {
+  const { facts, workloadKey, nonce, counter, previousDecision } = content
   return {
-    schema: DECISION_SCHEMA,
-    installation: log.installation,
-    id: frame.id,
-    purpose: 'issue',
-    node: '',
-    unit: '',
-    role: null,
-    audience: '',
-    profile: null,
-    sub: null,
-    closureDigest: null,
-    root: null,
-    successorOf: null,
-    tier: null,
-    strength: null,
-    ttlSeconds: null,
-    issuedAt: frame.at,
-    expiresAt: null,
-    keyThumbprint: null,
-    nonce: '',
-    counter: null,
-    previous: null,
-    policyVersion: frame.policy.version,
-    evidenceSha256: '',
-    reasons: [],
+    purpose: facts.purpose,
+    node: node.id,
+    unit: facts.unit.name,
+    audience: facts.audience,
+    keyThumbprint: workloadKey,
+    nonce,
+    counter,
+    previous: previousDecision,
+    evidenceSha256: sha256,
   }
 }
 
-function decisionOf(
-  log: DecisionLog,
-  frame: DecisionFrame,
-  evidence: VerifiedEvidence,
-): DecisionContent {
-  const { content } = evidence
-  return {
-    ...emptyDecision(log, frame),
-    purpose: content.facts.purpose,
-    node: evidence.node.id,
-    unit: content.facts.unit.name,
-    audience: content.facts.audience,
-    keyThumbprint: content.workloadKey,
-    nonce: content.nonce,
-    counter: content.counter,
-    previous: content.previousDecision,
-    evidenceSha256: evidence.sha256,
-  }
+/** How a decision is summed up beside its content. */
+interface SummedUp {
+  readonly verdict: 'PASSED' | 'FAILED'
+  readonly resourceUri: string
+  /** sha256 of the envelopes that an allow rests on. */
+  readonly inputAttestations: readonly string[]
+  readonly level: string
+}
+
+function denied(resourceUri: string): SummedUp {
+  return { verdict: 'FAILED', resourceUri, inputAttestations: [], level: 'FAILED' }
 }
 
 async function commit(
@@ -232,35 +252,35 @@ async function commit(
   frame: DecisionFrame,
   evidence: { readonly text: string },
   decision: DecisionContent,
-  about: { resourceUri: string; inputAttestations?: readonly string[] },
+  { verdict, resourceUri, inputAttestations, level }: SummedUp,
 ): Promise<number> {
-  const allow = decision.expiresAt !== null
   const statement = {
     subject: [{ name: 'evidence', digest: { sha256: decision.evidenceSha256 } }],
     predicateType: SLSA_VSA_V1,
     predicate: {
       verifier: { id: log.issuer },
       timeVerified: `${new Date(frame.at * 1000).toISOString().slice(0, 19)}Z`,
-      resourceUri: about.resourceUri,
+      resourceUri,
       policy: {
         uri: `urn:bagcheck:policy:${log.installation}:${frame.policy.version}`,
         digest: { sha256: frame.policy.sha256 },
       },
-      inputAttestations: (about.inputAttestations ?? []).map((sha256) => ({ digest: { sha256 } })),
-      verificationResult: allow ? 'PASSED' : 'FAILED',
-      verifiedLevels: [allow ? `BAGCHECK_TIER_${decision.tier}` : 'FAILED'],
+      inputAttestations: inputAttestations.map((sha256) => ({ digest: { sha256 } })),
+      verificationResult: verdict,
+      verifiedLevels: [level],
       [VSA_TOKEN_V1]: decision,
     },
   }
   const { index } = await log.store.commitDecision({
     id: decision.id,
-    allow,
+    allow: verdict === 'PASSED',
     node: decision.node,
     nonce: decision.nonce,
     counter: decision.counter,
     role: decision.role,
-    audience: decision.audience,
-    unit: decision.unit,
+    // These two columns are for looking up; what was not read is found under no name.
+    audience: decision.audience ?? '',
+    unit: decision.unit ?? '',
     issuedAt: decision.issuedAt,
     expiresAt: decision.expiresAt,
     code: decision.reasons[0]?.code ?? null,

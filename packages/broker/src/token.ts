@@ -1,8 +1,7 @@
 // Minting. The only function that makes a token takes a logged decision and nothing that a request
-// could have chosen: role, audience, key, lifetime and id are in the decision, which is durable.
-// RFC 9068 access token; `cnf.jkt` (RFC 9449 §6.1) where the profile binds by DPoP.
+// could have chosen: type, role, audience, key, lifetime and id are in the decision, which is durable.
 import { TOKEN_CLAIM } from '@bagcheck/attest'
-import type { LoggedDecision } from './decision.ts'
+import type { AllowedDecision, LoggedDecision } from './decision.ts'
 import type { TokenKey } from './keys.ts'
 
 /** Verifiers whose clock is behind ours by so much still accept the token. */
@@ -20,6 +19,16 @@ export interface MintedToken {
 /** Mints the one token that a logged decision allows; a second use throws TypeError. */
 export function mintToken(logged: LoggedDecision, issuer: string, key: TokenKey): MintedToken {
   const decision = logged.use()
+  switch (decision.type) {
+    case 'access_token':
+      return mintAccessToken(decision, issuer, key)
+    default:
+      throw new TypeError(`a decision about a ${decision.type satisfies never}`)
+  }
+}
+
+/** RFC 9068; `cnf.jkt` (RFC 9449 §6.1) where the profile binds by DPoP. */
+function mintAccessToken(decision: AllowedDecision, issuer: string, key: TokenKey): MintedToken {
   const header = { typ: 'at+jwt', alg: 'ES256', kid: key.kid }
   const claims = {
     iss: issuer,

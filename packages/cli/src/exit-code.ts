@@ -30,6 +30,7 @@ const NIX_UNREADABLE: ReadonlySet<NixErrorCode> = new Set<NixErrorCode>([
   'DATABASE_ROW',
   'DRV_READ',
   'LEDGER_OPEN',
+  'LEDGER_WRITE',
   'STORE_CHANGED',
   'STORE_MISSING',
   'STORE_READ',

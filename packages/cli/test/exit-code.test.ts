@@ -33,7 +33,8 @@ describe('the exit code says whether we were refused or could not find out', () 
     const failed = NIX_ERROR_CODES.filter(
       (code) => exitCodeOf(new NixError(code, 'x')) === EXIT.failed,
     )
-    const unreadable = /^(DAEMON_|DATABASE_|LEDGER_|STORE_(CHANGED|MISSING|READ)$|DRV_READ$)/
+    const unreadable =
+      /^(CACHE_(RESPONSE|TIMEOUT|UNREACHABLE)|DAEMON_|DATABASE_|LEDGER_|STORE_(CHANGED|MISSING|READ)$|DRV_READ$)/
     expect(failed).toEqual(NIX_ERROR_CODES.filter((code) => unreadable.test(code)))
   })
 

@@ -150,13 +150,17 @@ function checkState(
 ): Sha256 | null {
   const { closure, root } = approved
   const what = `${root} (closure ${closure})`
+  const inherited = (from: ApprovedRoot): string =>
+    from === approved ? what : `${what} succeeds ${from.root} (closure ${from.closure}), which`
   if (approved.state !== 'active') denials.add('CLOSURE_REVOKED', `${what} is revoked`)
   const before = predecessors(role, approved)
-  for (const { notAfter } of [approved, ...before])
+  for (const one of [approved, ...before]) {
+    const { notAfter, audiences } = one
     if (notAfter !== null && !(now.getTime() < Date.parse(notAfter)))
-      denials.add('CLOSURE_EXPIRED', `${what} was approved until ${notAfter}`)
-  if ([approved, ...before].some(({ audiences }) => audiences && !audiences.includes(audience)))
-    denials.add('AUDIENCE_NOT_ALLOWED', `${what} may not have tokens for ${audience}`)
+      denials.add('CLOSURE_EXPIRED', `${inherited(one)} was approved until ${notAfter}`)
+    if (audiences && !audiences.includes(audience))
+      denials.add('AUDIENCE_NOT_ALLOWED', `${inherited(one)} may not have tokens for ${audience}`)
+  }
   for (const { expires, to } of role.successorsFrom.get(closure) ?? [])
     if (!(now.getTime() < Date.parse(expires)))
       denials.add(

@@ -528,7 +528,10 @@ describe('successors', () => {
 
   test('the new one is bound by the notAfter of the old', () => {
     const policy = succeeding(['state: active', 'state: active, notAfter: 2026-11-24T00:00:00Z'])
-    expect(codesOf(judge(passing(HOTFIX), policy))).toEqual(['CLOSURE_EXPIRED'])
+    const decision = judge(passing(HOTFIX), policy)
+    expect(codesOf(decision)).toEqual(['CLOSURE_EXPIRED'])
+    const named = `succeeds ${ORDERS.root} (closure ${ORDERS.digest}), which was approved until`
+    expect(!decision.allow && first(decision.reasons).message).toContain(named)
   })
 
   test('the new one gets no audience that the old one did not have', () => {

@@ -32,6 +32,8 @@ export interface IssueRequest {
   readonly uid: number
   readonly audience: string
   readonly ttlSeconds: number | null
+  /** The profile that the workload expects; null leaves it to the policy. */
+  readonly profile: string | null
   /** Thumbprint of the workload's key; null for a bearer token. */
   readonly workloadKey: string | null
   /** Decision that this renews; null for an issue. */
@@ -111,7 +113,7 @@ async function issueOnce(
     iat: Math.floor(now() / 1000),
     nonce: challenge.nonce,
     counter: context.state.nextCounter(),
-    profile: null,
+    profile: request.profile,
     workloadKey: request.workloadKey,
     instance,
     previousDecision: request.previousDecision,

@@ -9,6 +9,8 @@ const MAX_AUDIENCE_CHARACTERS = 512
 export interface TokenRequest {
   readonly audience: string
   readonly ttlSeconds: number | null
+  /** The profile that the caller expects its audience to have; null leaves it to the policy. */
+  readonly profile: string | null
   readonly dpopProof: string | null
 }
 
@@ -25,6 +27,7 @@ export function parseTokenRequest(text: string): TokenRequest {
   const {
     audience,
     ttlSeconds = null,
+    profile = null,
     dpopProof = null,
     ...others
   } = value as Record<string, unknown>
@@ -34,9 +37,16 @@ export function parseTokenRequest(text: string): TokenRequest {
   const isTtl = Number.isInteger(ttlSeconds) && (ttlSeconds as number) >= 1
   if (ttlSeconds !== null && !(isTtl && (ttlSeconds as number) <= 86_400))
     throw new AgentError('REQUEST_INVALID', 'expected ttlSeconds from 1 to 86400')
+  if (profile !== null && !(typeof profile === 'string' && /^[!-~]{1,64}$/.test(profile)))
+    throw new AgentError('REQUEST_INVALID', `expected the name of a profile, saw ${quote(profile)}`)
   if (dpopProof !== null && typeof dpopProof !== 'string')
     throw new AgentError('REQUEST_INVALID', 'expected dpopProof to be a string')
-  return { audience: parseAudience(audience), ttlSeconds: ttlSeconds as number | null, dpopProof }
+  return {
+    audience: parseAudience(audience),
+    ttlSeconds: ttlSeconds as number | null,
+    profile,
+    dpopProof,
+  }
 }
 
 /** @throws {AgentError} REQUEST_INVALID */

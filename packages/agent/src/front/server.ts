@@ -2,7 +2,7 @@
 //
 //   GET  /healthz                 is the agent serving
 //   GET  /v1/nonce                {nonce}, for a proof of a workload key
-//   POST /v1/token                {audience, ttlSeconds?, dpopProof?} → token, or a problem
+//   POST /v1/token                {audience, ttlSeconds?, profile?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
 //   GET  /v1/unit?pid=N           the unit of another process, for an operator: the agent's user only
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
@@ -17,7 +17,13 @@ import { verifyProof } from './dpop.ts'
 import type { NonceBook } from './nonce-book.ts'
 import { isTransient, refusalOf } from './problem.ts'
 import { RateLimit } from './rate-limit.ts'
-import { parseAudience, parsePid, parseTokenRequest, readJsonBody } from './requests.ts'
+import {
+  parseAudience,
+  parsePid,
+  parseTokenRequest,
+  readJsonBody,
+  type TokenRequest,
+} from './requests.ts'
 import { tokenBody, type HeldToken, type Session } from './session.ts'
 import type { Sessions } from './sessions.ts'
 import { streamEvents } from './watch.ts'
@@ -136,7 +142,7 @@ async function route(
               consumeNonce: (nonce) => nonces.consume(owner, nonce),
             })
       const session = sessions.open(caller, asked.audience)
-      return tokenBody(await obtain(session, asked.ttlSeconds, key))
+      return tokenBody(await obtain(session, asked, key))
     }
     case 'GET /v1/watch': {
       const audience = parseAudience(parameter(request, 'audience'))
@@ -156,12 +162,12 @@ async function route(
 /** A fresh token; the one that is held if only the broker cannot be asked. */
 async function obtain(
   session: Session,
-  ttlSeconds: number | null,
+  { ttlSeconds, profile }: TokenRequest,
   key: string | undefined,
 ): Promise<HeldToken> {
   const workloadKey = key ?? session.workloadKey
   try {
-    return { ...(await session.request({ ttlSeconds, workloadKey })), renewed: false }
+    return { ...(await session.request({ ttlSeconds, profile, workloadKey })), renewed: false }
   } catch (error) {
     const { token } = session
     if (token !== undefined && isTransient(error)) return { ...token, renewed: false }

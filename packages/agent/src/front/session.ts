@@ -33,6 +33,8 @@ interface Watcher {
 /** What a caller asks of its session. */
 export interface Ask {
   readonly ttlSeconds: number | null
+  /** Null leaves it to the policy. */
+  readonly profile: string | null
   readonly workloadKey: string | null
 }
 
@@ -63,7 +65,7 @@ export class Session {
   readonly #context: SessionContext
   readonly #watchers = new Set<Watcher>()
   // What was asked last, what is held, why nothing is.
-  #ask: Ask = { ttlSeconds: null, workloadKey: null }
+  #ask: Ask = { ttlSeconds: null, profile: null, workloadKey: null }
   #token: HeldToken | undefined
   #refusal: Refusal | undefined
   #everHeld = false
@@ -100,10 +102,10 @@ export class Session {
    * @throws what kept the token from being issued
    */
   async request(ask: Ask): Promise<HeldToken> {
-    // Another key is another session: a token bound to the old one is not passed on.
-    if (ask.workloadKey !== this.#ask.workloadKey) this.#token = undefined
-    const same =
-      ask.workloadKey === this.#ask.workloadKey && ask.ttlSeconds === this.#ask.ttlSeconds
+    // Another key or profile is another session: what the old one got is not passed on.
+    const suits = ask.workloadKey === this.#ask.workloadKey && ask.profile === this.#ask.profile
+    if (!suits) this.#token = undefined
+    const same = suits && ask.ttlSeconds === this.#ask.ttlSeconds
     if (this.#running !== undefined) {
       if (same) return this.#running
       await this.#running.catch(() => undefined) // its own caller hears of it

@@ -50,7 +50,8 @@ function world(options: { ttlSeconds?: number; random?: number } = {}) {
     events,
     state,
     watch: () => session.watch((event) => events.push(event)),
-    ask: (workloadKey: string | null = null) => session.request({ ttlSeconds: null, workloadKey }),
+    ask: (workloadKey: string | null = null) =>
+      session.request({ ttlSeconds: null, profile: null, workloadKey }),
     /** Milliseconds until the next timer, or undefined. */
     due: () => [...timers.values()].map(({ atMs }) => atMs - nowMs).toSorted((a, b) => a - b)[0],
     async pass(milliseconds: number) {
@@ -86,10 +87,10 @@ describe('a session', () => {
     watch()
     await pass(175_000)
     expect(asked).toEqual([
-      { ttlSeconds: null, workloadKey: 'key', previousDecision: null },
-      { ttlSeconds: null, workloadKey: 'key', previousDecision: 'decision-1' },
-      { ttlSeconds: null, workloadKey: 'key', previousDecision: 'decision-2' },
-      { ttlSeconds: null, workloadKey: 'key', previousDecision: 'decision-3' },
+      { ttlSeconds: null, profile: null, workloadKey: 'key', previousDecision: null },
+      { ttlSeconds: null, profile: null, workloadKey: 'key', previousDecision: 'decision-1' },
+      { ttlSeconds: null, profile: null, workloadKey: 'key', previousDecision: 'decision-2' },
+      { ttlSeconds: null, profile: null, workloadKey: 'key', previousDecision: 'decision-3' },
     ])
     expect(events.map((event) => event.kind === 'token' && event.token.renewed)).toEqual([
       false,
@@ -148,6 +149,15 @@ describe('a session', () => {
     await expect(ask('second')).rejects.toBe(down)
     expect(session.token).toBeUndefined()
     expect(asked[1]).toMatchObject({ workloadKey: 'second', previousDecision: null })
+  })
+
+  test('passes nothing on to one that expects another profile', async () => {
+    const { ask, session, state } = world()
+    await ask('key')
+    state.answer = down
+    const other = session.request({ ttlSeconds: null, profile: 'bound', workloadKey: 'key' })
+    await expect(other).rejects.toBe(down)
+    expect(session.token).toBeUndefined()
   })
 
   test('answers the same question asked twice at once with one token', async () => {

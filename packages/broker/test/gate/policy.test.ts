@@ -292,4 +292,15 @@ test('decisions are listed with their reasons, newest first, page by page both w
   const one = await self.request('GET', `/v1/decisions/${all.decisions[0].id}`, undefined, true)
   expect(await bodyOf(one)).toEqual(all.decisions[0])
   expect(await lastLoggedCode(self)).toBe('ROLE_UNKNOWN')
+  // Of evidence that did not verify nothing is believed, and nothing is said in its name.
+  await self.token(await self.evidence(node, { edit: (e) => (e.iat -= 3600) }))
+  expect((await bodyOf(await list('?limit=1'))).decisions).toMatchObject([
+    {
+      allow: false,
+      node: node.id,
+      unit: null,
+      audience: null,
+      reasons: [{ code: 'EVIDENCE_TIME' }],
+    },
+  ])
 })

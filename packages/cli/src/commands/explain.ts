@@ -59,7 +59,9 @@ function explainDecision(decision: DecisionRecord): string[] {
   return [
     `decision  ${id}, entry ${decision.logIndex} in the log: ${allow ? 'ALLOWED' : 'DENIED'}`,
     `at        ${new Date(at * 1000).toISOString()}, ${decision.purpose}`,
-    `for       unit ${unit} on node ${node}, audience ${audience}`,
+    unit === null
+      ? `for       node ${node}, whose evidence did not verify`
+      : `for       unit ${unit} on node ${node}, audience ${audience}`,
     `role      ${role ?? 'none'}`,
     ...(root === null ? [] : [`bag       ${root}`, `          closure ${closureDigest}`]),
     ...reasons.flatMap(({ code, message, nearest }) => {

@@ -14,15 +14,21 @@ export const token = command({
   options: {
     audience: { type: 'string', value: 'URL', required: true, help: 'who the token is for' },
     ttl: { type: 'string', value: 'SECONDS', help: 'wanted lifetime; policy has the last word' },
+    profile: {
+      type: 'string',
+      value: 'NAME',
+      help: 'denied if the policy gives the audience another one',
+    },
     ...AGENT_OPTIONS,
   },
   examples: ['bagcheck token --audience https://api.example.org'],
-  run: async ({ result }, { audience, ttl, agent }) => {
+  run: async ({ result }, { audience, ttl, profile, agent }) => {
     if (ttl !== undefined && !/^[1-9][0-9]{0,5}$/.test(ttl))
       throw new CliError('USAGE', `--ttl takes seconds, not ${JSON.stringify(ttl)}`)
     const answer = await askAgent(agent, 'POST', '/v1/token', {
       audience,
       ...(ttl === undefined ? {} : { ttlSeconds: Number(ttl) }),
+      ...(profile === undefined ? {} : { profile }),
     })
     if (answer.status === 200) {
       const { accessToken } = answer.body as { accessToken: string }

@@ -305,6 +305,7 @@ function evaluateAgain(
   equal('the strength', approval.strength, decision.strength)
   equal('the lifetime', approval.ttlSeconds, decision.ttlSeconds)
   equal('the profile', approval.profile.name, decision.profile)
+  equal('the type of token', approval.profile.type, decision.type)
   return approval
 }
 
