@@ -17,7 +17,8 @@ export function splitLines(
   if (bytes.length > maxBytes)
     throw new NixError(`${format}_LIMIT`, `expected at most ${maxBytes} bytes, got ${bytes.length}`)
   let count = 0
-  for (const byte of bytes) {
+  for (let at = 0; at < bytes.length; at++) {
+    const byte = bytes[at] as number // in range by the loop
     if (byte === 0x0a) count++
     else if (byte < 0x20 || byte > 0x7e)
       throw new NixError(`${format}_LINE`, `expected printable ASCII, got byte ${byte}`, {

@@ -12,7 +12,13 @@ import { NixError, quote } from './error.ts'
 import { parseNarHash, sha256Hex } from './hash.ts'
 import type { NarHash, Sha256 } from './hash.ts'
 import { parseDecimal, splitLines } from './lines.ts'
-import { byteOrder, parseStorePath, parseStorePathBase, storePathBase } from './store-path.ts'
+import {
+  byteOrder,
+  parseStorePath,
+  parseStorePathBase,
+  STORE_DIR,
+  storePathBase,
+} from './store-path.ts'
 import type { StorePath } from './store-path.ts'
 
 /** What Nix knows about a valid store path. A manifest holds the first four. */
@@ -75,7 +81,10 @@ export function buildManifest(root: StorePath, infos: readonly PathInfo[]): Clos
  */
 export function parseManifest(bytes: Uint8Array): ClosureManifest {
   const { text, lines } = splitLines(bytes, 'MANIFEST', MANIFEST_MAX_BYTES, MAX_PATHS)
-  const entries = lines.map(parseLine)
+  // One string for each path, wherever it is named: comparing and looking up references is most of the
+  // work, and a string that is known to be the same, or whose hash is known, costs next to nothing.
+  const paths = new Map(lines.map((line) => pathOfLine(line)))
+  const entries = lines.map((line, index) => parseLine(line, index, paths))
   const root = checkClosure(entries)
   return { root, entries, digest: sha256Hex(text), text }
 }
@@ -84,16 +93,26 @@ function formatLine({ path, narHash, narSize, references }: PathInfo): string {
   return `${[path, narHash, narSize, ...references.map(storePathBase)].join(' ')}\n`
 }
 
-function parseLine(line: string, index: number): PathInfo {
+/** What is in the place of the path, by base name; not parsed yet. */
+function pathOfLine(line: string): [base: string, path: string] {
+  const path = line.slice(0, line.indexOf(' '))
+  return [path.slice(STORE_DIR.length + 1), path]
+}
+
+function parseLine(line: string, index: number, paths: ReadonlyMap<string, string>): PathInfo {
   try {
     const [path = '', hash = '', size = '', ...references] = line.split(' ')
     const narHash = parseNarHash(hash)
     if (narHash !== hash) throw new NixError('HASH', `expected ${narHash}, got ${quote(hash)}`)
+    const own = parseStorePath(path)
     return {
-      path: parseStorePath(path),
+      path: (paths.get(storePathBase(own)) ?? own) as StorePath,
       narHash,
       narSize: parseDecimal(size, 'MANIFEST_LINE'),
-      references: references.map(parseStorePathBase),
+      // What `paths` holds is parsed as the path of its own line.
+      references: references.map(
+        (base) => (paths.get(base) as StorePath | undefined) ?? parseStorePathBase(base),
+      ),
     }
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
@@ -105,39 +124,65 @@ function parseLine(line: string, index: number): PathInfo {
 function checkClosure(entries: readonly PathInfo[]): StorePath {
   if (entries.length > MAX_PATHS)
     throw new NixError('MANIFEST_LIMIT', `expected at most ${MAX_PATHS} paths`)
-  const byPath = new Map(entries.map((entry) => [entry.path, entry]))
-  const referred = new Set<StorePath>()
-  let references = 0
-  for (const [index, entry] of entries.entries()) {
+  const indices = new Map<StorePath, number>()
+  for (const [index, { path }] of entries.entries()) {
     const previous = entries[index - 1]
-    if (previous !== undefined && previous.path >= entry.path)
+    if (previous !== undefined && previous.path >= path)
       throw lineError('MANIFEST_ORDER', index, `expected a path after ${quote(previous.path)}`)
-    references += entry.references.length
-    if (references > MAX_REFERENCES)
-      throw new NixError('MANIFEST_LIMIT', `expected at most ${MAX_REFERENCES} references`)
-    for (const [position, reference] of entry.references.entries()) {
-      const before = entry.references[position - 1]
-      if (before !== undefined && before >= reference)
-        throw lineError('MANIFEST_ORDER', index, `expected a reference after ${quote(before)}`)
-      if (!byPath.has(reference))
-        throw lineError('MANIFEST_REFERENCE', index, `expected a line for ${quote(reference)}`)
-      if (reference !== entry.path) referred.add(reference)
-    }
+    indices.set(path, index)
   }
-  const roots = entries.filter((entry) => !referred.has(entry.path))
+  // From here on by index: paths are in order, so references are if their indices are.
+  const below = resolveReferences(entries, indices)
+  const referred = new Uint8Array(entries.length)
+  for (const [index, references] of below.entries())
+    for (const reference of references) if (reference !== index) referred[reference] = 1
+  const roots = entries.filter((_, index) => referred[index] === 0)
   const root = roots[0]
   if (root === undefined || roots.length > 1) {
     const seen = roots.length === 0 ? 'none' : quote(roots.map((entry) => entry.path).join(' '))
     throw new NixError('MANIFEST_ROOT', `expected one path that no other refers to, got ${seen}`)
   }
   // Paths that refer to each other in a circle would hide behind one good root.
-  const reached = new Set([root.path])
-  for (const path of reached)
-    for (const next of byPath.get(path)?.references ?? []) reached.add(next)
-  const lost = entries.find((entry) => !reached.has(entry.path))
+  const reached = new Uint8Array(entries.length)
+  const pending = [referred.indexOf(0)]
+  for (let index = pending.pop(); index !== undefined; index = pending.pop()) {
+    if (reached[index] === 1) continue
+    reached[index] = 1
+    for (const reference of below[index] ?? [])
+      if (reached[reference] === 0) pending.push(reference)
+  }
+  const lost = entries[reached.indexOf(0)]
   if (lost !== undefined)
     throw new NixError('MANIFEST_ROOT', `expected the root to reach ${quote(lost.path)}`)
   return root.path
+}
+
+/** The index of each reference of each entry. */
+function resolveReferences(
+  entries: readonly PathInfo[],
+  indices: ReadonlyMap<StorePath, number>,
+): Uint32Array[] {
+  let count = 0
+  return entries.map((entry, index) => {
+    count += entry.references.length
+    if (count > MAX_REFERENCES)
+      throw new NixError('MANIFEST_LIMIT', `expected at most ${MAX_REFERENCES} references`)
+    const resolved = new Uint32Array(entry.references.length)
+    let last = -1
+    for (const [position, reference] of entry.references.entries()) {
+      const found = indices.get(reference)
+      if (found === undefined)
+        throw lineError('MANIFEST_REFERENCE', index, `expected a line for ${quote(reference)}`)
+      if (found <= last)
+        throw lineError(
+          'MANIFEST_ORDER',
+          index,
+          `expected a reference after ${quote(entry.references[position - 1] ?? '')}`,
+        )
+      resolved[position] = last = found
+    }
+    return resolved
+  })
 }
 
 function lineError(
