@@ -2,22 +2,30 @@
 import { realpath } from 'node:fs/promises'
 import { MANIFEST_MAX_BYTES, parseManifest, parseStorePath } from '@bagcheck/nix'
 import type { ClosureManifest, StorePath } from '@bagcheck/nix'
+import { CliError } from '../error.ts'
 import { readInput } from '../files.ts'
 import { readClosureFrom } from './source.ts'
+import type { SourceValues } from './source.ts'
 
 /**
  * The closure that `argument` names. A store path, or a link to one such as `/run/current-system` or
  * `result`, is looked up in the source that the options name; anything else is the file of a manifest.
+ *
+ * @throws {CliError} USAGE – a manifest, which bears no signatures, where keys are to vouch; FILE_UNREADABLE
  */
 export async function readBag(
   argument: string,
-  options: Parameters<typeof readClosureFrom>[1],
+  options: SourceValues,
   signal: AbortSignal,
 ): Promise<ClosureManifest> {
   const root = await findRoot(argument)
-  return root === undefined
-    ? parseManifest(await readInput(argument, MANIFEST_MAX_BYTES))
-    : readClosureFrom(root, options, signal)
+  if (root !== undefined) return readClosureFrom(root, options, signal)
+  if (options['trusted-key'].length > 0)
+    throw new CliError(
+      'USAGE',
+      `--trusted-key is for store paths; nothing is signed in ${argument}`,
+    )
+  return parseManifest(await readInput(argument, MANIFEST_MAX_BYTES))
 }
 
 /** The store path that `argument` is or links to. */
