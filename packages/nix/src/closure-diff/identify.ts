@@ -3,7 +3,8 @@
 // The recorded deriver is a hint: it may be gone, and it may be wrong. A derivation counts only if it is the
 // text that its own path stands for and if it lists the store path among its outputs.
 import { parseDerivation } from '../derivation/aterm.ts'
-import { decodeByteString, outputPath, STRUCTURED_ATTRIBUTES } from '../derivation/derivation.ts'
+import { readAttributes } from '../derivation/attributes.ts'
+import { outputPath } from '../derivation/derivation.ts'
 import type { Derivation } from '../derivation/derivation.ts'
 import { derivationPath } from '../derivation/graph.ts'
 import type { DerivationReader } from '../derivation/graph.ts'
@@ -60,7 +61,7 @@ export function packageOfOutput(derivation: Derivation, path: StorePath): Packag
   if (output === undefined) return undefined
   const { name } = derivation
   const attributes = readAttributes(derivation)
-  const version = attributes('version')
+  const version = attributes.string('version') || undefined // empty is as good as none
   if (version === undefined) {
     const parsed = parseDrvName(name)
     return parsed.name === ''
@@ -68,27 +69,8 @@ export function packageOfOutput(derivation: Derivation, path: StorePath): Packag
       : { pname: parsed.name, version: parsed.version, output }
   }
   const suffix = `-${version}`
-  const bare = name.endsWith(suffix) ? name.slice(0, -suffix.length) : attributes('pname')
+  const bare = name.endsWith(suffix) ? name.slice(0, -suffix.length) : attributes.string('pname')
   return { pname: bare || name, version, output }
-}
-
-/** Attributes that are text and not empty, from the environment or from structured attributes. */
-function readAttributes({ env }: Derivation): (name: string) => string | undefined {
-  const structured = env.get(STRUCTURED_ATTRIBUTES)
-  let values: unknown
-  try {
-    values = structured === undefined ? undefined : JSON.parse(decodeByteString(structured))
-  } catch {
-    // Nix writes valid JSON; whoever wrote something else gets an identity by name.
-  }
-  return (name) => {
-    const text = env.get(name)
-    const value =
-      text === undefined
-        ? Object.getOwnPropertyDescriptor(Object(values), name)?.value
-        : decodeByteString(text)
-    return typeof value === 'string' && value !== '' ? value : undefined
-  }
 }
 
 async function readDerivation(

@@ -50,8 +50,9 @@ describe('the package of an output', () => {
     ['nothing but a version', '-1.0', {}, '-1.0', ''],
     ['a name that is its version', '-2', { version: '2' }, '-2', '2'],
     ['structured attributes', 'foo-r7', { __json: '{"version":"r7"}' }, 'foo', 'r7'],
+    ['structured attributes without one', 'foo-1', { __json: '{"version":[]}' }, 'foo', '1'],
     ['structured attributes that are none', 'foo-1', { __json: '["version"' }, 'foo', '1'],
-    ['a structured version that is a number', 'foo-1', { __json: '{"version":7}' }, 'foo', '1'],
+    ['a structured version that is a number', 'foo-7', { __json: '{"version":7}' }, 'foo', '7'],
     ['UTF-8', 'foo', { version: '\u00c3\u00a9' }, 'foo', 'é'],
   ])('is known by %s', (_, name, attributes, pname, version) => {
     const found = packageOfOutput(derivation(name, attributes), out)
