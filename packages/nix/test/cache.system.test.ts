@@ -15,6 +15,8 @@ import {
 } from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
+  buildFileList,
+  buildFileListFromNars,
   buildManifest,
   connectDaemon,
   encodeNar,
@@ -40,6 +42,7 @@ import {
   writeNar,
 } from '@bagcheck/nix'
 import type {
+  BinaryCache,
   CachePublicKey,
   CacheSecretKey,
   ClosureManifest,
@@ -58,6 +61,12 @@ const root = shellDerivation('root', 'mkdir $out; echo $library $source > $out/r
   library,
   source: 'builtins.toFile "source" "text that is its own address"',
 })
+
+async function* openEntry(cache: BinaryCache, path: StorePath): AsyncGenerator<Uint8Array> {
+  const info = await cache.queryPathInfo(path)
+  if (info === undefined) throw new Error(`${path} was there a moment ago`)
+  yield* cache.openNar(info)
+}
 
 describe.runIf(nixAvailable())('a binary cache of real Nix', () => {
   let scratch: string
@@ -126,6 +135,10 @@ describe.runIf(nixAvailable())('a binary cache of real Nix', () => {
         }
         const bytes = Buffer.concat(await Array.fromAsync(cache.openNar(info)))
         expect(bytes.equals(Buffer.concat(await Array.fromAsync(writeNar(entry.path))))).toBe(true)
+      }
+      if (compression !== 'xz' && compression !== 'bzip2') {
+        const files = await buildFileListFromNars(closure, (entry) => openEntry(cache, entry.path))
+        expect(files.text).toBe((await buildFileList(manifest)).text)
       }
       await cache.close()
     },
@@ -282,13 +295,8 @@ describe.runIf(nixAvailable())('a binary cache of real Nix', () => {
     const daemon = await startNixDaemon(join(scratch, 'daemon'))
     const client = await connectDaemon({ socketPath: daemon.socketPath })
     const database = openNixDatabase()
-    const milliseconds: Record<string, number> = {}
-    for (const source of [client, database]) {
-      const start = performance.now()
+    for (const source of [client, database])
       expect((await readClosure(source, top)).text).toBe(expected.text)
-      milliseconds[source.kind] = Math.round(performance.now() - start)
-    }
-    console.log('1,300 paths, in ms:', milliseconds)
     await client.close()
     await database.close()
     await daemon.stop()

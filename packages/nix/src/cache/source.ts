@@ -32,7 +32,7 @@ export interface BinaryCacheOptions extends HttpOptions {
 }
 
 /** A binary cache, open for reading. Calls may overlap; a path is asked for once. */
-export interface BinaryCache extends ClosureSource {
+export interface BinaryCache extends ClosureSource, AsyncDisposable {
   readonly kind: 'binary-cache'
   readonly info: CacheInfo
   /**
@@ -123,6 +123,10 @@ class Cache implements BinaryCache {
 
   async close(): Promise<void> {
     this.#closing.abort(new NixError('CACHE_UNREACHABLE', 'the binary cache is closed'))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
   }
 
   async #ask(path: StorePath): Promise<NarInfo | undefined> {
