@@ -32,6 +32,7 @@ export async function buildFileListFromNars(
   options: NarFileListOptions = {},
 ): Promise<FileList> {
   const { onProgress, concurrency = DEFAULT_CONCURRENCY } = options
+  if (concurrency < 1) throw new TypeError('at least one archive is read at a time')
   const stop = new AbortController()
   const signals = [stop.signal, ...(options.signal === undefined ? [] : [options.signal])]
   const signal = AbortSignal.any(signals)

@@ -155,6 +155,12 @@ describe('a file list from archives', () => {
     await closed
   })
 
+  test('no list comes of reading nothing', async () => {
+    await expect(buildFileListFromNars(manifest, open, { concurrency: 0 })).rejects.toThrow(
+      TypeError,
+    )
+  })
+
   test('ends with the reason of the signal', async () => {
     const signal = AbortSignal.abort('why')
     await expect(buildFileListFromNars(manifest, open, { signal })).rejects.toBe('why')

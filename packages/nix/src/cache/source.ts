@@ -11,7 +11,7 @@ import type { ClosureSource } from '../closure.ts'
 import { NixError, quote } from '../error.ts'
 import { decompressNar } from '../nar/decompress.ts'
 import type { NarDecoder } from '../nar/decompress.ts'
-import { NAR_INFO_MAX_BYTES, parseNarInfo } from '../nar-info.ts'
+import { NAR_INFO_MAX_BYTES, parseNarInfo, parseUrl } from '../nar-info.ts'
 import type { NarInfo } from '../nar-info.ts'
 import { storePathHash } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
@@ -61,13 +61,15 @@ const DEFAULT_CONCURRENCY = 64
  *
  * @throws {NixError} CACHE_UNREACHABLE – nothing there, or another kind of location; CACHE_INFO – what is
  * there is no cache for `/nix/store`; CACHE_RESPONSE, CACHE_TIMEOUT, CACHE_LIMIT
- * @throws {TypeError} a threshold that the keys cannot meet
+ * @throws {TypeError} a threshold that the keys cannot meet, or a concurrency below 1
  */
 export async function openBinaryCache(
   location: string,
   options: BinaryCacheOptions,
 ): Promise<BinaryCache> {
   checkTrust(options.trust)
+  if ((options.concurrency ?? DEFAULT_CONCURRENCY) < 1)
+    throw new TypeError('a cache is asked for at least one file at a time')
   const closing = new AbortController()
   const signal =
     options.signal === undefined
@@ -118,7 +120,8 @@ class Cache implements BinaryCache {
     info: NarInfo,
     decoders: Readonly<Record<string, NarDecoder>> = {},
   ): AsyncGenerator<Uint8Array, void, undefined> {
-    return decompressNar(this.#storage.stream(info.url), info, decoders)
+    // Checked again: the facts may have been made by hand.
+    return decompressNar(this.#storage.stream(parseUrl(info.url)), info, decoders)
   }
 
   async close(): Promise<void> {
