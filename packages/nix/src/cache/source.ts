@@ -46,7 +46,8 @@ export interface BinaryCache extends ClosureSource, AsyncDisposable {
    * The archive of `info`, decompressed as a stream, not more of it than `info` says. Its hash is known at
    * the end only: believe nothing before the stream has ended.
    *
-   * @throws {NixError} as `decompressNar`, and CACHE_UNREACHABLE, CACHE_RESPONSE, CACHE_TIMEOUT
+   * @throws {NixError} as `decompressNar`, and CACHE_UNREACHABLE, CACHE_RESPONSE, CACHE_TIMEOUT; at once
+   * NAR_INFO_VALUE, for a URL that leads out of the cache
    */
   openNar(
     info: NarInfo,

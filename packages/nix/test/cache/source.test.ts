@@ -143,7 +143,7 @@ describe.each(['directory', 'file URL', 'HTTP'] as const)('a binary cache by %s'
       code('CONTENT_MISMATCH'),
     )
     expect(() => cache.openNar({ ...info, url: '../outside' })).toThrow(
-      code('NAR_INFO_VALUE') as Error,
+      code('NAR_INFO_VALUE'),
     )
     const lost = Array.fromAsync(cache.openNar({ ...info, url: 'nar/lost.nar.gz' }))
     await expect(lost).rejects.toMatchObject({ code: expect.stringMatching(/^CACHE_/) })
