@@ -1,5 +1,5 @@
 // One closure from every source that --source can name, with real Nix.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { nixAvailable, nixBuild, runNix, shellDerivation, startNixDaemon } from '@bagcheck/testkit'
 import type { TestNixDaemon } from '@bagcheck/testkit'
@@ -19,7 +19,9 @@ describe.runIf(nixAvailable())('bagcheck closure manifest --source', () => {
     return readFileSync(file(`${name}.pub`), 'utf8').trim()
   }
   const read = (source: string, ...more: string[]): ReturnType<typeof run> =>
-    run(['closure', 'manifest', root, '--source', source, ...more])
+    run(['closure', 'manifest', root, '--source', source, ...more], {
+      PATH: process.env['PATH'] ?? '',
+    })
 
   beforeAll(async () => {
     scratch = mkdtempSync('/var/tmp/bagcheck-source-')
@@ -61,6 +63,29 @@ describe.runIf(nixAvailable())('bagcheck closure manifest --source', () => {
       await read(`file://${file('cache')}`, '--trusted-key', key, '--trusted-key', otherKey),
     ]
     for (const answer of answers) expect(answer).toEqual({ code: 0, stdout: manifest, stderr: '' })
+  })
+
+  test('lists the files of a cache as those of the store', async () => {
+    const store = await read('database', '--files', file('store.files'), '--json')
+    for (const compression of ['none', 'zstd', 'xz', 'bzip2']) {
+      const target = file(`cache-${compression}`)
+      runNix('nix', [
+        ...['--extra-experimental-features', 'nix-command', 'copy', '--to'],
+        `file://${target}?compression=${compression}&secret-key=${file('one-1')}`,
+        root,
+      ])
+      const more = ['--trusted-key', key, '--files', file('cache.files'), '--json']
+      expect(await read(target, ...more)).toEqual(store)
+      expect(readFileSync(file('cache.files'))).toEqual(readFileSync(file('store.files')))
+    }
+    // Cut off: told, whatever program reads it.
+    const [name = ''] = readdirSync(join(file('cache-xz'), 'nar'))
+    const archive = join(file('cache-xz'), 'nar', name)
+    writeFileSync(archive, readFileSync(archive).subarray(0, -20))
+    const more = ['--trusted-key', key, '--files', file('cache.files')]
+    const { code, stderr } = await read(file('cache-xz'), ...more)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^bagcheck: COMPRESSION_DATA: /)
   })
 
   test('refuses a cache for which too few trusted keys vouch', async () => {

@@ -91,6 +91,8 @@ export { NIX_ERROR_CODES, NixError } from './error.ts'
 export type { NixErrorCode, NixErrorOptions } from './error.ts'
 export { FILE_LIST_MAX_BYTES, filesOfStorePath, makeFileList, parseFileList } from './file-list.ts'
 export type { FileList, ListedFile } from './file-list.ts'
+export { buildFileListFromNars } from './file-list-from-nars.ts'
+export type { NarFileListOptions } from './file-list-from-nars.ts'
 export { decodeFileName, encodeFileName } from './file-name.ts'
 export {
   formatHash,

@@ -12,10 +12,10 @@
 //   Sig: name:base64                   any number
 //   CA: fixed:r:sha256:<nix32>         once
 //
-// Lines are `key: value` LF. The sender is hostile, or a proxy between. Nix takes the last of two equal
-// keys for most keys, and any line ends; two readers that differ about one text are a way to show one
-// closure and run another, so a key twice, CR, other control bytes and a last line without LF are
-// refused. What other producers are known to do differently is taken and named in `quirks`.
+// Lines are `key: value` LF. The sender is hostile, or a proxy between. Every Nix up to 2.34 takes a key
+// that stands twice, and the last value counts; two readers that differ about one text are a way to show
+// one closure and run another, so that is refused, as are CR, other control bytes and a last line without
+// LF. What other producers are known to do differently is taken and named in `quirks`.
 // https://github.com/NixOS/nix/blob/master/src/libstore/nar-info.cc
 import { formatContentAddress, parseContentAddress } from './content-address.ts'
 import { NixError, quote } from './error.ts'
@@ -226,9 +226,13 @@ function parseDeriver(text: string): StorePath | undefined {
   return text === 'unknown-deriver' ? undefined : parseStorePathBase(text)
 }
 
-function parseUrl(text: string): string {
+/** A place within the cache: relative, and without a way out. @throws {NixError} NAR_INFO_VALUE */
+export function parseUrl(text: string): string {
   const path = match(text, URL_PATH, 'a relative path')
-  const climbs = path.split('?')[0]?.split('/').includes('..')
+  const climbs = path
+    .split('?')[0]
+    ?.split('/')
+    .some((part) => part === '.' || part === '..')
   if (!climbs && !path.includes(':') && !path.includes('\\') && !/%2e|%2f|%5c/i.test(path))
     return path
   throw new NixError('NAR_INFO_VALUE', `expected a place within the cache, got ${quote(text)}`)

@@ -148,6 +148,8 @@ describe('parseNarInfo', () => {
     '/etc/passwd',
     '../x',
     'nar/../../x',
+    'nar/./x',
+    '.',
     'https://elsewhere.test/x',
     '//elsewhere.test/x',
     'nar\\..\\x',

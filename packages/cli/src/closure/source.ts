@@ -1,6 +1,8 @@
 // Where facts about closures come from, and who must vouch for them.
 import { stat } from 'node:fs/promises'
 import {
+  buildFileList,
+  buildFileListFromNars,
   connectDaemon,
   openBinaryCache,
   openNixDatabase,
@@ -13,13 +15,18 @@ import {
   readClosure,
   recordedSource,
   verifyPathInfo,
+  type BinaryCache,
   type CacheTrust,
   type ClosureManifest,
   type ClosureSource,
+  type FileList,
+  type NarDecoder,
   type StorePath,
 } from '@bagcheck/nix'
+import type { Context } from '../command.ts'
 import { CliError } from '../error.ts'
 import { readInput } from '../files.ts'
+import { findDecoders } from './decoders.ts'
 
 /** Options of every command that reads a closure. */
 export const SOURCE_OPTIONS = {
@@ -82,12 +89,14 @@ export async function openSource(
       ...(options['daemon-socket'] && { socketPath: options['daemon-socket'] }),
     })
   if (source === 'database') return openNixDatabase(options.database)
-  const kind = await findKind(source)
-  if (kind === 'file') return readFacts(await readInput(source, PATH_INFO_MAX_BYTES))
+  if (await isCache(source)) return openCache(options, signal)
+  return readFacts(await readInput(source, PATH_INFO_MAX_BYTES))
+}
+
+async function openCache(options: SourceValues, signal: AbortSignal): Promise<BinaryCache> {
   const trust = parseTrust(options)
-  if (trust === undefined)
-    throw new CliError('USAGE', '--source with a binary cache needs --trusted-key NAME:KEY')
-  return openBinaryCache(source, { trust, signal })
+  if (trust !== undefined) return openBinaryCache(options.source, { trust, signal })
+  throw new CliError('USAGE', '--source with a binary cache needs --trusted-key NAME:KEY')
 }
 
 /**
@@ -112,6 +121,39 @@ export async function readClosureFrom(
   }
 }
 
+/**
+ * The file list of `manifest`: from the archives where the source is a binary cache, else from the store.
+ */
+export async function readFileList(
+  manifest: ClosureManifest,
+  options: SourceValues,
+  { env, signal, progress }: Pick<Context, 'env' | 'signal' | 'progress'>,
+): Promise<FileList> {
+  const settings = {
+    signal,
+    onProgress: ({ paths, totalPaths }: { paths: number; totalPaths: number }) =>
+      progress(`hashed ${paths} of ${totalPaths} paths`),
+  }
+  if (!(await isCache(options.source))) return buildFileList(manifest, settings)
+  await using cache = await openCache(options, signal)
+  const decoders = findDecoders(env['PATH'])
+  return await buildFileListFromNars(
+    manifest,
+    (entry) => openEntry(cache, entry.path, decoders),
+    settings,
+  )
+}
+
+async function* openEntry(
+  cache: BinaryCache,
+  path: StorePath,
+  decoders: Readonly<Record<string, NarDecoder>>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const info = await cache.queryPathInfo(path)
+  if (info === undefined) throw new CliError('NOT_FOUND', `the binary cache has lost ${path}`)
+  yield* cache.openNar(info, decoders)
+}
+
 /** Facts in a file, which is told by how it starts. */
 function readFacts(bytes: Uint8Array): ClosureSource {
   const [line = ''] = Buffer.from(bytes.subarray(0, 4096)).toString('latin1').split('\n')
@@ -133,10 +175,12 @@ function parseTrust({ 'trusted-key': texts, threshold }: SourceValues): CacheTru
   }
 }
 
-async function findKind(source: string): Promise<'cache' | 'file'> {
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(source)) return 'cache'
+/** Whether `source` is a binary cache; otherwise it is a file. @throws {CliError} USAGE */
+async function isCache(source: string): Promise<boolean> {
+  if (source === 'daemon' || source === 'database') return false
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(source)) return true
   try {
-    return (await stat(source)).isDirectory() ? 'cache' : 'file'
+    return (await stat(source)).isDirectory()
   } catch (cause) {
     const message = `--source is "daemon", "database", a URL, a directory or a file, not "${source}"`
     throw new CliError('USAGE', message, { cause })

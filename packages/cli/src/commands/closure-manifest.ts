@@ -1,5 +1,4 @@
-import { buildFileList } from '@bagcheck/nix'
-import { parseRoot, readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { parseRoot, readClosureFrom, readFileList, SOURCE_OPTIONS } from '../closure/source.ts'
 import { command } from '../command.ts'
 import { writeOutput } from '../files.ts'
 
@@ -15,7 +14,7 @@ export const closureManifest = command({
     files: {
       type: 'string',
       value: 'FILE',
-      help: 'also write the file list: every regular file with its sha256, hashed from the store',
+      help: 'also write the file list: every regular file with its sha256, hashed from the store, or from the archives of a cache',
     },
     ...SOURCE_OPTIONS,
   },
@@ -23,16 +22,11 @@ export const closureManifest = command({
     'bagcheck closure manifest /nix/store/…-orders-1.0 | sha256sum',
     'bagcheck closure manifest /nix/store/…-orders-1.0 --source https://cache.example --trusted-key cache-1:…',
   ],
-  run: async ({ signal, json, print, result, progress }, values, [root = '']) => {
+  run: async (context, values, [root = '']) => {
+    const { signal, json, print, result } = context
     const manifest = await readClosureFrom(parseRoot(root), values, signal)
     const files =
-      values.files === undefined
-        ? undefined
-        : await buildFileList(manifest, {
-            signal,
-            onProgress: ({ paths, totalPaths }) =>
-              progress(`hashed ${paths} of ${totalPaths} paths`),
-          })
+      values.files === undefined ? undefined : await readFileList(manifest, values, context)
     if (files !== undefined) await writeOutput(values.files ?? '', files.text)
     if (values.output !== undefined) await writeOutput(values.output, manifest.text)
     if (values.output === undefined && !json) {

@@ -11,7 +11,7 @@ import type { ClosureSource } from '../closure.ts'
 import { NixError, quote } from '../error.ts'
 import { decompressNar } from '../nar/decompress.ts'
 import type { NarDecoder } from '../nar/decompress.ts'
-import { NAR_INFO_MAX_BYTES, parseNarInfo } from '../nar-info.ts'
+import { NAR_INFO_MAX_BYTES, parseNarInfo, parseUrl } from '../nar-info.ts'
 import type { NarInfo } from '../nar-info.ts'
 import { storePathHash } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
@@ -32,7 +32,7 @@ export interface BinaryCacheOptions extends HttpOptions {
 }
 
 /** A binary cache, open for reading. Calls may overlap; a path is asked for once. */
-export interface BinaryCache extends ClosureSource {
+export interface BinaryCache extends ClosureSource, AsyncDisposable {
   readonly kind: 'binary-cache'
   readonly info: CacheInfo
   /**
@@ -46,7 +46,8 @@ export interface BinaryCache extends ClosureSource {
    * The archive of `info`, decompressed as a stream, not more of it than `info` says. Its hash is known at
    * the end only: believe nothing before the stream has ended.
    *
-   * @throws {NixError} as `decompressNar`, and CACHE_UNREACHABLE, CACHE_RESPONSE, CACHE_TIMEOUT
+   * @throws {NixError} as `decompressNar`, and CACHE_UNREACHABLE, CACHE_RESPONSE, CACHE_TIMEOUT; at once
+   * NAR_INFO_VALUE, for a URL that leads out of the cache
    */
   openNar(
     info: NarInfo,
@@ -61,13 +62,15 @@ const DEFAULT_CONCURRENCY = 64
  *
  * @throws {NixError} CACHE_UNREACHABLE – nothing there, or another kind of location; CACHE_INFO – what is
  * there is no cache for `/nix/store`; CACHE_RESPONSE, CACHE_TIMEOUT, CACHE_LIMIT
- * @throws {TypeError} a threshold that the keys cannot meet
+ * @throws {TypeError} a threshold that the keys cannot meet, or a concurrency below 1
  */
 export async function openBinaryCache(
   location: string,
   options: BinaryCacheOptions,
 ): Promise<BinaryCache> {
   checkTrust(options.trust)
+  if ((options.concurrency ?? DEFAULT_CONCURRENCY) < 1)
+    throw new TypeError('a cache is asked for at least one file at a time')
   const closing = new AbortController()
   const signal =
     options.signal === undefined
@@ -118,11 +121,16 @@ class Cache implements BinaryCache {
     info: NarInfo,
     decoders: Readonly<Record<string, NarDecoder>> = {},
   ): AsyncGenerator<Uint8Array, void, undefined> {
-    return decompressNar(this.#storage.stream(info.url), info, decoders)
+    // Checked again: the facts may have been made by hand.
+    return decompressNar(this.#storage.stream(parseUrl(info.url)), info, decoders)
   }
 
   async close(): Promise<void> {
     this.#closing.abort(new NixError('CACHE_UNREACHABLE', 'the binary cache is closed'))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
   }
 
   async #ask(path: StorePath): Promise<NarInfo | undefined> {

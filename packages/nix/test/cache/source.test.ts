@@ -142,6 +142,9 @@ describe.each(['directory', 'file URL', 'HTTP'] as const)('a binary cache by %s'
     await expect(Array.fromAsync(cache.openNar(other as typeof info))).rejects.toEqual(
       code('CONTENT_MISMATCH'),
     )
+    expect(() => cache.openNar({ ...info, url: '../outside' })).toThrow(
+      code('NAR_INFO_VALUE'),
+    )
     const lost = Array.fromAsync(cache.openNar({ ...info, url: 'nar/lost.nar.gz' }))
     await expect(lost).rejects.toMatchObject({ code: expect.stringMatching(/^CACHE_/) })
     await cache.close()
@@ -162,6 +165,7 @@ describe.each(['directory', 'file URL', 'HTTP'] as const)('a binary cache by %s'
 
   test('needs a threshold that its keys can meet', async () => {
     await expect(openCache({ trust: { keys: [] } })).rejects.toThrow(TypeError)
+    await expect(openCache({ concurrency: 0 })).rejects.toThrow(TypeError)
   })
 })
 
