@@ -1,8 +1,8 @@
 // What `npm run build` makes, started as an operator starts it: without the sources' export condition.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { services } from '../bench/closures.ts'
 import { furnish } from '../bench/furnish.ts'
@@ -22,8 +22,6 @@ const run = (...args: string[]) => spawnSync(process.execPath, args, { encoding:
 beforeAll(() => {
   directory = mkdtempSync(join(tmpdir(), 'bagcheck-packed-'))
   dist = join(directory, 'dist')
-  // koffi is native and stays outside what is packed.
-  symlinkSync(join(workspace, 'node_modules'), join(directory, 'node_modules'))
   const args = ['-C', '@bagcheck/source', join(workspace, 'scripts/build.ts'), dist]
   const { status, stderr } = run(...args)
   expect(stderr).toBe('')
@@ -37,6 +35,37 @@ test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])('%s --help says its
   expect(stderr).toBe('')
   expect(stdout).toMatch(new RegExp(`usage:\\s+${name} `, 'i'))
   expect(status).toBe(0)
+})
+
+test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])(
+  '%s starts by its name alone, also through a link from elsewhere',
+  (name) => {
+    const link = join(directory, name)
+    symlinkSync(join(dist, name), link)
+    const PATH = `${dirname(process.execPath)}:/usr/bin:/bin`
+    const { status, stdout } = spawnSync(link, ['--help'], { encoding: 'utf8', env: { PATH } })
+    expect(stdout).toMatch(/usage:/i)
+    expect(status).toBe(0)
+  },
+)
+
+test('an older Node is told which one is needed, whatever it can parse', () => {
+  const starter = readFileSync(packed('bagcheck-broker'), 'utf8')
+  // As Node 20 runs it: what it is differs, and everything newer is in the file that it does not reach.
+  const old = join(dist, 'old.mjs')
+  writeFileSync(
+    old,
+    starter.replace('process.versions.node', JSON.stringify('20.19.2')).replace('#!', '//'),
+  )
+  const { status, stderr } = run(old)
+  expect(stderr).toMatch(/^bagcheck-broker: Node 24\.15 or later is needed; this is v/)
+  expect(status).toBe(3)
+  expect(starter).not.toMatch(/\b(const|let|await|using)\b|=>|\?\?|\?\./)
+})
+
+test('the native part of the agent comes with it', () => {
+  const load = `await import(${JSON.stringify(join(dist, 'node_modules/koffi/index.js'))})`
+  expect(run('--input-type=module', '-e', load)).toMatchObject({ status: 0, stderr: '' })
 })
 
 test('every file that a packed file names with new URL is packed beside it', () => {

@@ -24,6 +24,7 @@ import { createFront } from './front/server.ts'
 import { Sessions } from './front/sessions.ts'
 import {
   AgentState,
+  findClosedDirectory,
   lockState,
   makePublicDirectory,
   makeStateDirectory,
@@ -113,6 +114,11 @@ export async function startAgent(
     log,
   })
   await listen(server, config.socket)
+  const closed = findClosedDirectory(dirname(config.socket))
+  if (closed !== undefined)
+    log('warn', 'workloads of other users cannot reach the socket: chmod o+x its directory', {
+      directory: closed,
+    })
   resources.defer(() => close(server))
   log('info', 'serving', { node: node.node, nodeClass: node.nodeClass, socket: config.socket })
   const held = resources.move()

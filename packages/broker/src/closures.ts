@@ -1,9 +1,10 @@
 // Attested closures in memory, as evaluation needs them: manifest, file list and the attestation whose
 // signature was verified. What another replica took in is loaded before it is needed.
 //
-// A closure can have attestations by several signers. Taking in one by a signer that a role does not
-// trust must not hide the one by a signer it does, so the index answers with the attestation that the
-// installed policy can use, and only otherwise with the first.
+// A closure can have several attestations. One by a signer that a role does not trust must not hide the
+// one by a signer it does, and a signer who attests again corrects what was said before. So the index
+// answers with the newest, by its place in the log, of those that the installed policy can use, and only
+// otherwise with the newest of all.
 import type { AttestationReceipt, AttestationRequest, AttestationResponse } from '@bagcheck/api'
 import {
   bindContent,
@@ -37,13 +38,21 @@ export interface SignerRules {
 /** What {@link Closures} needs of a store. */
 export type AttestationStore = Pick<Store, 'attestations' | 'body' | 'commitAttestation'>
 
+/** A closure by one of its attestations, and what the log knows of that one. */
+interface Kept {
+  readonly closure: AttestedClosure
+  readonly logIndex: number
+  /** sha256 of the logged envelope. */
+  readonly envelopeSha256: string
+}
+
 /** All attested closures. */
 export class Closures implements ClosureIndex {
   readonly #store: AttestationStore
   readonly #rules: SignerRules
-  readonly #known = new Map<string, AttestedClosure[]>()
+  /** By closure digest, in the order of the log. */
+  readonly #known = new Map<string, Kept[]>()
   readonly #envelopes = new Set<string>()
-  readonly #envelopeDigests = new WeakMap<VerifiedAttestation, string>()
 
   constructor(store: AttestationStore, rules: SignerRules) {
     this.#store = store
@@ -51,20 +60,23 @@ export class Closures implements ClosureIndex {
   }
 
   get(digest: string): AttestedClosure | undefined {
-    const closures = this.#known.get(digest)
-    if (closures === undefined || closures.length < 2) return closures?.[0]
-    const usable = closures.find(({ attestation }) =>
-      this.#rules.accepts(digest, attestation.signer.keyId),
-    )
-    return usable ?? closures[0]
+    return this.#usable(digest)?.closure
   }
 
   /** sha256 of the logged envelope of the attestation that {@link get} answers with. */
   envelopeSha256(digest: string): string {
-    const closure = this.get(digest)
-    const sha256 = closure && this.#envelopeDigests.get(closure.attestation)
-    if (sha256 === undefined) throw new TypeError(`no attestation of closure ${digest} is loaded`)
-    return sha256
+    const kept = this.#usable(digest)
+    if (kept === undefined) throw new TypeError(`no attestation of closure ${digest} is loaded`)
+    return kept.envelopeSha256
+  }
+
+  #usable(digest: string): Kept | undefined {
+    const all = this.#known.get(digest)
+    if (all === undefined || all.length < 2) return all?.[0]
+    const usable = all.findLast(({ closure }) =>
+      this.#rules.accepts(digest, closure.attestation.signer.keyId),
+    )
+    return usable ?? all.at(-1)
   }
 
   get size(): number {
@@ -112,16 +124,15 @@ export class Closures implements ClosureIndex {
       leaf: hashedRekordLeaf(envelope, 0, signer),
       body,
     })
-    this.#keep(closure, body)
+    this.#keep(closure, body, index)
     return { root, closureDigest, logIndex: index, known }
   }
 
   /** A closure's attestation as `GET /v1/attestations/{digest}` answers it. */
   async read(digest: string): Promise<AttestationResponse | undefined> {
     const rows = await this.#store.attestations(digest)
-    const wanted = this.get(digest)?.attestation.signer
-    const spki = wanted && Buffer.from(wanted.spki).toString('base64')
-    const row = rows.find(({ signerKey }) => signerKey === spki) ?? rows[0]
+    const wanted = this.#usable(digest)?.envelopeSha256
+    const row = rows.find(({ envelopeSha256 }) => envelopeSha256 === wanted) ?? rows.at(-1)
     if (row === undefined) return undefined
     const [envelope, manifest, files] = await this.#bodies(row)
     return {
@@ -140,7 +151,7 @@ export class Closures implements ClosureIndex {
     // Verified again: a database is not a signature.
     const key = verifyingKeyFromSpki(row.signerKey)
     const attestation = verifyClosureAttestation(parseEnvelope(body), [key])
-    this.#keep(bind(attestation, { manifest, files }), body)
+    this.#keep(bind(attestation, { manifest, files }), body, row.entryIndex)
   }
 
   async #bodies(row: StoredAttestation): Promise<[Buffer, Buffer, Buffer]> {
@@ -159,17 +170,24 @@ export class Closures implements ClosureIndex {
     return [envelope, manifest, files]
   }
 
-  #keep(closure: AttestedClosure, envelope: Buffer): void {
-    const sha256 = sha256Hex(envelope)
-    if (this.#envelopes.has(sha256)) return
-    this.#envelopes.add(sha256)
-    this.#envelopeDigests.set(closure.attestation, sha256)
+  #keep(closure: AttestedClosure, envelope: Buffer, logIndex: number): void {
+    const envelopeSha256 = sha256Hex(envelope)
+    if (this.#envelopes.has(envelopeSha256)) return
+    this.#envelopes.add(envelopeSha256)
     const digest = closure.attestation.closureDigest
     const others = this.#known.get(digest) ?? []
     // Same digests, same bytes: attestations of one closure share manifest and file list.
-    const same = others.find(({ files }) => files.digest === closure.files.digest)
-    const kept = same ? { ...same, attestation: closure.attestation } : closure
-    this.#known.set(digest, [...others, kept])
+    const same = others.find(
+      (other) => other.closure.files.digest === closure.files.digest,
+    )?.closure
+    const kept = {
+      closure: same ? { ...same, attestation: closure.attestation } : closure,
+      logIndex,
+      envelopeSha256,
+    }
+    // Requests end in any order, and another replica may have logged one before ours.
+    const inOrder = [...others, kept].toSorted((a, b) => a.logIndex - b.logIndex)
+    this.#known.set(digest, inOrder)
   }
 }
 

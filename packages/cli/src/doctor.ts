@@ -1,5 +1,6 @@
 // What a host needs to attest, to run units and to run the demo.
 import { readFile, stat } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import { connectDaemon, NIX_DAEMON_SOCKET } from '@bagcheck/nix'
 import { askAgent } from './agent-access.ts'
 import { openBroker } from './broker-access.ts'
@@ -120,6 +121,14 @@ async function examineAgent(socket: string): Promise<Finding> {
   const what = 'agent'
   if ((await stat(socket).catch(() => undefined)) === undefined)
     return { state: 'note', what, seen: `no socket ${socket}`, remedy: 'start bagcheck-agent' }
+  const closed = await findClosedDirectory(dirname(resolve(socket)))
+  if (closed !== undefined)
+    return {
+      state: 'missing',
+      what,
+      seen: `${socket} is in ${closed}, which other users may not enter`,
+      remedy: `chmod o+x ${closed}`,
+    }
   try {
     const { status } = await askAgent(socket, 'GET', '/healthz')
     return status === 200
@@ -133,6 +142,15 @@ async function examineAgent(socket: string): Promise<Finding> {
       remedy: 'start bagcheck-agent',
     }
   }
+}
+
+/** Workloads run as users of their own, and everyone of them asks at the agent's socket. */
+async function findClosedDirectory(path: string): Promise<string | undefined> {
+  const parent = dirname(path)
+  const above = parent === path ? undefined : await findClosedDirectory(parent)
+  if (above !== undefined) return above
+  const { mode } = await stat(path)
+  return (mode & 0o001) === 0 ? path : undefined
 }
 
 async function examineBroker(values: Parameters<typeof examineHost>[0]): Promise<Finding> {

@@ -54,6 +54,16 @@ describe.skipIf(!nixAvailable())('bagcheck attest, on a closure of real Nix', ()
     })
   })
 
+  test('every build fact is printed with its source, and an unknown one with how to state it', async () => {
+    const out = join(folder, 'printed')
+    const argv = ['attest', root, '--key', key, '-o', out, '--source', 'database']
+    const { stdout } = await run(argv, process.env as Record<string, string>)
+    expect(stdout).toMatch(/^ {2}impure +UNKNOWN: state --pure or --impure$/m)
+    expect(stdout).toMatch(/^ {2}sandboxFallback +(true|false) \(nix show-config.*\)$/m)
+    const stated = await run([...argv, '--pure'], process.env as Record<string, string>)
+    expect(stated.stdout).toMatch(/^ {2}impure +false \(given by the caller\)$/m)
+  })
+
   test('what the caller states is recorded as stated by the caller', async () => {
     const narHash = `sha256-${Buffer.alloc(32, 7).toString('base64')}`
     const rev = 'b'.repeat(40)
@@ -80,7 +90,7 @@ describe.skipIf(!nixAvailable())('bagcheck attest, on a closure of real Nix', ()
   test.each([
     ['--rebuild', 'perhaps', 'USAGE: --rebuild: expected match, mismatch, not-run'],
     ['--builder-id', 'us', 'USAGE: --builder-id: expected a URI'],
-    ['--source-hash', 'sha1:00', 'HASH: expected a sha256 hash'],
+    ['--source-hash', 'sha1:00', 'HASH: expected sha1 in base16'],
     ['--successor-of', 'orders-1.0', 'HASH: expected 64 lower-case hexadecimal digits'],
   ])('refuses %s %s before anything is written', async (option, value, message) => {
     const out = join(folder, 'refused')

@@ -74,6 +74,19 @@ describe.runIf(ready)('bagcheck exec', () => {
     return join((await findCgroupMount()) ?? '', String(record['cgroup']))
   }
 
+  test('the directory above the records is open to all, because the agent serves its socket there', () => {
+    const parent = join(folder, 'run')
+    units = join(parent, 'units')
+    const umask = process.umask(0o077)
+    try {
+      runUnit('first', '--', '/bin/true')
+    } finally {
+      process.umask(umask)
+    }
+    expect(statSync(parent).mode & 0o777).toBe(0o755)
+    expect(statSync(units).mode & 0o777).toBe(0o700)
+  })
+
   test('the unit runs as the user, alone in its groups, with no new privileges and no capabilities', () => {
     const script =
       'id -u; id -G; grep -E "^(NoNewPrivs|Cap(Inh|Prm|Eff|Bnd|Amb))" /proc/self/status'

@@ -209,7 +209,7 @@ function checkBuild(role: IndexedRole, { attestation }: AttestedClosure, denials
       `the attestation is signed by ${attestation.signer.keyId}, who may not attest for role ${role.name}`,
     )
   for (const name of ['sandbox', 'sandboxFallback', 'impure'] as const) {
-    const { value } = attestation.predicate.build[name]
+    const { value, source } = attestation.predicate.build[name]
     const wanted = role.role.build[name]
     if (value === null)
       denials.add(
@@ -219,7 +219,7 @@ function checkBuild(role: IndexedRole, { attestation }: AttestedClosure, denials
     else if (value !== wanted)
       denials.add(
         'BUILD_FACT',
-        `the build had ${name} = ${value}; role ${role.name} wants ${wanted}`,
+        `the build had ${name} = ${value}, by ${JSON.stringify(source)}; role ${role.name} wants ${wanted}`,
       )
   }
 }

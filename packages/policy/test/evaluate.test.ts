@@ -308,6 +308,15 @@ describe('one thing wrong in what the broker knows is denied', () => {
   })
 })
 
+test('a build fact that denies is told with its source, so that it can be mended there', () => {
+  const sandbox = { value: false, source: 'nix show-config, client of a daemon' }
+  const closure = orders('1.0', { facts: { ...PURE, build: { ...PURE.build, sandbox } } })
+  const decision = evaluate(POLICY, passing(), context({}, [closure]))
+  expect(decision).toMatchObject({
+    reasons: [{ message: expect.stringContaining('by "nix show-config, client of a daemon"') }],
+  })
+})
+
 describe('policy that differs', () => {
   const role = (text: string): Facts => ({ ...passing(), audience: text })
 

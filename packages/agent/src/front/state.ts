@@ -24,6 +24,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs'
@@ -226,6 +227,13 @@ export function lockState(directory: string): Disposable {
 export function makePublicDirectory(path: string): void {
   const made = mkdirSync(path, { recursive: true, mode: 0o755 })
   if (made !== undefined) chmodSync(path, 0o755) // whatever the umask
+}
+
+/** The first directory on the way to `path` that not everybody may enter, or undefined. */
+export function findClosedDirectory(path: string): string | undefined {
+  const parent = dirname(path)
+  const above = parent === path ? undefined : findClosedDirectory(parent)
+  return above ?? ((statSync(path).mode & 0o001) === 0 ? path : undefined)
 }
 
 function assertMode(path: string, stats: { mode: number; uid: number }, mode: number): void {

@@ -1,9 +1,9 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { loadNodeKey } from '../../src/front/jws.ts'
-import { AgentState } from '../../src/front/state.ts'
+import { AgentState, findClosedDirectory } from '../../src/front/state.ts'
 
 let directory: string
 beforeEach(() => {
@@ -60,4 +60,14 @@ describe('the state of an agent', () => {
     expect(again.readNode()).toEqual(node)
     expect(again.readPolicyVersion()).toBe(7)
   })
+})
+
+test('a directory on the way to the socket that other users may not enter is found', () => {
+  const inner = join(directory, 'bagcheck')
+  mkdirSync(inner, { mode: 0o755 })
+  expect(findClosedDirectory(inner)).toBe(directory) // as mkdtemp made it: 0700
+  chmodSync(directory, 0o711)
+  expect(findClosedDirectory(inner)).toBeUndefined()
+  chmodSync(inner, 0o700)
+  expect(findClosedDirectory(inner)).toBe(inner)
 })

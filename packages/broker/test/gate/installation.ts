@@ -328,8 +328,12 @@ export function signJws(header: object, payload: unknown, key: KeyObject): strin
   return `${signed}.${signature.toString('base64url')}`
 }
 
-/** A closure of two paths, attested with the build facts that the test policy demands. */
-export function attestedClosure(key: SigningKey, service = 'service'): TestClosure {
+/** A closure of two paths, attested with the build facts that the test policy demands, or with `others`. */
+export function attestedClosure(
+  key: SigningKey,
+  service = 'service',
+  others: Partial<typeof UNKNOWN_FACTS.build> = {},
+): TestClosure {
   const narHash = parseNarHash(`sha256-${Buffer.alloc(32, 1).toString('base64')}`)
   const manifest = buildManifest(ROOT_PATH, [
     { path: NODE_PATH, narHash, narSize: 1000, references: [] },
@@ -345,6 +349,7 @@ export function attestedClosure(key: SigningKey, service = 'service'): TestClosu
     sandbox: fact(true),
     sandboxFallback: fact(false),
     impure: fact(false),
+    ...others,
   }
   const { bundle } = createClosureAttestation({
     manifest,

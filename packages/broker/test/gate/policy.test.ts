@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { generateSigningKey } from '@bagcheck/attest'
+import { generateSigningKey, UNKNOWN_FACTS } from '@bagcheck/attest'
 import { openBroker } from '../../src/broker.ts'
 import { createApp } from '../../src/app.ts'
 import { allowedDecisions, bodyOf, expectRefusal, lastLoggedCode } from './answers.ts'
@@ -261,6 +261,48 @@ describe('attestations', () => {
       404,
       'NOT_FOUND',
     )
+  })
+})
+
+describe('a closure that is attested again by the same signer', () => {
+  // As the first attempt of a newcomer: attested without --pure, so that the policy cannot accept it.
+  const unknown = { impure: UNKNOWN_FACTS.build.impure }
+
+  test('is judged by the newest attestation, at once and after a restart', async () => {
+    await self.publish()
+    const first = attestedClosure(self.ci, 'service', unknown)
+    await self.request('POST', '/v1/attestations', first.request)
+    const node = await self.enrol()
+    const denied = await bodyOf(await self.token(await self.evidence(node)))
+    expect(denied).toMatchObject({ reasons: [{ code: 'BUILD_FACT_UNKNOWN' }] })
+
+    await self.request('POST', '/v1/attestations', self.closure.request)
+    expect((await self.token(await self.evidence(node))).status).toBe(200)
+    const { digest } = self.closure.manifest
+    expect(await bodyOf(await self.request('GET', `/v1/attestations/${digest}`))).toMatchObject(
+      self.closure.request,
+    )
+    await self.restart()
+    expect((await self.token(await self.evidence(node))).status).toBe(200)
+  })
+
+  test('is denied again when the newest attestation lacks what the older one had', async () => {
+    await self.ready()
+    const node = await self.enrol()
+    expect((await self.token(await self.evidence(node))).status).toBe(200)
+    const withdrawn = attestedClosure(self.ci, 'service', unknown)
+    await self.request('POST', '/v1/attestations', withdrawn.request)
+    const denied = await bodyOf(await self.token(await self.evidence(node)))
+    expect(denied).toMatchObject({ reasons: [{ code: 'BUILD_FACT_UNKNOWN' }] })
+  })
+
+  test('keeps its newest attestation when an older one is submitted again', async () => {
+    await self.publish()
+    const first = attestedClosure(self.ci, 'service', unknown)
+    for (const { request } of [first, self.closure, first])
+      await self.request('POST', '/v1/attestations', request)
+    const node = await self.enrol()
+    expect((await self.token(await self.evidence(node))).status).toBe(200)
   })
 })
 

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import {
+  type BuildFacts,
   type BuildFactsOptions,
   collectBuildFacts,
   createClosureAttestation,
@@ -20,6 +21,9 @@ export const attestRoot = command({
     'Hashes every file of the closure from the store and writes NAME.manifest, NAME.files, ' +
       'NAME.sigstore.json, NAME.intoto.jsonl and NAME.labels.json. What is not known about the build is ' +
       'said to be unknown; policy may demand to know.',
+    'Each fact is printed with its source. Settings are those that the nix command here states; with a ' +
+      "daemon they are its client's, so keep both on one nix.conf. Whether evaluation was pure leaves no " +
+      'trace: say --pure where it was, as in a flake build without --impure.',
   ],
   options: {
     key: { type: 'string', value: 'FILE', required: true, help: "CI's signing key, PEM" },
@@ -44,7 +48,7 @@ export const attestRoot = command({
     impure: { type: 'boolean', help: 'state that evaluation was impure' },
     ...SOURCE_OPTIONS,
   },
-  examples: ['bagcheck attest $(nix build --print-out-paths) --key ci.pem -o out/'],
+  examples: ['bagcheck attest $(nix build --print-out-paths) --key ci.pem --pure -o out/'],
   run: async ({ env, signal, now, result, progress }, values, [argument = '']) => {
     // What only the caller knows is checked before anything is hashed.
     const stated = readStatedFacts(values)
@@ -94,6 +98,7 @@ export const attestRoot = command({
         files: files.files.length,
         keyId: key.keyId,
         bundle: `${base}.sigstore.json`,
+        build: facts.build,
       },
       [
         `root            ${root}`,
@@ -102,10 +107,29 @@ export const attestRoot = command({
         `signed by       ${key.keyId}`,
         `written         ${base}.{manifest,files,sigstore.json,intoto.jsonl,labels.json}`,
         ...(provenance ? [`provenance      ${base}.provenance.sigstore.json`] : []),
+        'build facts',
+        ...describeBuild(facts.build),
       ],
     )
   },
 })
+
+/** One line for each fact of the build; those that policy may demand come first. */
+function describeBuild(build: BuildFacts): string[] {
+  return Object.entries(build).map(([name, { value, source }]) => {
+    const shown = Array.isArray(value) ? value.join(' ') || 'none' : String(value)
+    const said = value === null ? `UNKNOWN${TO_KNOW[name] ?? ''}` : `${shown} (${source})`
+    return `  ${name.padEnd(18)}${said}`
+  })
+}
+
+/** How a fact becomes known; a role whose policy demands it denies until then. */
+const TO_KNOW: Readonly<Record<string, string>> = {
+  impure: ': state --pure or --impure',
+  rebuild: ': state --rebuild',
+  sandbox: ': no nix command answered',
+  sandboxFallback: ': no nix command answered',
+}
 
 interface StatedValues {
   readonly flake: string | undefined

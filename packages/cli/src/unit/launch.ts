@@ -13,7 +13,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
 import { chmod, mkdir, open, realpath, rm } from 'node:fs/promises'
 import { constants } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setImmediate as yieldTurn } from 'node:timers/promises'
 import type { UnitRecord } from '@bagcheck/api'
 import { CliError } from '../error.ts'
@@ -56,8 +56,7 @@ export async function launchUnit(launch: Launch): Promise<number> {
   const recordFile = join(launch.unitsDirectory, `${unit}.json`)
   const startingFile = join(launch.unitsDirectory, `${unit}.starting`)
   try {
-    await mkdir(launch.unitsDirectory, { recursive: true, mode: 0o700 })
-    await chmod(launch.unitsDirectory, 0o700)
+    await makeUnitsDirectory(launch.unitsDirectory)
     await writeOutput(startingFile, `${cgroup.path}\n`, 0o600)
     const before = stages(launch, program, cgroup)
     const child = start(before)
@@ -85,6 +84,18 @@ export async function launchUnit(launch: Launch): Promise<number> {
     await rm(startingFile, { force: true })
     await removeCgroup(cgroup)
   }
+}
+
+/**
+ * The records are root's alone. The directory above them also holds the agent's socket, which everybody may
+ * reach: made first by us, it must be one that the agent would have made.
+ */
+async function makeUnitsDirectory(directory: string): Promise<void> {
+  const parent = dirname(directory)
+  const made = await mkdir(parent, { recursive: true, mode: 0o755 })
+  if (made !== undefined) await chmod(parent, 0o755) // whatever the umask
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  await chmod(directory, 0o700)
 }
 
 /** The file itself, links resolved: the kernel reports that one as the process's executable. */
