@@ -5,6 +5,12 @@ import { request as httpsRequest } from 'node:https'
 import type { z } from 'zod'
 import { ApiError } from './error.ts'
 import {
+  ACCESS_TOKEN_TYPE,
+  JWT_TYPE,
+  TOKEN_EXCHANGE_GRANT,
+  type TokenRequest,
+} from './token-exchange.ts'
+import {
   attestationReceiptSchema,
   attestationResponseSchema,
   banReceiptSchema,
@@ -116,13 +122,14 @@ export function createClient(address: BrokerAddress, options?: { timeoutMs?: num
     enrolNode: (request) => post('/v1/nodes', request, enrolResponseSchema),
     challenge: (request) => post('/v1/challenge', request, challengeResponseSchema),
     token: async ({ audience, evidence }) => {
-      const form = new URLSearchParams({
-        grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
-        subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
-        requested_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+      const request = {
+        grant_type: TOKEN_EXCHANGE_GRANT,
+        subject_token_type: JWT_TYPE,
+        requested_token_type: ACCESS_TOKEN_TYPE,
         audience,
         subject_token: evidence,
-      })
+      } satisfies TokenRequest
+      const form = new URLSearchParams(request)
       const body = { type: 'application/x-www-form-urlencoded', text: form.toString() }
       const answer = await send({ method: 'POST', path: '/token', body, maxBytes: SMALL })
       return parseAnswer(answer, tokenResponseSchema)

@@ -16,5 +16,6 @@ export {
 export * from './evidence.ts'
 export * from './evidence-bundle.ts'
 export * from './log-content.ts'
+export * from './token-exchange.ts'
 export type { UnitRecord } from './unit-record.ts'
 export * from './wire.ts'

@@ -30,9 +30,9 @@ import {
   policyResponseSchema,
   readinessSchema,
   rootChainSchema,
-  tokenRequestSchema,
   tokenResponseSchema,
 } from './wire.ts'
+import { tokenRequestSchema } from './token-exchange.ts'
 
 /** How a route knows that it may answer. */
 export type RouteAuth = 'public' | 'signature' | 'node' | 'admin'

@@ -206,18 +206,6 @@ export const rootChainSchema = z.object({
 })
 export type RootChain = z.infer<typeof rootChainSchema>
 
-/** Form of `POST /token` (RFC 8693 §2.1): each parameter exactly once, no others. */
-export const tokenRequestSchema = z.strictObject({
-  grant_type: z.literal('urn:ietf:params:oauth:grant-type:token-exchange'),
-  /** Compact JWS, see `evidenceSchema`. */
-  subject_token: z.string(),
-  subject_token_type: z.literal('urn:ietf:params:oauth:token-type:jwt'),
-  /** The audience that the evidence names. */
-  audience: z.string().min(1).max(512),
-  requested_token_type: z.literal('urn:ietf:params:oauth:token-type:access_token').optional(),
-})
-export type TokenRequest = z.infer<typeof tokenRequestSchema>
-
 /** Discovery documents (OpenID Connect Discovery §3, RFC 8414 §2). */
 export const discoverySchema = z.object({
   issuer: z.string(),

@@ -9,6 +9,7 @@ import type {
   EnrolResponse,
   PolicyResponse,
   Problem,
+  TokenRequest,
   TokenResponse,
 } from '@bagcheck/api'
 import { AgentError, quote } from '../error.ts'
@@ -129,12 +130,13 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
       }
     },
     async token(audience, evidence) {
-      const form = new URLSearchParams({
+      const request = {
         grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
         subject_token: evidence,
         subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
         audience,
-      })
+      } satisfies TokenRequest
+      const form = new URLSearchParams(request)
       const answer = await call({
         method: 'POST',
         path: '/token',
