@@ -4,6 +4,7 @@ import { request as httpRequest, type IncomingMessage, type RequestOptions } fro
 import { request as httpsRequest } from 'node:https'
 import type { z } from 'zod'
 import { ApiError } from './error.ts'
+import { BODY_LIMITS, TEXT_LIMITS } from './limits.ts'
 import {
   ACCESS_TOKEN_TYPE,
   JWT_TYPE,
@@ -136,12 +137,12 @@ export function createClient(address: BrokerAddress, options?: { timeoutMs?: num
     },
     submitAttestation: (request) => post('/v1/attestations', request, attestationReceiptSchema),
     attestation: (digest) =>
-      get(`/v1/attestations/${part(digest)}`, attestationResponseSchema, 320 * MIB),
-    policy: () => get('/v1/policy', policyResponseSchema, 128 * MIB),
+      get(`/v1/attestations/${part(digest)}`, attestationResponseSchema, BODY_LIMITS.attestation),
+    policy: () => get('/v1/policy', policyResponseSchema, BODY_LIMITS.policy),
     publishPolicy: (request) => post('/v1/policy', request, policyReceiptSchema),
-    rootChain: () => get('/v1/policy/root', rootChainSchema, 16 * MIB),
-    checkpoint: async () => (await bytes('/checkpoint', MIB)).toString(),
-    logEntry: (index) => get(`/v1/log/entries/${index}`, logEntryResponseSchema, 4 * MIB),
+    rootChain: () => get('/v1/policy/root', rootChainSchema, BODY_LIMITS.rootChain),
+    checkpoint: async () => (await bytes('/checkpoint', TEXT_LIMITS.checkpoint)).toString(),
+    logEntry: (index) => get(`/v1/log/entries/${index}`, logEntryResponseSchema, 8 * MIB),
     tile: (path) => bytes(`/${path}`, 32 * MIB),
     readiness: async () => {
       const call: Call = { method: 'GET', path: '/readyz', maxBytes: SMALL }
@@ -158,7 +159,7 @@ export function createClient(address: BrokerAddress, options?: { timeoutMs?: num
       return get(`/v1/decisions${search && `?${search}`}`, decisionListSchema, 16 * MIB)
     },
     decision: (id) => get(`/v1/decisions/${part(id)}`, decisionSchema),
-    evidence: (jti) => bytes(`/v1/evidence/${part(jti)}`, 320 * MIB),
+    evidence: (jti) => bytes(`/v1/evidence/${part(jti)}`, BODY_LIMITS.bundle),
     nodes: () => get('/v1/nodes', nodeListSchema, 64 * MIB),
     banNode: (node, reason) => post(`/v1/nodes/${part(node)}/ban`, { reason }, banReceiptSchema),
   }
