@@ -1,6 +1,6 @@
 // An enrolled node as a broker sees it: it asks for a challenge, signs evidence and brings it for a token.
 import { generateKeyPairSync, hash, sign } from 'node:crypto'
-import { EVIDENCE_TYP, type Evidence } from '@bagcheck/api'
+import { EVIDENCE_TYP, JWT_TYPE, TOKEN_EXCHANGE_GRANT, type Evidence } from '@bagcheck/api'
 import { sha256Hex } from '@bagcheck/nix'
 import type { Service } from './closures.ts'
 import { factsOf } from './facts.ts'
@@ -66,8 +66,8 @@ export async function enrolNode(
       const asked = challenge.send('POST', '/v1/challenge', json({ node, purpose: 'issue' }))
       const { nonce } = await expectJson<{ nonce: string }>(asked, 200)
       const form = new URLSearchParams({
-        grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
-        subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
+        grant_type: TOKEN_EXCHANGE_GRANT,
+        subject_token_type: JWT_TYPE,
         audience: AUDIENCE,
         subject_token: evidence(service, nonce),
       })

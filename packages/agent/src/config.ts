@@ -70,7 +70,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   if (typeof interval !== 'number' || !(interval >= 0 && interval <= 60))
     throw invalid('storeCheckIntervalSeconds', interval)
   return {
-    installation: string('installation', /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/),
+    installation: string('installation', /^[a-z0-9][a-z0-9.-]{0,63}$/),
     broker,
     issuer: string('issuer', /^https?:\/\/\S{1,500}$/, broker),
     brokerCa: optionalPath('brokerCa'),

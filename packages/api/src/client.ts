@@ -4,6 +4,13 @@ import { request as httpRequest, type IncomingMessage, type RequestOptions } fro
 import { request as httpsRequest } from 'node:https'
 import type { z } from 'zod'
 import { ApiError } from './error.ts'
+import { BODY_LIMITS, TEXT_LIMITS } from './limits.ts'
+import {
+  ACCESS_TOKEN_TYPE,
+  JWT_TYPE,
+  TOKEN_EXCHANGE_GRANT,
+  type TokenRequest,
+} from './token-exchange.ts'
 import {
   attestationReceiptSchema,
   attestationResponseSchema,
@@ -116,25 +123,26 @@ export function createClient(address: BrokerAddress, options?: { timeoutMs?: num
     enrolNode: (request) => post('/v1/nodes', request, enrolResponseSchema),
     challenge: (request) => post('/v1/challenge', request, challengeResponseSchema),
     token: async ({ audience, evidence }) => {
-      const form = new URLSearchParams({
-        grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
-        subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
-        requested_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+      const request = {
+        grant_type: TOKEN_EXCHANGE_GRANT,
+        subject_token_type: JWT_TYPE,
+        requested_token_type: ACCESS_TOKEN_TYPE,
         audience,
         subject_token: evidence,
-      })
+      } satisfies TokenRequest
+      const form = new URLSearchParams(request)
       const body = { type: 'application/x-www-form-urlencoded', text: form.toString() }
       const answer = await send({ method: 'POST', path: '/token', body, maxBytes: SMALL })
       return parseAnswer(answer, tokenResponseSchema)
     },
     submitAttestation: (request) => post('/v1/attestations', request, attestationReceiptSchema),
     attestation: (digest) =>
-      get(`/v1/attestations/${part(digest)}`, attestationResponseSchema, 320 * MIB),
-    policy: () => get('/v1/policy', policyResponseSchema, 128 * MIB),
+      get(`/v1/attestations/${part(digest)}`, attestationResponseSchema, BODY_LIMITS.attestation),
+    policy: () => get('/v1/policy', policyResponseSchema, BODY_LIMITS.policy),
     publishPolicy: (request) => post('/v1/policy', request, policyReceiptSchema),
-    rootChain: () => get('/v1/policy/root', rootChainSchema, 16 * MIB),
-    checkpoint: async () => (await bytes('/checkpoint', MIB)).toString(),
-    logEntry: (index) => get(`/v1/log/entries/${index}`, logEntryResponseSchema, 4 * MIB),
+    rootChain: () => get('/v1/policy/root', rootChainSchema, BODY_LIMITS.rootChain),
+    checkpoint: async () => (await bytes('/checkpoint', TEXT_LIMITS.checkpoint)).toString(),
+    logEntry: (index) => get(`/v1/log/entries/${index}`, logEntryResponseSchema, 8 * MIB),
     tile: (path) => bytes(`/${path}`, 32 * MIB),
     readiness: async () => {
       const call: Call = { method: 'GET', path: '/readyz', maxBytes: SMALL }
@@ -151,7 +159,7 @@ export function createClient(address: BrokerAddress, options?: { timeoutMs?: num
       return get(`/v1/decisions${search && `?${search}`}`, decisionListSchema, 16 * MIB)
     },
     decision: (id) => get(`/v1/decisions/${part(id)}`, decisionSchema),
-    evidence: (jti) => bytes(`/v1/evidence/${part(jti)}`, 320 * MIB),
+    evidence: (jti) => bytes(`/v1/evidence/${part(jti)}`, BODY_LIMITS.bundle),
     nodes: () => get('/v1/nodes', nodeListSchema, 64 * MIB),
     banNode: (node, reason) => post(`/v1/nodes/${part(node)}/ban`, { reason }, banReceiptSchema),
   }

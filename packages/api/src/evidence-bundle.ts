@@ -2,6 +2,7 @@
 // they were signed or hashed. All inclusion proofs lead to the one checkpoint. Strict and versioned as
 // evidence is; see evidence.ts for the rule.
 import { z } from 'zod'
+import { BODY_LIMITS, TEXT_LIMITS } from './limits.ts'
 
 const hex64 = z.string().regex(/^[0-9a-f]{64}$/)
 const base64 = z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/)
@@ -13,11 +14,11 @@ export const EVIDENCE_BUNDLE_TYPE = 'application/vnd.bagcheck.evidence.v1+json'
 export const EVIDENCE_BUNDLE_SCHEMA = 'bagcheck.evidence-bundle/v1'
 
 /** Largest bundle that is read; file lists are most of it. */
-export const MAX_EVIDENCE_BUNDLE_BYTES: number = 320 * 1024 * 1024
+export const MAX_EVIDENCE_BUNDLE_BYTES: number = BODY_LIMITS.bundle
 
 /** An envelope that the log holds, with its proof: base64 hashes, leaf to root. */
 const loggedEnvelopeSchema = z.strictObject({
-  envelope: z.string().max(4 * 1024 * 1024),
+  envelope: z.string().max(TEXT_LIMITS.loggedEnvelope),
   leafIndex: z.int().min(0),
   proof: z.array(base64).max(64),
 })
@@ -41,17 +42,20 @@ export const evidenceBundleSchema = z.strictObject({
   }),
   decision: loggedEnvelopeSchema,
   /** Compact JWS. */
-  evidence: z.string().max(2 * 1024 * 1024),
+  evidence: z.string().max(TEXT_LIMITS.evidence),
   enrolment: loggedEnvelopeSchema,
-  joinToken: z.strictObject({ envelope: z.string().max(256 * 1024) }),
+  joinToken: z.strictObject({ envelope: z.string().max(TEXT_LIMITS.joinToken) }),
   attestation: z.strictObject({
     ...loggedEnvelopeSchema.shape,
-    manifest: z.string(),
-    files: z.string(),
+    manifest: z.string().max(TEXT_LIMITS.manifest),
+    files: z.string().max(TEXT_LIMITS.files),
   }),
-  policy: z.strictObject({ ...loggedEnvelopeSchema.shape, json: z.string() }),
+  policy: z.strictObject({
+    ...loggedEnvelopeSchema.shape,
+    json: z.string().max(TEXT_LIMITS.policy),
+  }),
   rootChain: z.array(z.string()).min(1).max(1024),
-  checkpoint: z.string().max(1_000_000),
+  checkpoint: z.string().max(TEXT_LIMITS.checkpoint),
 })
 
 /** A bundle, of the right shape and nothing more. */

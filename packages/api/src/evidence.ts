@@ -13,11 +13,12 @@
 // What grows without a new version are codes of reasons, which are strings for that purpose.
 import type { Sha256, StorePath } from '@bagcheck/nix'
 import { z } from 'zod'
+import { TEXT_LIMITS } from './limits.ts'
 
 /** `typ` header of an evidence JWS. */
 export const EVIDENCE_TYP = 'bagcheck-evidence+jwt'
 /** Largest evidence accepted, in bytes of the compact JWS. */
-export const MAX_EVIDENCE_BYTES: number = 1024 * 1024
+export const MAX_EVIDENCE_BYTES: number = TEXT_LIMITS.evidence
 
 // The casts brand a string whose whole grammar the expression checks.
 const hex64 = z.string().regex(/^[0-9a-f]{64}$/) as unknown as z.ZodType<Sha256, string>

@@ -15,6 +15,8 @@ export {
 } from './routes.ts'
 export * from './evidence.ts'
 export * from './evidence-bundle.ts'
+export { BODY_LIMITS, TEXT_LIMITS } from './limits.ts'
 export * from './log-content.ts'
+export * from './token-exchange.ts'
 export type { UnitRecord } from './unit-record.ts'
 export * from './wire.ts'

@@ -9,6 +9,7 @@
 import { z } from 'zod'
 import { EVIDENCE_BUNDLE_TYPE } from './evidence-bundle.ts'
 import { MAX_EVIDENCE_BYTES } from './evidence.ts'
+import { BODY_LIMITS } from './limits.ts'
 import {
   attestationReceiptSchema,
   attestationRequestSchema,
@@ -30,9 +31,9 @@ import {
   policyResponseSchema,
   readinessSchema,
   rootChainSchema,
-  tokenRequestSchema,
   tokenResponseSchema,
 } from './wire.ts'
+import { tokenRequestSchema } from './token-exchange.ts'
 
 /** How a route knows that it may answer. */
 export type RouteAuth = 'public' | 'signature' | 'node' | 'admin'
@@ -68,7 +69,6 @@ export type RouteId = (typeof ROUTE_IDS)[number]
 const JSON_TYPE = 'application/json'
 const TEXT_TYPE = 'text/plain; charset=utf-8'
 const KIB = 1024
-const MIB = 1024 * KIB
 
 /** One route. Path parameters are written `{name}`; `{name*}` takes the rest of the path. */
 export interface Route {
@@ -169,7 +169,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/nodes',
     auth: 'signature',
     summary: 'Enrol a node: a signed join token, used once, and a proof of the node key',
-    request: reads(enrolRequestSchema, 96 * KIB),
+    request: reads(enrolRequestSchema, BODY_LIMITS.enrolment),
     response: json(enrolResponseSchema, 201),
   },
   {
@@ -200,7 +200,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/attestations',
     auth: 'signature',
     summary: 'Submit a signed closure attestation with its manifest and file list',
-    request: reads(attestationRequestSchema, 128 * MIB),
+    request: reads(attestationRequestSchema, BODY_LIMITS.attestation),
     response: json(attestationReceiptSchema),
   },
   {
@@ -226,7 +226,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/policy',
     auth: 'signature',
     summary: 'Install the next policy version, signed by the threshold of policy keys',
-    request: reads(policyRequestSchema, 72 * MIB),
+    request: reads(policyRequestSchema, BODY_LIMITS.publishPolicy),
     response: json(policyReceiptSchema),
   },
   {

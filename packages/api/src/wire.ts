@@ -1,5 +1,6 @@
 // Bodies of the broker's HTTP routes. Requests are strict; responses may gain fields.
 import { z } from 'zod'
+import { TEXT_LIMITS } from './limits.ts'
 
 const hex64 = z.string().regex(/^[0-9a-f]{64}$/)
 const base64Text = z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/)
@@ -16,7 +17,7 @@ export type PublicJwk = z.infer<typeof publicJwkSchema>
 /** `POST /v1/nodes`: a join token and a proof that the caller holds the node key. */
 export const enrolRequestSchema = z.strictObject({
   /** DSSE envelope (JSON text) of the join-token statement. */
-  joinToken: z.string().max(64 * 1024),
+  joinToken: z.string().max(TEXT_LIMITS.joinToken),
   /** Compact JWS, typ `bagcheck-enrol+jwt`, header `jwk` = the node key; payload {aud, iat, joinToken: sha256 of the envelope text}. */
   proof: z.string().max(8 * 1024),
 })
@@ -82,9 +83,9 @@ export type Problem = z.infer<typeof problemSchema>
 /** `POST /v1/attestations`. Texts are sent as they were hashed. */
 export const attestationRequestSchema = z.strictObject({
   /** Sigstore bundle v0.3 or raw DSSE envelope, JSON text. */
-  bundle: z.string().max(256 * 1024),
-  manifest: z.string().max(32 * 1024 * 1024),
-  files: z.string().max(256 * 1024 * 1024),
+  bundle: z.string().max(TEXT_LIMITS.envelope),
+  manifest: z.string().max(TEXT_LIMITS.manifest),
+  files: z.string().max(TEXT_LIMITS.files),
 })
 export type AttestationRequest = z.infer<typeof attestationRequestSchema>
 
@@ -124,8 +125,8 @@ export type PolicyResponse = z.infer<typeof policyResponseSchema>
 
 /** `POST /v1/policy`. */
 export const policyRequestSchema = z.strictObject({
-  policy: z.string().max(64 * 1024 * 1024),
-  envelope: z.string().max(256 * 1024),
+  policy: z.string().max(TEXT_LIMITS.policy),
+  envelope: z.string().max(TEXT_LIMITS.envelope),
 })
 export type PolicyRequest = z.infer<typeof policyRequestSchema>
 
@@ -205,18 +206,6 @@ export const rootChainSchema = z.object({
   rootChain: z.array(z.string()),
 })
 export type RootChain = z.infer<typeof rootChainSchema>
-
-/** Form of `POST /token` (RFC 8693 §2.1): each parameter exactly once, no others. */
-export const tokenRequestSchema = z.strictObject({
-  grant_type: z.literal('urn:ietf:params:oauth:grant-type:token-exchange'),
-  /** Compact JWS, see `evidenceSchema`. */
-  subject_token: z.string(),
-  subject_token_type: z.literal('urn:ietf:params:oauth:token-type:jwt'),
-  /** The audience that the evidence names. */
-  audience: z.string().min(1).max(512),
-  requested_token_type: z.literal('urn:ietf:params:oauth:token-type:access_token').optional(),
-})
-export type TokenRequest = z.infer<typeof tokenRequestSchema>
 
 /** Discovery documents (OpenID Connect Discovery §3, RFC 8414 §2). */
 export const discoverySchema = z.object({

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { BODY_LIMITS } from '../src/limits.ts'
 import { openApiDocument } from '../src/openapi.ts'
 import { ROUTE_IDS, ROUTES } from '../src/routes.ts'
 
@@ -11,7 +12,7 @@ describe('the route table', () => {
   test('bounds the body of every POST and has none for a GET', () => {
     for (const { id, method, request } of ROUTES) {
       expect([id, method === 'POST']).toEqual([id, request !== undefined])
-      expect(request?.maxBytes ?? 1).toBeLessThanOrEqual(128 * 1024 * 1024)
+      expect(request?.maxBytes ?? 1).toBeLessThanOrEqual(BODY_LIMITS.attestation)
     }
   })
 })

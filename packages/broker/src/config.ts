@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { dirname, resolve } from 'node:path'
+import { INSTALLATION_NAME } from '@bagcheck/policy'
 import { z } from 'zod'
 import { BrokerError, quote } from './error.ts'
 
@@ -19,7 +20,7 @@ const listenSchema = z.union([
 ])
 
 const configSchema = z.strictObject({
-  installation: z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}$/),
+  installation: z.string().regex(INSTALLATION_NAME),
   issuer: z.url({ protocol: /^https?$/ }).max(512),
   stateDir: path,
   listen: listenSchema,

@@ -1,5 +1,5 @@
 // What relying parties read once: metadata (OpenID Connect Discovery §3, RFC 8414 §2) and keys.
-import type { Discovery, Jwks } from '@bagcheck/api'
+import { TOKEN_EXCHANGE_GRANT, type Discovery, type Jwks } from '@bagcheck/api'
 import type { TokenKey } from './keys.ts'
 
 /** The metadata document; the same at both well-known places. */
@@ -12,7 +12,7 @@ export function discoveryDocument(issuer: string): Discovery {
     response_types_supported: ['id_token'],
     subject_types_supported: ['public'],
     id_token_signing_alg_values_supported: ['ES256'],
-    grant_types_supported: ['urn:ietf:params:oauth:grant-type:token-exchange'],
+    grant_types_supported: [TOKEN_EXCHANGE_GRANT],
     // Evidence, signed by the node key, is subject token and client authentication in one.
     token_endpoint_auth_methods_supported: ['none'],
     dpop_signing_alg_values_supported: ['ES256'],

@@ -12,7 +12,7 @@
 // hurt; after the log and before the mint a decision without a token is what remains, never the reverse.
 import { randomBytes } from 'node:crypto'
 import type { Reason } from '@bagcheck/api'
-import { evaluate, type Decision } from '@bagcheck/policy'
+import { decisionContext, evaluate, type Decision } from '@bagcheck/policy'
 import type { Broker } from './broker.ts'
 import { banNode } from './ban.ts'
 import {
@@ -130,14 +130,10 @@ async function judge(
   // An attestation that another replica took in is loaded before, because evaluation cannot wait.
   const digests = content.facts.roots.map(({ closureDigest }) => closureDigest)
   await broker.closures.prepare(digests.filter((digest) => policy.closures.has(digest)))
-  return evaluate(policy.verified, content.facts, {
-    nodeClass: node.nodeClass,
-    tier: 0,
-    now: new Date(frame.at * 1000),
-    workloadKey: content.workloadKey,
-    profile: content.profile,
-    closures: broker.closures,
-  })
+  const { nodeClass } = node
+  const { closures } = broker
+  const context = decisionContext({ evidence: content, nodeClass, decidedAt: frame.at, closures })
+  return evaluate(policy.verified, content.facts, context)
 }
 
 function allow(

@@ -27,6 +27,15 @@ export type NodeRow = Pick<
   'id' | 'nodeClass' | 'jwk' | 'enrolledEntry' | 'enrolledAt' | 'expiresAt'
 > & { readonly ban: Node['ban'] }
 
+/** A node from its row. */
+export function toNode(row: NodeRow): Node {
+  const jwk = publicJwkSchema.parse(row.jwk)
+  const key = createPublicKey({ key: jwk, format: 'jwk' })
+  const { id, nodeClass, enrolledEntry, enrolledAt, expiresAt, ban } = row
+  const keyThumbprint = thumbprintOf(jwk)
+  return { id, nodeClass, jwk, key, keyThumbprint, enrolledEntry, enrolledAt, expiresAt, ban }
+}
+
 /** All nodes that this process knows; loads one that another replica enrolled. */
 export class NodeBook {
   readonly #nodes = new Map<string, Node>()
@@ -38,12 +47,7 @@ export class NodeBook {
   }
 
   put(row: NodeRow): Node {
-    const jwk = publicJwkSchema.parse(row.jwk)
-    const key = createPublicKey({ key: jwk, format: 'jwk' })
-    const { id, nodeClass, enrolledEntry, enrolledAt, expiresAt, ban } = row
-    const keyThumbprint = thumbprintOf(jwk)
-    const rest = { enrolledEntry, enrolledAt, expiresAt, ban }
-    const node: Node = { id, nodeClass, jwk, key, keyThumbprint, ...rest }
+    const node = toNode(row)
     this.#nodes.set(node.id, node)
     return node
   }

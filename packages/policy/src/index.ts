@@ -2,6 +2,8 @@ export type { Approval, ApprovalContent } from './approval.ts'
 export type { AttestedClosure, ClosureIndex } from './closures.ts'
 export { DENIAL_CODES, type DenialCode, type DenialReason, type Nearest } from './denial.ts'
 export { POLICY_ERROR_CODES, PolicyError, type PolicyErrorCode } from './error.ts'
+export { decisionContext, type DecisionBasis } from './decision-context.ts'
+export { INSTALLATION_NAME } from './installation-name.ts'
 export { evaluate, whyNotInForce, type Decision, type EvaluationContext } from './evaluate.ts'
 export { explainApproval } from './explain.ts'
 export type {

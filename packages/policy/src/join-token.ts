@@ -12,6 +12,7 @@ import {
 } from '@bagcheck/attest'
 import { PolicyError, messageOf } from './error.ts'
 import { formatPath } from './policy.ts'
+import { installationName } from './installation-name.ts'
 import { type Read, integer, literal, matching, record, simpleName, time } from './reader.ts'
 import { type TrustRoot, subjectOf } from './trust-root.ts'
 
@@ -19,7 +20,7 @@ export const JOIN_TOKEN_SCHEMA = 'bagcheck.join-token/v1'
 
 const tokenReader = record({
   schema: literal(JOIN_TOKEN_SCHEMA),
-  installation: simpleName,
+  installation: installationName,
   tokenId: matching('32 lower-case hex digits', /^[0-9a-f]{32}$/),
   nodeClass: simpleName,
   notBefore: time,

@@ -7,6 +7,7 @@ import { parseCanonical } from '@bagcheck/attest'
 import { type Sha256, type StorePath, STORE_DIR, STRENGTHS, parseStorePath } from '@bagcheck/nix'
 import { PolicyError, quote } from './error.ts'
 import { isInterpreter } from './interpreters.ts'
+import { installationName } from './installation-name.ts'
 import {
   type Read,
   type Reader,
@@ -169,7 +170,7 @@ const role = record({
 
 const policyReader = record({
   schema: literal(POLICY_SCHEMA),
-  installation: simpleName,
+  installation: installationName,
   version: integer(1, 2 ** 31),
   notBefore: optional(nullable(time), () => null),
   expires: time,

@@ -22,6 +22,7 @@ import {
 import type { Sha256 } from '@bagcheck/nix'
 import { PolicyError, messageOf } from './error.ts'
 import { formatPath } from './policy.ts'
+import { installationName } from './installation-name.ts'
 import {
   type Read,
   integer,
@@ -47,7 +48,7 @@ const MAX_KEYS = 256
 const members = record({ threshold: integer(1, 32), keys: list(sha256, 1, 32) })
 const rootReader = record({
   schema: literal(TRUST_ROOT_SCHEMA),
-  installation: simpleName,
+  installation: installationName,
   version: integer(1, 2 ** 31),
   expires: time,
   prev: nullable(record({ sha256 })),

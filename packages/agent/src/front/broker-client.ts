@@ -9,15 +9,17 @@ import type {
   EnrolResponse,
   PolicyResponse,
   Problem,
+  TokenRequest,
   TokenResponse,
 } from '@bagcheck/api'
 import { AgentError, quote } from '../error.ts'
 
 const TIMEOUT_MS = 10_000
 const SMALL_BYTES = 256 * 1024
-const POLICY_BYTES = 80 * 1024 * 1024
-const ROOT_CHAIN_BYTES = 16 * 1024 * 1024
-const ATTESTATION_BYTES = 320 * 1024 * 1024
+/** Largest bodies, as `BODY_LIMITS` of @bagcheck/api has them. */
+export const POLICY_BYTES: number = 105_250_816
+export const ROOT_CHAIN_BYTES: number = 21_037_056
+export const ATTESTATION_BYTES: number = 147_193_856
 
 /** The broker said no, in its own words. */
 export class BrokerProblem extends AgentError {
@@ -129,12 +131,13 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
       }
     },
     async token(audience, evidence) {
-      const form = new URLSearchParams({
+      const request = {
         grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
         subject_token: evidence,
         subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
         audience,
-      })
+      } satisfies TokenRequest
+      const form = new URLSearchParams(request)
       const answer = await call({
         method: 'POST',
         path: '/token',

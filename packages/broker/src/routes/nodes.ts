@@ -9,7 +9,7 @@ import type {
 import type { Handler } from '../app.ts'
 import { banNode as ban } from '../ban.ts'
 import { enrolNode as enrol } from '../enrol.ts'
-import { NodeBook } from '../nodes.ts'
+import { toNode } from '../nodes.ts'
 import { NONCE_TTL_SECONDS } from '../nonce.ts'
 import { json } from './answer.ts'
 
@@ -30,10 +30,9 @@ export const challenge: Handler = async ({ broker, body }) => {
 
 export const nodes: Handler = async ({ broker }) => {
   // From the store: another replica may have enrolled or banned.
-  const book = new NodeBook([], () => Promise.resolve(undefined))
   const rows = await broker.store.nodes()
   const records = rows.map((row): NodeRecord => {
-    const node = book.put(row)
+    const node = toNode(row)
     return {
       node: node.id,
       nodeClass: node.nodeClass,

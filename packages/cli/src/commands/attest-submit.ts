@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { FILE_LIST_MAX_BYTES, MANIFEST_MAX_BYTES } from '@bagcheck/nix'
+import { TEXT_LIMITS } from '@bagcheck/api'
 import { BROKER_OPTIONS, openBroker } from '../broker-access.ts'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
@@ -29,8 +29,8 @@ export const attestSubmit = command({
     for (const name of names) {
       progress(`submitting ${name}`)
       const base = join(folder, name)
-      const manifest = await readInput(`${base}.manifest`, MANIFEST_MAX_BYTES)
-      const files = await readInput(`${base}.files`, FILE_LIST_MAX_BYTES)
+      const manifest = await readInput(`${base}.manifest`, TEXT_LIMITS.manifest)
+      const files = await readInput(`${base}.files`, TEXT_LIMITS.files)
       receipts.push(
         await client.submitAttestation({
           bundle: await readSmallText(`${base}.sigstore.json`),

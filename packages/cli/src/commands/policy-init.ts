@@ -7,6 +7,7 @@ import {
 } from '@bagcheck/attest'
 import { generateNoteKey } from '@bagcheck/log'
 import {
+  INSTALLATION_NAME,
   createTrustRoot,
   trustRootDigest,
   type TrustRole,
@@ -53,7 +54,7 @@ export const policyInit = command({
   examples: ['bagcheck policy init --installation production -o trust/ --policy 2/3'],
   run: async ({ now, result }, values) => {
     const { installation, output } = values
-    if (!/^[a-z0-9][a-z0-9.-]{0,63}$/.test(installation))
+    if (!INSTALLATION_NAME.test(installation))
       throw new CliError('USAGE', 'an installation is named with a-z, 0-9, "." and "-", 64 at most')
     if (!/^[1-9][0-9]{0,4}$/.test(values['expires-days']))
       throw new CliError('USAGE', '--expires-days takes a number of days')

@@ -48,6 +48,7 @@ import {
 import { leafHash, openCheckpoint, verifyInclusion, type Checkpoint } from '@bagcheck/log'
 import { parseFileList, parseManifest, type Sha256 } from '@bagcheck/nix'
 import {
+  decisionContext,
   evaluate,
   verifyJoinToken,
   verifyPolicyDocument,
@@ -282,14 +283,13 @@ function evaluateAgain(
   closure: AttestedClosure,
   decision: AllowedDecision,
 ): ApprovalContent {
-  const verdict = evaluate(policy, evidence.facts, {
+  const context = decisionContext({
+    evidence,
     nodeClass: enrolment.nodeClass,
-    tier: 0,
-    now: new Date(decision.issuedAt * 1000),
-    workloadKey: evidence.workloadKey,
-    profile: evidence.profile,
+    decidedAt: decision.issuedAt,
     closures: { get: (digest) => (digest === decision.closureDigest ? closure : undefined) },
   })
+  const verdict = evaluate(policy, evidence.facts, context)
   if (!verdict.allow) {
     const said = verdict.reasons.map(({ code, message }) => `${code}: ${message}`)
     throw mismatch(`policy denies these facts: ${said.join('; ')}`)
