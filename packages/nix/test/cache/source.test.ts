@@ -142,9 +142,7 @@ describe.each(['directory', 'file URL', 'HTTP'] as const)('a binary cache by %s'
     await expect(Array.fromAsync(cache.openNar(other as typeof info))).rejects.toEqual(
       code('CONTENT_MISMATCH'),
     )
-    expect(() => cache.openNar({ ...info, url: '../outside' })).toThrow(
-      code('NAR_INFO_VALUE'),
-    )
+    expect(() => cache.openNar({ ...info, url: '../outside' })).toThrow(code('NAR_INFO_VALUE'))
     const lost = Array.fromAsync(cache.openNar({ ...info, url: 'nar/lost.nar.gz' }))
     await expect(lost).rejects.toMatchObject({ code: expect.stringMatching(/^CACHE_/) })
     await cache.close()
