@@ -340,16 +340,18 @@ describe.runIf(nixAvailable())('a binary cache of real Nix', () => {
       narSize: index + 1,
       references,
     }))
+    // A database of its own: nothing of these paths is in the store.
+    const state = { NIX_STATE_DIR: join(scratch, 'state') }
     const loaded = spawnSync('nix-store', ['--load-db'], {
       input: formatRegistrations(infos),
-      env: nixEnvironment(),
+      env: nixEnvironment(state),
     })
     expect(loaded.status).toBe(0)
     const top = infos[0]?.path ?? path
     const expected = buildManifest(top, infos)
-    const daemon = await startNixDaemon(join(scratch, 'daemon'))
+    const daemon = await startNixDaemon(join(scratch, 'daemon'), state)
     const client = await connectDaemon({ socketPath: daemon.socketPath })
-    const database = openNixDatabase()
+    const database = openNixDatabase(join(state.NIX_STATE_DIR, 'db/db.sqlite'))
     for (const source of [client, database])
       expect((await readClosure(source, top)).text).toBe(expected.text)
     await client.close()

@@ -104,14 +104,20 @@ export interface TestNixDaemon {
   stop(): Promise<void>
 }
 
-/** Starts a Nix daemon whose socket lies in `directory`; the kernel ends it with this process. */
-export async function startNixDaemon(directory: string): Promise<TestNixDaemon> {
+/**
+ * Starts a Nix daemon whose socket lies in `directory`; the kernel ends it with this process. `extra` is
+ * added to its environment, such as NIX_STATE_DIR for a database of its own.
+ */
+export async function startNixDaemon(
+  directory: string,
+  extra: NodeJS.ProcessEnv = {},
+): Promise<TestNixDaemon> {
   mkdirSync(directory, { recursive: true })
   const socketPath = join(directory, 'daemon.sock')
   const [program, ...args] = ['setpriv', '--pdeathsig', 'TERM', 'nix-daemon']
   const child = spawn(program, args, {
     stdio: 'ignore',
-    env: nixEnvironment({ NIX_DAEMON_SOCKET_PATH: socketPath }),
+    env: nixEnvironment({ ...extra, NIX_DAEMON_SOCKET_PATH: socketPath }),
   })
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   while (!(await accepts(socketPath))) {
