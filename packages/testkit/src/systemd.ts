@@ -131,10 +131,13 @@ export async function startSystemd(
   readable: readonly string[] = [],
 ): Promise<TestSystemd> {
   const manager = findManager()
+  const privateRoot = process.env['BAGCHECK_PRIVATE_ROOT']
   const parent = process.env['BAGCHECK_CGROUP_PARENT']
-  if (manager === undefined || parent === undefined) throw new Error('systemd cannot be booted')
+  if (manager === undefined || privateRoot === undefined || parent === undefined)
+    throw new Error('systemd cannot be booted')
   await using held = new AsyncDisposableStack()
-  const scratch = mkdtempSync('/var/tmp/bagcheck-systemd-')
+  // Below what goes with the private root, whatever ends it.
+  const scratch = mkdtempSync(join(privateRoot, 'systemd-'))
   held.defer(() => rmSync(scratch, { recursive: true, force: true }))
   mkdirSync(parent, { recursive: true })
   const cgroup = mkdtempSync(join(parent, 'systemd-'))
