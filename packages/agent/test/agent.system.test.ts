@@ -159,14 +159,19 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
       const all = async () => { for (let n = 0; n < 18; n += 1) console.log(await one()) }
       all()`
     const said: string[] = []
+    const startedAt = Date.now()
     for (let child = 0; child < 3; child += 1) {
       const args = ['-e', ask, socket(), AUDIENCE]
       const { stdout } = await promisify(execFile)(process.execPath, args)
       said.push(...stdout.trimEnd().split('\n'))
     }
-    expect(said.filter((answer) => answer === '403 CLOSURE_NOT_APPROVED')).toHaveLength(32)
-    expect(said.filter((answer) => answer === '429 REQUEST_LIMIT')).toHaveLength(54 - 32)
-    expect(broker.evidence).toHaveLength(32)
+    const denied = said.filter((answer) => answer === '403 CLOSURE_NOT_APPROVED').length
+    const limited = said.filter((answer) => answer === '429 REQUEST_LIMIT').length
+    expect(denied + limited).toBe(54)
+    expect(broker.evidence).toHaveLength(denied)
+    // 32 at once, then one a minute, however slow the machine is.
+    expect(denied).toBeGreaterThanOrEqual(32)
+    expect(denied).toBeLessThanOrEqual(33 + (Date.now() - startedAt) / 60_000)
     expect(lines.find((line) => line.includes('"no token"'))).toContain('"decision":"d"')
   })
 
