@@ -63,10 +63,7 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
   const keys = openKeys(config, root)
   const crash = parseCrashPoint(config.testingOnlyCrashAt)
   const store = await openStore({
-    engine:
-      'sqlite' in config.store
-        ? { sqlite: { file: config.store.sqlite } }
-        : { postgres: { url: config.store.postgres } },
+    engine: config.store,
     origin: parseNoteKey(keys.log).name,
     logKey: keys.log,
     testingOnlyCrashAt: crash.store,

@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path'
 import { INSTALLATION_NAME } from '@bagcheck/policy'
 import { z } from 'zod'
 import { BrokerError, quote } from './error.ts'
+import type { EngineConfig } from './store/engine.ts'
 
 const path = z.string().min(1).max(4096)
 
@@ -39,8 +40,11 @@ const configSchema = z.strictObject({
   testingOnlyCrashAt: z.string().optional(),
 })
 
+/** What the file says. */
+type Written = z.infer<typeof configSchema>
+
 /** A checked configuration; every path is absolute. */
-export type Config = z.infer<typeof configSchema>
+export type Config = Omit<Written, 'store'> & { readonly store: EngineConfig }
 
 /**
  * Reads and checks a configuration file.
@@ -78,9 +82,9 @@ export function parseConfig(text: string, base: string): Config {
   return config
 }
 
-function absolute(config: Config, base: string): Config {
+function absolute(config: Written, base: string): Config {
   const at = (file: string): string => resolve(base, file)
-  const { listen, trustRoot } = config
+  const { listen, store, trustRoot } = config
   const stateDir = at(config.stateDir)
   return {
     ...config,
@@ -90,9 +94,10 @@ function absolute(config: Config, base: string): Config {
     decisionKey: at(config.decisionKey),
     trustRoot: { ...trustRoot, chain: trustRoot.chain.map(at) },
     // The database belongs to the state, not to the configuration.
-    ...('sqlite' in config.store && {
-      store: { sqlite: resolve(stateDir, config.store.sqlite) },
-    }),
+    store:
+      'sqlite' in store
+        ? { sqlite: { file: resolve(stateDir, store.sqlite) } }
+        : { postgres: { url: store.postgres } },
     listen:
       'socket' in listen
         ? { socket: at(listen.socket) }

@@ -34,7 +34,7 @@ describe('the configuration', () => {
   test('resolves paths from its own place, and the database from the state directory', () => {
     expect(parse({})).toMatchObject({
       stateDir: '/etc/bagcheck/state',
-      store: { sqlite: '/etc/bagcheck/state/bagcheck.sqlite' },
+      store: { sqlite: { file: '/etc/bagcheck/state/bagcheck.sqlite' } },
       trustRoot: { chain: ['/etc/bagcheck/root.json'] },
       logKey: '/etc/bagcheck/log.key',
     })

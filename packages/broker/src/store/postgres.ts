@@ -2,6 +2,7 @@
 // with the transaction; a connection that broke is replaced at the next call.
 import { Kysely, PostgresDialect, sql } from 'kysely'
 import { Pool, types as pgTypes, type PoolClient } from 'pg'
+import type { BrokerErrorCode } from '../error.ts'
 import type { Engine, Transaction } from './engine.ts'
 import type { Tables, Types } from './schema.ts'
 
@@ -125,6 +126,25 @@ function insertText(table: string, columns: readonly string[], count: number): s
     columns.map((_, column) => `$${row * columns.length + column + 1}`).join(', ')
   const rows = Array.from({ length: count }, (_, row) => `(${places(row)})`).join(', ')
   return `insert into ${table} (${columns.join(', ')}) values ${rows}`
+}
+
+// SQLSTATE, whole or by class.
+const CODES: Readonly<Record<string, BrokerErrorCode>> = {
+  '53100': 'STORE_FULL', // disk_full
+  '55P03': 'STORE_TIMEOUT', // lock_not_available
+  '57014': 'STORE_TIMEOUT', // query_canceled, by statement_timeout
+  '25P03': 'STORE_TIMEOUT', // idle_in_transaction_session_timeout
+  '22': 'STORE_CONFLICT', // data exception
+  '23': 'STORE_CONFLICT', // integrity constraint violation
+  XX: 'LOG_CORRUPT', // data_corrupted, index_corrupted, internal_error
+}
+
+/** What an error of PostgreSQL or its driver is called; undefined for any other. */
+export function postgresCodeOf(cause: Error): BrokerErrorCode | undefined {
+  if ('code' in cause && typeof cause.code === 'string' && /^[0-9A-Z]{5}$/.test(cause.code))
+    return CODES[cause.code] ?? CODES[cause.code.slice(0, 2)] ?? 'STORE_UNAVAILABLE'
+  // pg has no code for the bound that it keeps itself.
+  return cause.message === 'Query read timeout' ? 'STORE_TIMEOUT' : undefined
 }
 
 // pg gives 64-bit integers as text, because not all fit a number. Ours do, or something is wrong.

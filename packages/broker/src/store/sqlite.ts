@@ -2,6 +2,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { Kysely, SqliteDialect, type SqliteDatabase, type SqliteStatement } from 'kysely'
+import type { BrokerErrorCode } from '../error.ts'
 import type { Engine, Parameter, Statement, Transaction } from './engine.ts'
 import type { Tables, Types } from './schema.ts'
 
@@ -99,6 +100,24 @@ function transaction(prepare: (text: string) => StatementSync): Transaction {
       for (const row of rows) statement.run(...(Object.values(row) as Parameter[]))
     },
   }
+}
+
+// Primary result codes, and the extended one for a full disk under the shared memory file.
+const CODES: Readonly<Record<number, BrokerErrorCode>> = {
+  5: 'STORE_TIMEOUT', // BUSY
+  6: 'STORE_TIMEOUT', // LOCKED
+  11: 'LOG_CORRUPT', // CORRUPT
+  13: 'STORE_FULL', // FULL
+  19: 'STORE_CONFLICT', // CONSTRAINT
+  26: 'LOG_CORRUPT', // NOTADB
+}
+const IOERR_SHMSIZE = 4874
+
+/** What an error of SQLite is called; undefined for any other. */
+export function sqliteCodeOf(cause: Error): BrokerErrorCode | undefined {
+  if (!('errcode' in cause) || typeof cause.errcode !== 'number') return undefined
+  if (cause.errcode === IOERR_SHMSIZE) return 'STORE_FULL'
+  return CODES[cause.errcode & 0xff] ?? 'STORE_UNAVAILABLE'
 }
 
 function adapt(database: DatabaseSync): SqliteDatabase {
