@@ -1,9 +1,18 @@
 // docs/first-token.md, run as it stands: every block marked `sh`, in one shell. Only `nix-build` is replaced,
 // because there is no nixpkgs here: it answers with this machine's curl, made into a closure of its own.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
+import { startDaemon } from '../packages/cli/src/demo/build.ts'
 import { nixAvailable, nixBuild } from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
@@ -51,13 +60,16 @@ describe.skipIf(!inPrivateRoot || !nixAvailable() || curl === undefined)(
   'docs/first-token.md',
   () => {
     let directory: string
-    beforeAll(() => {
+    let daemon: Awaited<ReturnType<typeof startDaemon>>
+    beforeAll(async () => {
+      daemon = await startDaemon(AbortSignal.timeout(60_000))
       directory = mkdtempSync(join(tmpdir(), 'bagcheck-first-token-'))
       const args = ['-C', '@bagcheck/source', join(workspace, 'scripts/build.ts')]
       execFileSync(process.execPath, [...args, join(directory, 'dist')])
       symlinkSync(process.execPath, join(directory, 'dist/node'))
     })
     afterAll(() => {
+      daemon.kill('SIGKILL')
       rmSync(directory, { recursive: true, force: true })
       rmSync('/run/bagcheck-first', { recursive: true, force: true })
     })
@@ -82,6 +94,8 @@ describe.skipIf(!inPrivateRoot || !nixAvailable() || curl === undefined)(
       expect(stdout).toMatch(/"code":"UID_NOT_ALLOWED"/)
       expect(stdout).toMatch(/^decision .*DENIED$/m)
       expect(status).toBe(0)
+      expect(existsSync('/run/bagcheck-first')).toBe(false)
+      expect(readdirSync(directory)).toEqual(['dist'])
     })
   },
 )
