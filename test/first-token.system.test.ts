@@ -80,7 +80,7 @@ describe.skipIf(!inPrivateRoot || !nixAvailable() || curl === undefined)(
       expect(blocks.length).toBeGreaterThan(6)
       const script = [
         'set -eum',
-        'trap "kill %1 %2 2> /dev/null" EXIT',
+        'trap "kill %1 %2 2> /dev/null || true" EXIT',
         `nix-build() { echo ${buildCurl(curl ?? '')}; }`,
         ...blocks,
       ].join('\n')
