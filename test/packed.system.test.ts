@@ -49,6 +49,14 @@ test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])(
   },
 )
 
+test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])('%s --version says it', (name) => {
+  const { version } = JSON.parse(readFileSync(join(workspace, 'package.json'), 'utf8'))
+  expect(run(packed(name), '--version')).toMatchObject({
+    status: 0,
+    stdout: `${name} ${version}\n`,
+  })
+})
+
 test('an older Node is told which one is needed, whatever it can parse', () => {
   const starter = readFileSync(packed('bagcheck-broker'), 'utf8')
   // As Node 20 runs it: what it is differs, and everything newer is in the file that it does not reach.

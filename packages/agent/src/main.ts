@@ -5,6 +5,7 @@ import { startAgent } from './agent.ts'
 import { loadConfig } from './config.ts'
 import { AgentError } from './error.ts'
 import { describe, jsonLog } from './log.ts'
+import { AGENT_VERSION } from './version.ts'
 
 const USAGE = 'usage: bagcheck-agent --config FILE\n'
 
@@ -17,8 +18,14 @@ const log = jsonLog((line) => process.stderr.write(line), Date.now)
 /** Exit codes: 0 stopped, 2 usage or configuration, 3 could not run. */
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { config: { type: 'string' }, help: { type: 'boolean' } },
+    options: {
+      config: { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
+      version: { type: 'boolean' },
+    },
   })
+  if (values.version === true)
+    return void process.stdout.write(`bagcheck-agent ${AGENT_VERSION}\n`)
   if (values.help === true) return void process.stdout.write(USAGE)
   if (values.config === undefined) throw new AgentError('CONFIG_INVALID', 'expected --config FILE')
   const stopping = new AbortController()

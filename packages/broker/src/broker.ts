@@ -17,6 +17,7 @@ import { NonceBook } from './nonce.ts'
 import { PolicyState } from './policy-state.ts'
 import { CRASH_POINTS, type CrashPoint } from './store/crash-point.ts'
 import { openStore, type Store } from './store/store.ts'
+import { readTlsFiles } from './tls-files.ts'
 
 /** A running broker. */
 export interface Broker {
@@ -60,6 +61,7 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       'CONFIG_INVALID',
       `expected the trust root of installation ${quote(config.installation)}, saw that of ${quote(root.installation)}`,
     )
+  readTlsFiles(config.listen) // a wrong path is noticed before state is written
   const keys = openKeys(config, root)
   const crash = parseCrashPoint(config.testingOnlyCrashAt)
   const store = await openStore({

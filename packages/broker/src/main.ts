@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util'
 import { openBroker } from './broker.ts'
 import { loadConfig } from './config.ts'
 import { openLogger } from './logger.ts'
+import { VERSION } from './routes/discovery.ts'
 import { listen } from './server.ts'
 
 const USAGE = `usage: bagcheck-broker --config FILE
@@ -19,8 +20,16 @@ const logger = openLogger()
 function readArguments(): { config: string } {
   try {
     const { values } = parseArgs({
-      options: { config: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+      options: {
+        config: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+        version: { type: 'boolean' },
+      },
     })
+    if (values.version) {
+      process.stdout.write(`bagcheck-broker ${VERSION}\n`)
+      process.exit(0)
+    }
     if (values.help) {
       process.stdout.write(USAGE)
       process.exit(0)

@@ -1,7 +1,7 @@
 // Sockets. Two servers: the public one on TCP (TLS unless loopback) or a unix socket, and the admin one
 // on a unix socket that only our own user and root can open. Limits are Node's own, set tight: slow
 // headers, slow bodies and idle connections are closed, so that no client can hold what others need.
-import { chmodSync, lstatSync, mkdirSync, readFileSync, unlinkSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
 import {
   createServer as createHttpServer,
   type RequestListener,
@@ -17,7 +17,7 @@ import type { Broker } from './broker.ts'
 import type { Config } from './config.ts'
 import { BrokerError, quote } from './error.ts'
 import { BodyBudget } from './request-body.ts'
-import { readSecretFile } from './secret-file.ts'
+import { readTlsFiles } from './tls-files.ts'
 
 const LIMITS: ServerOptions = {
   headersTimeout: 10_000,
@@ -79,10 +79,9 @@ export async function listen(broker: Broker): Promise<Listening> {
 }
 
 function createServer(where: Config['listen'], handle: RequestListener): Server {
-  if ('socket' in where || where.tls === null) return createHttpServer(LIMITS, handle)
-  const { cert, key } = where.tls
-  const tls = { cert: readFileSync(cert), key: readSecretFile(key), minVersion: 'TLSv1.2' } as const
-  return createHttpsServer({ ...LIMITS, ...tls }, handle)
+  const files = readTlsFiles(where)
+  if (files === null) return createHttpServer(LIMITS, handle)
+  return createHttpsServer({ ...LIMITS, ...files, minVersion: 'TLSv1.2' }, handle)
 }
 
 async function listenPublic(server: Server, where: Config['listen']): Promise<string> {

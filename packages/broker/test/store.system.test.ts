@@ -1,6 +1,7 @@
 // One suite over both databases: what the store promises, whichever it is. Crashes, full disks and lost
 // connections are in store-faults.system.test.ts.
 import { createHash } from 'node:crypto'
+import { copyFileSync, existsSync } from 'node:fs'
 import {
   generateNoteKey,
   MAX_ENTRY_BYTES,
@@ -490,6 +491,19 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       const claimed = { from: before.size, to: to.size, fromRoot: before.root, toRoot: to.root }
       verifyConsistency({ ...claimed, proof })
       expect(await again.decisions({ limit: 1_000 })).toHaveLength(51)
+    })
+
+    claim('a closed SQLite file is whole: copied alone it is the log', async (config) => {
+      if (!('sqlite' in config)) return
+      const store = await openWithNode(config)
+      await store.commitDecision(decision(1))
+      const before = await checkpointOf(store)
+      await store.close()
+      const { file } = config.sqlite
+      expect(existsSync(`${file}-wal`)).toBe(false)
+      copyFileSync(file, `${file}.copy`)
+      await using copy = await open({ sqlite: { file: `${file}.copy` } })
+      expect(await checkpointOf(copy)).toEqual(before)
     })
 
     claim('a log that was altered does not open, and opens again when mended', async (config) => {

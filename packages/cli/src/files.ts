@@ -1,7 +1,7 @@
 // Files that commands read and write. Writing is atomic (temporary file, fsync, rename, fsync of the
 // directory), so that a reader never sees half a file and a crash leaves the old one or the new one.
 import { constants } from 'node:fs'
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { CliError } from './error.ts'
 
@@ -72,9 +72,30 @@ export async function writeOutput(
   }
 }
 
-/** Writes a secret: mode 0600, and never over a file that is there. @throws {CliError} FILE_EXISTS */
+/**
+ * Makes a directory of mode 0700, or takes an empty one that is there. Those above it are never made: a
+ * mistyped path must not get keys.
+ * @throws {CliError} FILE_EXISTS – there is something in it; FILE_UNWRITABLE
+ */
+export async function makeNewDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { mode: 0o700 })
+  } catch (error) {
+    const entries = await readdir(directory).catch(() => undefined)
+    if (entries?.length === 0) return
+    if (entries !== undefined)
+      throw new CliError('FILE_EXISTS', `${directory} is there and not empty; name a new directory`)
+    const { code, message } = error as NodeJS.ErrnoException
+    const hint = code === 'ENOENT' ? `; make ${dirname(directory)} first` : ''
+    throw new CliError('FILE_UNWRITABLE', `${directory} cannot be made: ${message}${hint}`)
+  }
+}
+
+/**
+ * Writes a secret: mode 0600, never over a file that is there, and into a directory that is there.
+ * @throws {CliError} FILE_EXISTS, FILE_UNWRITABLE
+ */
 export async function writeSecret(file: string, content: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
   const handle = await open(
     file,
     constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
@@ -82,7 +103,8 @@ export async function writeSecret(file: string, content: string): Promise<void> 
   ).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'EEXIST')
       throw new CliError('FILE_EXISTS', `${file} is there already; keys are never overwritten`)
-    throw new CliError('FILE_UNWRITABLE', `${file} cannot be written: ${error.message}`)
+    const hint = error.code === 'ENOENT' ? `; make ${dirname(file)} first` : ''
+    throw new CliError('FILE_UNWRITABLE', `${file} cannot be written: ${error.message}${hint}`)
   })
   try {
     await handle.writeFile(content)

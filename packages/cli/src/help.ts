@@ -26,6 +26,7 @@ function groupHelp(name: string, target: Group): string[] {
   if (target.fallback) lines.push('', ...commandHelp(name, target.fallback).slice(4))
   lines.push('', `"${name} COMMAND --help" says more about one of them.`)
   if (name === 'bagcheck') {
+    lines.push('"bagcheck --version" prints the version.')
     lines.push('', 'Exit codes: 0 ok, 1 refused or mismatch, 2 usage, 3 could not run.')
   }
   return lines

@@ -3,6 +3,7 @@ import { findCommand, parseOptions, type Context, type Group } from './command.t
 import { CliError, EXIT, type ExitCode } from './error.ts'
 import { exitCodeOf } from './exit-code.ts'
 import { help } from './help.ts'
+import { CLI_VERSION } from './version.ts'
 
 /** Where a run reads and writes. */
 export interface Surroundings {
@@ -39,7 +40,11 @@ async function start(
   surroundings: Surroundings,
 ): Promise<ExitCode> {
   const { env, signal, now, stdout, stderr, terminal, color } = surroundings
-  const invocation = findCommand(table, argv)
+  if (argv[0] === '--version' || (argv[0] === 'version' && argv.length === 1)) {
+    stdout(`bagcheck ${CLI_VERSION}\n`)
+    return EXIT.ok
+  }
+  const invocation = findCommand(table, argv[0] === 'help' ? [...argv.slice(1), '--help'] : argv)
   const { name } = invocation
   let { target } = invocation
   const showHelp = (): ExitCode => {

@@ -27,6 +27,7 @@ import { nodeList } from './commands/node-list.ts'
 import { policyCheck } from './commands/policy-check.ts'
 import { policyCompile } from './commands/policy-compile.ts'
 import { policyInit } from './commands/policy-init.ts'
+import { policyPin } from './commands/policy-pin.ts'
 import { policyPublish } from './commands/policy-publish.ts'
 import { policyShow } from './commands/policy-show.ts'
 import { policySign } from './commands/policy-sign.ts'
@@ -47,6 +48,7 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
   attest: group('Attest closures (CI).', { submit: attestSubmit }, attestRoot),
   policy: group('Trust root and policy: who may get which token for which closure.', {
     init: policyInit,
+    pin: policyPin,
     check: policyCheck,
     compile: policyCompile,
     sign: policySign,

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import {
   command,
@@ -49,6 +51,20 @@ describe('every command', () => {
   test('the help of "bagcheck" names all of them', async () => {
     const { stdout } = await run(['--help'])
     for (const word of Object.keys(TABLE.commands)) expect(stdout).toContain(`  ${word}`)
+  })
+})
+
+describe('bagcheck itself', () => {
+  test.each([['--version'], ['version']])('says its version to %s', async (word) => {
+    const { version } = JSON.parse(
+      readFileSync(join(import.meta.dirname, '../package.json'), 'utf8'),
+    ) as { version: string }
+    expect(await run([word])).toEqual({ code: 0, stdout: `bagcheck ${version}\n`, stderr: '' })
+  })
+
+  test('takes help as a word too', async () => {
+    for (const words of [[], ['policy'], ['policy', 'sign']])
+      expect(await run(['help', ...words])).toEqual(await run([...words, '--help']))
   })
 })
 

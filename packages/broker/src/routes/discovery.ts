@@ -19,4 +19,5 @@ export const jwks: Handler = ({ broker }) =>
 
 export const openapi: Handler = () => json(openApiDocument(VERSION))
 
-const VERSION = '0.1.0'
+/** The version of the broker; a test compares it with package.json. */
+export const VERSION = '0.1.0'

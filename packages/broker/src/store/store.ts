@@ -55,8 +55,9 @@ export async function openStore(options: StoreOptions) {
   const { db } = engine
 
   const close = async (): Promise<void> => {
-    await client.close()
+    // The writer last: SQLite copies the WAL into its file when the last connection closes that may write.
     await engine.close()
+    await client.close()
   }
   return {
     commitDecision: client.commitDecision.bind(client),

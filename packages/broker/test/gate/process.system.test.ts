@@ -79,6 +79,15 @@ describe('the executable', () => {
     await other[Symbol.asyncDispose]()
   })
 
+  test('does not start without its certificate, and has written nothing by then', async () => {
+    const tls = { cert: 'chain.pem', key: 'key.pem' }
+    const listen = { host: '127.0.0.1', port: 0, tls }
+    await expect(startBroker(self, { listen, stateDir: 'untouched' })).rejects.toThrow(
+      /CONFIG_FILE: listen.tls.cert: expected a readable file ".*chain.pem"/,
+    )
+    expect(existsSync(join(self.dir, 'untouched'))).toBe(false)
+  })
+
   test('leaves the socket of a running broker alone and replaces a dead one', async () => {
     const broker = await startBroker(self)
     await expect(startBroker(self)).rejects.toThrow(/SOCKET_IN_USE|STORE_/)

@@ -6,8 +6,8 @@ export const keygen = command({
   summary: 'Make an ECDSA P-256 signing key.',
   positionals: 'FILE',
   description: [
-    'Writes the private key to FILE (PKCS#8 PEM, mode 0600, never over a file that is there) and the ' +
-      'public key beside it with the ending .pub.',
+    'Writes the private key to FILE (PKCS#8 PEM, mode 0600, never over a file that is there, in a ' +
+      'directory that is) and the public key beside it with the ending .pub.',
   ],
   examples: ['bagcheck keygen keys/ci.pem'],
   run: async ({ result }, _values, [file = '']) => {

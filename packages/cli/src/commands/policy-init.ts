@@ -15,7 +15,7 @@ import {
 } from '@bagcheck/policy'
 import { command } from '../command.ts'
 import { CliError } from '../error.ts'
-import { writeOutput, writeSecret } from '../files.ts'
+import { makeNewDirectory, writeOutput, writeSecret } from '../files.ts'
 import { rfc3339 } from '../time.ts'
 
 const DAY_MS = 86_400_000
@@ -35,7 +35,12 @@ export const policyInit = command({
   ],
   options: {
     installation: { type: 'string', value: 'NAME', required: true, help: 'one per environment' },
-    output: { type: 'string', value: 'DIR', required: true, help: 'directory to make' },
+    output: {
+      type: 'string',
+      value: 'DIR',
+      required: true,
+      help: 'directory to make; if it is there it must be empty',
+    },
     root: { type: 'string', value: 'N/M', default: '2/3', help: 'N of M root keys must sign' },
     policy: { type: 'string', value: 'N/M', default: '2/3', help: 'N of M policy keys must sign' },
     approvals: {
@@ -67,6 +72,8 @@ export const policyInit = command({
     }
     const keys = new Map<string, SigningKey>()
     const folder = join(output, 'keys')
+    await makeNewDirectory(output)
+    await makeNewDirectory(folder)
     for (const [role, size] of Object.entries(sizes)) {
       for (let index = 1; index <= size.keys; index++) {
         const name = size.keys === 1 ? role : `${role}-${index}`
@@ -112,7 +119,7 @@ export const policyInit = command({
     result({ installation, file, pin, keys: [...keys.keys()], expires }, [
       `trust root   ${file}, version 1, until ${expires}`,
       `keys         ${folder}: ${[...keys.keys(), 'log'].join(', ')}`,
-      `pin this     sha256:${pin}`,
+      `pin this     ${pin}`,
     ])
   },
 })

@@ -158,11 +158,12 @@ class Story {
   }
 
   async #attest(): Promise<Told> {
-    const { keys, attestations } = this.#places
-    await this.#stage.bagcheck('keygen', join(keys, 'ci.pem'))
+    const { directory, attestations } = this.#places
+    const ciKey = join(directory, 'ci.pem')
+    await this.#stage.bagcheck('keygen', ciKey)
     const seen: string[] = []
     for (const bag of BAGS) {
-      const key = ['--key', join(keys, 'ci.pem'), '--pure']
+      const key = ['--key', ciKey, '--pure']
       const facts = await this.#stage.bagcheck<{
         root: string
         closureDigest: string
@@ -178,11 +179,12 @@ class Story {
   }
 
   async #trust(): Promise<Told> {
-    const { trust } = this.#places
+    const { directory, keys, trust } = this.#places
     const made = await this.#stage.bagcheck<{ pin: string }>(
       ...['policy', 'init', '--installation', INSTALLATION, '-o', trust],
     )
     this.#pin = made.pin
+    copyFileSync(join(directory, 'ci.pub'), join(keys, 'ci.pub'))
     const { sha256 } = await this.#signPolicy(1)
     return {
       seen: [`pinned everywhere: sha256:${made.pin}`, `policy version 1: sha256:${sha256}`],
