@@ -59,11 +59,23 @@ interface Mark {
   readonly suffix: string
 }
 
-/** Marks by hash part or placeholder, for one side. */
-type Marks = Map<string, Mark>
+/** By hash part or placeholder; `undefined` for what must stay as it is. */
+type Marks = ReadonlyMap<string, Mark | undefined>
 
-// Bounded: a pattern keeps a stack whose depth follows the length of what it matches.
-const HASHES = /[0-9abcdfghijklmnpqrsvwxyz]{32,52}/g
+/** What stands for the paths of a derivation that is one of a pair. */
+interface PathMarks {
+  readonly derivation: Mark
+  readonly outputs: ReadonlyMap<string, Mark>
+}
+
+/** One of the two graphs. */
+interface Side {
+  readonly graph: DerivationGraph
+  readonly byDerivation: ReadonlyMap<StorePath, PathMarks>
+  readonly all: Marks
+}
+
+const HASHES = /[0-9abcdfghijklmnpqrsvwxyz]{32,52}/g // bounded: a pattern's stack is as deep as its match
 
 /** Compares the pairs of two graphs, in the order of `pairs`. */
 export function findOwnChanges(
@@ -73,63 +85,76 @@ export function findOwnChanges(
 ): OwnChanges[] {
   // No text can hold the marks: they depend on the roots, which depend on every text.
   const tag = hash('sha256', [...from.roots, '', ...to.roots].join('\n')).slice(0, 32)
-  const old = markPaths(from, pairs, 'from', tag)
-  const young = markPaths(to, pairs, 'to', tag)
-  return pairs.map((pair) =>
-    comparePair(
-      { derivation: at(from, pair.from), marks: old },
-      { derivation: at(to, pair.to), marks: young },
-      tag,
-    ),
-  )
+  const old = markSide(from, pairs, 'from', tag)
+  const young = markSide(to, pairs, 'to', tag)
+  return pairs.map((pair) => comparePair(old, young, pair, tag))
 }
 
-function markPaths(
+function markSide(
   graph: DerivationGraph,
   pairs: readonly DerivationPair[],
-  side: 'from' | 'to',
+  which: 'from' | 'to',
   tag: string,
-): Marks {
-  const marks: Marks = new Map()
+): Side {
+  const byDerivation = new Map<StorePath, PathMarks>()
+  const all = new Map<string, Mark>()
   for (const [pair, paths] of pairs.entries()) {
-    const path = paths[side]
-    const derivation = at(graph, path)
-    const suffixOf = (one: StorePath): string => `-${storePathName(one)}`
-    marks.set(storePathHash(path), { pair, mark: `<${tag}:${pair}>`, suffix: suffixOf(path) })
-    for (const [name, output] of derivation.outputs) {
+    const path = paths[which]
+    const outputs = new Map<string, Mark>()
+    for (const [name, output] of at(graph, path).outputs) {
       const known = outputPath(output)
-      const mark = `<${tag}:${pair}^${name}>`
-      if (known !== undefined)
-        marks.set(storePathHash(known), { pair, mark, suffix: suffixOf(known) })
-      else marks.set(downstreamPlaceholder(path, name).slice(1), { pair, mark, suffix: '' })
+      const key = known ? storePathHash(known) : downstreamPlaceholder(path, name).slice(1)
+      const suffix = known ? `-${storePathName(known)}` : ''
+      outputs.set(key, { pair, mark: `<${tag}:${pair}^${name}>`, suffix })
     }
+    const derivation = { pair, mark: `<${tag}:${pair}>`, suffix: `-${storePathName(path)}` }
+    byDerivation.set(path, { derivation, outputs })
+    all.set(storePathHash(path), derivation)
+    for (const [key, mark] of outputs) all.set(key, mark)
+  }
+  return { graph, byDerivation, all }
+}
+
+/** Derivations that fetch the same content share its path: what a derivation uses itself comes first. */
+function marksFor(side: Side, path: StorePath): Marks {
+  const marks = new Map<string, Mark | undefined>()
+  for (const used of [...at(side.graph, path).inputDerivations.keys(), path]) {
+    const own = side.byDerivation.get(used)?.outputs
+    if (own !== undefined) for (const [key, mark] of own) marks.set(key, mark)
+    else
+      for (const output of at(side.graph, used).outputs.values()) {
+        const known = outputPath(output)
+        if (known !== undefined) marks.set(storePathHash(known), undefined)
+      }
   }
   return marks
 }
 
-interface Side {
-  readonly derivation: Derivation
-  readonly marks: Marks
-}
-
-function comparePair(a: Side, b: Side, tag: string): OwnChanges {
+function comparePair(
+  a: Side,
+  b: Side,
+  { from: fromPath, to: toPath }: DerivationPair,
+  tag: string,
+): OwnChanges {
   const mentions = new Set<number>()
   const changes: DerivationChange[] = []
-  const { derivation: old } = a
-  const { derivation: young } = b
-  const compareText = (field: 'name' | 'platform' | 'builder', from: string, to: string): void => {
-    if (maskA(from) !== maskB(to))
-      changes.push({ field, from: decodeByteString(from), to: decodeByteString(to) })
-  }
+  const old = at(a.graph, fromPath)
+  const young = at(b.graph, toPath)
   changes.push(...compareOutputs(old, young))
-  changes.push(...compareInputs(a, b, mentions))
-  const sources = compareSources(a, b, mentions, tag)
+  changes.push(...compareInputs([a, old], [b, young], mentions))
+  const sources = compareSources([a, old], [b, young], mentions, tag)
   changes.push(...sources.changes)
-  const maskA = (text: string): string => mask(text, a.marks, mentions, sources.from)
-  const maskB = (text: string): string => mask(text, b.marks, mentions, sources.to)
-  compareText('name', old.name, young.name)
-  compareText('platform', old.platform, young.platform)
-  compareText('builder', old.builder, young.builder)
+  const layersA = [sources.from, marksFor(a, fromPath), a.all]
+  const layersB = [sources.to, marksFor(b, toPath), b.all]
+  const maskA = (text: string): string => mask(text, layersA, mentions)
+  const maskB = (text: string): string => mask(text, layersB, mentions)
+  for (const field of ['name', 'platform', 'builder'] as const)
+    if (maskA(old[field]) !== maskB(young[field]))
+      changes.push({
+        field,
+        from: decodeByteString(old[field]),
+        to: decodeByteString(young[field]),
+      })
   if (old.args.map(maskA).join('\0') !== young.args.map(maskB).join('\0'))
     changes.push({
       field: 'args',
@@ -148,6 +173,7 @@ function comparePair(a: Side, b: Side, tag: string): OwnChanges {
     }
     changes.push({ field: 'env', key: decodeByteString(key), from: shown(from), to: shown(to) })
   }
+  mentions.delete(a.byDerivation.get(fromPath)?.derivation.pair ?? -1)
   return { changes, mentions }
 }
 
@@ -168,17 +194,29 @@ function describeOutput(output: DerivationOutput | undefined): string | null {
   return `${output.kind} ${output.method} ${output.algorithm}`
 }
 
-function compareInputs(a: Side, b: Side, mentions: Set<number>): DerivationChange[] {
-  const describe = ({ derivation, marks }: Side): Map<string, UsedInput> =>
+type Member = readonly [side: Side, derivation: Derivation]
+
+/** What stands for `path`, which may be of a pair. */
+function markOf(side: Side, path: StorePath, mentions: Set<number>): string {
+  const mark = side.byDerivation.get(path)?.derivation ?? side.all.get(storePathHash(path))
+  if (mark !== undefined) mentions.add(mark.pair)
+  return mark?.mark ?? path
+}
+
+function compareInputs(
+  [a, oldOne]: Member,
+  [b, youngOne]: Member,
+  mentions: Set<number>,
+): DerivationChange[] {
+  const describe = (side: Side, { inputDerivations }: Derivation): Map<string, UsedInput> =>
     new Map(
-      Array.from(derivation.inputDerivations, ([path, outputs]) => {
-        const mark = marks.get(storePathHash(path))
-        if (mark !== undefined) mentions.add(mark.pair)
-        return [mark?.mark ?? path, { path, outputs }]
-      }),
+      Array.from(inputDerivations, ([path, outputs]) => [
+        markOf(side, path, mentions),
+        { path, outputs },
+      ]),
     )
-  const old = describe(a)
-  const young = describe(b)
+  const old = describe(a, oldOne)
+  const young = describe(b, youngOne)
   return union(old.keys(), young.keys()).flatMap((mark) => {
     const from = old.get(mark) ?? null
     const to = young.get(mark) ?? null
@@ -189,24 +227,25 @@ function compareInputs(a: Side, b: Side, mentions: Set<number>): DerivationChang
 }
 
 /** Sources of one name are taken for one that changed; their paths are then the same in the rest. */
-function compareSources(a: Side, b: Side, mentions: Set<number>, tag: string) {
-  const others = ({ derivation, marks }: Side, seen: ReadonlySet<string>): StorePath[] =>
-    derivation.inputSources.filter(
-      (path) => !seen.has(marks.get(storePathHash(path))?.mark ?? path),
+function compareSources(
+  [a, oldOne]: Member,
+  [b, youngOne]: Member,
+  mentions: Set<number>,
+  tag: string,
+): { readonly changes: DerivationChange[]; readonly from: Marks; readonly to: Marks } {
+  const describe = (side: Side, { inputSources }: Derivation): Map<string, StorePath> =>
+    new Map(inputSources.map((path) => [markOf(side, path, mentions), path]))
+  const all = { a: describe(a, oldOne), b: describe(b, youngOne) }
+  const without = (these: ReadonlyMap<string, StorePath>, others: ReadonlyMap<string, StorePath>) =>
+    Map.groupBy(
+      [...these].flatMap(([mark, path]) => (others.has(mark) ? [] : [path])),
+      storePathName,
     )
-  const marksOf = ({ derivation, marks }: Side): Set<string> =>
-    new Set(
-      derivation.inputSources.map((path) => {
-        const mark = marks.get(storePathHash(path))
-        if (mark !== undefined) mentions.add(mark.pair)
-        return mark?.mark ?? path
-      }),
-    )
-  const old = Map.groupBy(others(a, marksOf(b)), storePathName)
-  const young = Map.groupBy(others(b, marksOf(a)), storePathName)
+  const old = without(all.a, all.b)
+  const young = without(all.b, all.a)
   const changes: DerivationChange[] = []
-  const from: Marks = new Map()
-  const to: Marks = new Map()
+  const from = new Map<string, Mark>()
+  const to = new Map<string, Mark>()
   for (const key of union(old.keys(), young.keys())) {
     const left = old.get(key) ?? []
     const right = young.get(key) ?? []
@@ -257,11 +296,12 @@ function parseAttributes(bytes: string): Map<string, string> | undefined {
   }
 }
 
-function mask(text: string, marks: Marks, mentions: Set<number>, sources: Marks): string {
+/** `text` with what the first layer that knows it has for each hash. */
+function mask(text: string, layers: readonly Marks[], mentions: Set<number>): string {
   let masked = ''
   let done = 0
   for (const { 0: run, index } of text.matchAll(HASHES)) {
-    const mark = marks.get(run) ?? sources.get(run)
+    const mark = layers.find((layer) => layer.has(run))?.get(run)
     if (mark === undefined) continue
     if (mark.pair >= 0) mentions.add(mark.pair)
     const end = index + run.length

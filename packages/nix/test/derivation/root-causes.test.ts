@@ -263,6 +263,24 @@ describe('root causes', () => {
     ])
   })
 
+  test('derivations that fetch the same content are not taken for each other', () => {
+    const graph = (changed: boolean) => {
+      const nix = new Instantiator()
+      const fetch = (url: string, content: string) =>
+        nix.add({ name: 'src', fixed: flat(content), env: { url } })
+      const suffix = changed ? '/mirror' : ''
+      const one = fetch(`https://one.test${suffix}`, 'same')
+      const two = fetch(`https://two.test${suffix}`, changed ? 'new' : 'same')
+      const use = (name: string, src: Instantiated) =>
+        nix.add({ name, inputs: [src], env: { src: pathOf(src) } })
+      const users = [use('a', one), use('b', two)]
+      return nix.graph(nix.add({ name: 'root', inputs: users }))
+    }
+    const found = findRootCauses(graph(false), graph(true))
+    expect(names(found)).toEqual(['src', 'src'])
+    expect(found.propagated.map(({ name }) => name)).toEqual(['a', 'b', 'root'])
+  })
+
   test('roots of other names are compared all the same', () => {
     const renamed = system({ system: (plan) => ({ ...plan, name: 'machine' }) })
     expect(causesOf(renamed).causes).toMatchObject([
