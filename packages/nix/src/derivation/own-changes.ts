@@ -146,16 +146,20 @@ function comparePair(
   changes.push(...sources.changes)
   const layersA = [sources.from, marksFor(a, fromPath), a.all]
   const layersB = [sources.to, marksFor(b, toPath), b.all]
-  const maskA = (text: string): string => mask(text, layersA, mentions)
-  const maskB = (text: string): string => mask(text, layersB, mentions)
+  // The same text says the same, whatever it mentions.
+  const isSame = (from: string, to: string): boolean =>
+    from === to || mask(from, layersA, mentions) === mask(to, layersB, mentions)
   for (const field of ['name', 'platform', 'builder'] as const)
-    if (maskA(old[field]) !== maskB(young[field]))
+    if (!isSame(old[field], young[field]))
       changes.push({
         field,
         from: decodeByteString(old[field]),
         to: decodeByteString(young[field]),
       })
-  if (old.args.map(maskA).join('\0') !== young.args.map(maskB).join('\0'))
+  const isSameArgs =
+    old.args.length === young.args.length &&
+    old.args.every((arg, index) => isSame(arg, young.args[index] ?? ''))
+  if (!isSameArgs)
     changes.push({
       field: 'args',
       from: old.args.map(decodeByteString),
@@ -164,11 +168,11 @@ function comparePair(
   for (const key of union(old.env.keys(), young.env.keys())) {
     const from = old.env.get(key)
     const to = young.env.get(key)
-    if (from !== undefined && to !== undefined && maskA(from) === maskB(to)) continue
+    if (from !== undefined && to !== undefined && isSame(from, to)) continue
     if (old.outputs.has(key) || young.outputs.has(key)) continue // follows from the outputs
     if (key === 'name' && from === old.name && to === young.name) continue // is reported as such
     if (key === STRUCTURED_ATTRIBUTES && from !== undefined && to !== undefined) {
-      changes.push(...compareAttributes(from, to, maskA, maskB))
+      changes.push(...compareAttributes(from, to, isSame))
       continue
     }
     changes.push({ field: 'env', key: decodeByteString(key), from: shown(from), to: shown(to) })
@@ -267,8 +271,7 @@ function compareSources(
 function compareAttributes(
   from: string,
   to: string,
-  maskA: (text: string) => string,
-  maskB: (text: string) => string,
+  isSame: (from: string, to: string) => boolean,
 ): DerivationChange[] {
   const old = parseAttributes(from)
   const young = parseAttributes(to)
@@ -278,7 +281,7 @@ function compareAttributes(
       : union(old.keys(), young.keys()).flatMap((key) => {
           const left = old.get(key)
           const right = young.get(key)
-          if (left !== undefined && right !== undefined && maskA(left) === maskB(right)) return []
+          if (left !== undefined && right !== undefined && isSame(left, right)) return []
           return [{ field: 'attribute' as const, key, from: left ?? null, to: right ?? null }]
         })
   // The same attributes in another spelling, or no JSON.
