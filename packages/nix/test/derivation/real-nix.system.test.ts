@@ -1,27 +1,45 @@
 // Derivations that real Nix made from our own expressions, against what we say about them.
+import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { nixAvailable, nixEnvironment, runNix } from '@bagcheck/testkit'
+import {
+  nixAvailable,
+  nixBuild,
+  nixEnvironment,
+  nixString,
+  runNix,
+  shellDerivation,
+} from '@bagcheck/testkit'
 import { beforeAll, describe, expect, test } from 'vitest'
 import {
   computeOutputPaths,
+  contentAddressedPath,
   decodeByteString,
   derivationGraph,
   derivationPath,
   downstreamPlaceholder,
+  encodeByteString,
+  formatContentAddress,
   formatDerivation,
+  formatHashDigits,
+  HASH_ALGORITHMS,
   hashGraphModulo,
   loadDerivationGraph,
   outputPath,
+  parseContentAddress,
   parseDerivation,
   parseDerivationJson,
+  parseHashDigits,
   parseStorePath,
+  storePathName,
   storeDirectoryReader,
   derivationName,
   textPath,
   verifyOutputPaths,
 } from '@bagcheck/nix'
 import type { Derivation, DerivationGraph, StorePath } from '@bagcheck/nix'
+import { flat, Instantiator, pathOf } from './instantiate.ts'
+import type { Instantiated } from './instantiate.ts'
 
 const FEATURES = 'nix-command ca-derivations impure-derivations'
 const file = join(import.meta.dirname, 'every-kind.nix')
@@ -141,5 +159,106 @@ describe.runIf(nixAvailable())('derivations of real Nix', () => {
     expect(texts.text).toBe(text)
     const referring = textPath('referring', Buffer.from(`see ${text}\n`), [text])
     expect(parseStorePath(texts.referring)).toBe(referring)
+  })
+
+  test('paths that were made content-addressed have the paths that we compute', () => {
+    const library = shellDerivation('ca-library', 'mkdir $out; echo $out > $out/self')
+    const tool = shellDerivation('ca-tool', 'mkdir $out; echo $out $library > $out/both', {
+      library,
+    })
+    const features = ['--extra-experimental-features', FEATURES]
+    const root = nixBuild(tool)
+    runNix('nix', ['store', 'make-content-addressed', ...features, '-r', root])
+    const all = JSON.parse(runNix('nix', ['path-info', ...features, '--json', '--all'])) as {
+      path: string
+      ca?: string
+      references: string[]
+    }[]
+    const addressed = all.filter(({ path, ca }) => ca !== undefined && !path.endsWith('.drv'))
+    expect(addressed.some(({ path }) => path.endsWith('-ca-tool'))).toBe(true)
+    for (const { path, ca = '', references } of addressed) {
+      const own = parseStorePath(path)
+      const others = references.map(parseStorePath).filter((one) => one !== own)
+      const address = parseContentAddress(ca)
+      expect(formatContentAddress(address)).toBe(ca)
+      const computed = contentAddressedPath(storePathName(own), address, {
+        references: others,
+        self: references.includes(own),
+      })
+      expect(computed).toBe(own)
+    }
+  })
+
+  test.each(HASH_ALGORITHMS)('nix-hash spells %s as we do', (algorithm) => {
+    const digest = new Uint8Array(hash(algorithm, 'abc', 'buffer'))
+    for (const [flag, encoding] of [
+      ['--to-base16', 'base16'],
+      ['--to-base32', 'nix32'],
+    ] as const)
+      for (const given of ['base16', 'nix32', 'base64'] as const) {
+        const text = formatHashDigits(digest, given)
+        const printed = runNix('nix-hash', ['--type', algorithm, flag, text]).trim()
+        expect(printed).toBe(formatHashDigits(digest, encoding))
+        expect(parseHashDigits(algorithm, printed)).toEqual(digest)
+      }
+  })
+
+  test('of many shapes have the paths that our tests make for them', () => {
+    // What `instantiate.ts` does is relied on by the tests of root causes and audits.
+    const nix = new Instantiator()
+    const made: Instantiated[] = []
+    const expressions: string[] = []
+    for (let n = 0; n < 40; n++) {
+      const inputs = [n - 1, n - 3, n >> 1].filter(
+        (input, at, all) => input >= 0 && input < n && all.indexOf(input) === at,
+      )
+      const outputs = n % 3 === 0 ? ['dev', 'out'] : ['out']
+      const text = [`caf\u00e9 ${n}`, 'a"b\\c', 'line\n\ttab', ''][n % 4] ?? ''
+      const fixed = n % 5 === 4 ? flat(`${n}`) : undefined
+      const used = inputs.map((input) => made[input] as Instantiated)
+      made.push(
+        nix.add({
+          name: `shape-${n}`,
+          outputs: fixed ? ['out'] : outputs,
+          ...(fixed && { fixed }),
+          inputs: used,
+          args: ['-c', encodeByteString(text)],
+          env: {
+            builder: '/bin/sh',
+            system: 'x86_64-linux',
+            inputs: used
+              .flatMap((one) => [...one.derivation.outputs.keys()].map((name) => pathOf(one, name)))
+              .join(' '),
+            ...(fixed
+              ? {
+                  outputHash: hash('sha256', `${n}`, 'hex'),
+                  outputHashAlgo: 'sha256',
+                  outputHashMode: 'flat',
+                }
+              : { outputs: outputs.join(' ') }),
+          },
+        }),
+      )
+      const names = used
+        .map((one, at) =>
+          [...one.derivation.outputs.keys()].map((name) => `d${inputs[at]}.${name}`),
+        )
+        .flat()
+      expressions.push(`d${n} = derivation {
+        name = "shape-${n}"; system = "x86_64-linux"; builder = "/bin/sh";
+        args = [ "-c" ${nixString(text)} ]; inputs = [ ${names.join(' ')} ];
+        ${fixed ? `outputHash = builtins.hashString "sha256" "${n}"; outputHashAlgo = "sha256"; outputHashMode = "flat";` : `outputs = [ ${outputs.map((one) => `"${one}"`).join(' ')} ];`}
+      };`)
+    }
+    const all = made.map((_, n) => `d${n}.drvPath`).join(' ')
+    const expression = `let ${expressions.join('\n')} in [ ${all} ]`
+    const printed = runNix('nix-instantiate', [
+      '--eval',
+      '--strict',
+      '--json',
+      '--expr',
+      expression,
+    ])
+    expect(JSON.parse(printed)).toEqual(made.map(({ path }) => path))
   })
 })
