@@ -79,6 +79,24 @@ describe.runIf(nixAvailable())('with real Nix', () => {
     ])
   })
 
+  test('what nix show-derivation printed will do instead of a store', async () => {
+    const show = (path: string): string => {
+      const features = ['--extra-experimental-features', 'nix-command']
+      return runNix('nix', ['show-derivation', ...features, '-r', path])
+    }
+    const file = join(directory, 'derivations.json')
+    writeFileSync(file, show(drv))
+    expect((await run(['closure', 'causes', file, drv])).stdout).toBe(
+      'the same 2 derivations on both sides\n',
+    )
+    writeFileSync(file, show(drv).replace('echo old', 'echo odd'))
+    const altered = await run(['closure', 'audit', file])
+    expect(altered).toMatchObject({ code: 1, stdout: '' })
+    expect(altered.stderr).toContain('DRV_PATH')
+    writeFileSync(file, '{}')
+    expect((await run(['closure', 'audit', file])).stderr).toContain('has 0 derivations')
+  })
+
   test('what built a path must be known, and must have it as an output', async () => {
     const text = runNix('nix-store', ['--add', join(import.meta.dirname, 'transcript.ts')]).trim()
     const { code, stderr } = await run(['closure', 'audit', ...base, text])
@@ -90,7 +108,8 @@ describe.runIf(nixAvailable())('with real Nix', () => {
     expect(missing.stderr).toContain('NOT_FOUND')
     const elsewhere = await run(['closure', 'audit', '--store', directory, drv])
     expect(elsewhere.stderr).toContain('DRV_READ')
-    expect((await run(['closure', 'audit', directory])).code).toBe(2)
+    const nothing = await run(['closure', 'audit', join(directory, 'none')])
+    expect(nothing.stderr).toContain('FILE_UNREADABLE')
   })
 
   /** The verdict on two builds, and the exit code. */

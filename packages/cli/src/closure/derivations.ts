@@ -1,9 +1,12 @@
 // The derivations behind what a command was given.
 import {
+  DERIVATION_JSON_MAX_BYTES,
+  derivationGraph,
   isDerivationPath,
   loadDerivationGraph,
   outputPath,
   parseDerivation,
+  parseDerivationJson,
   derivationName,
   storeDirectoryReader,
   type DerivationGraph,
@@ -11,6 +14,7 @@ import {
   type StorePath,
 } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
+import { readInput } from '../files.ts'
 import { findRoot } from './bag.ts'
 import { openSource, SOURCE_OPTIONS, type SourceValues } from './source.ts'
 
@@ -30,9 +34,10 @@ export interface DerivationValues extends SourceValues {
 }
 
 /**
- * The graph of a derivation, given as itself or as something it built; a link such as `result` will do.
+ * The graph of a derivation, given as itself, as something it built (a link such as `result` will do), or as what
+ * `nix derivation show -r` printed.
  *
- * @throws {CliError} USAGE – not in the store; NOT_FOUND – what built it is not known.
+ * @throws {CliError} USAGE – JSON without one root; NOT_FOUND – what built a path is not known.
  */
 export async function loadDerivations(
   given: string,
@@ -41,10 +46,21 @@ export async function loadDerivations(
 ): Promise<DerivationGraph> {
   const read = storeDirectoryReader(options.store)
   const path = await findRoot(given)
-  if (path === undefined)
-    throw new CliError('USAGE', `${JSON.stringify(given)} is no store path, and no link to one`)
+  if (path === undefined) return readDerivationJson(given)
   const root = isDerivationPath(path) ? path : await findDeriver(path, read, options, signal)
   return loadDerivationGraph([root], read, { signal })
+}
+
+async function readDerivationJson(file: string): Promise<DerivationGraph> {
+  const derivations = parseDerivationJson(await readInput(file, DERIVATION_JSON_MAX_BYTES))
+  const used = new Set([...derivations.values()].flatMap((one) => [...one.inputDerivations.keys()]))
+  const roots = [...derivations.keys()].filter((path) => !used.has(path))
+  if (roots.length !== 1)
+    throw new CliError(
+      'USAGE',
+      `${file} has ${roots.length} derivations that no other needs, not one`,
+    )
+  return derivationGraph(roots, derivations)
 }
 
 /**

@@ -6,9 +6,10 @@ import { CliError, EXIT } from '../error.ts'
 
 export const closureAudit = command({
   summary: 'Look for impurities in how a closure is built: sandbox, fetches, hashes, secrets.',
-  positionals: 'DRV|PATH',
+  positionals: 'DRV|PATH|FILE',
   description: [
-    'Reads the derivation, or the one that built PATH, and all that it is built from; recomputes every output ' +
+    'Reads the derivation, the one that built PATH, or FILE, as "nix derivation show -r" printed it, and all that ' +
+      'it is built from; recomputes every output ' +
       'path; and lists what takes from "these inputs give this closure". Secrets are named and not shown.',
     'It sees what derivations say. Whether the sandbox was on, and what evaluation read, only the attestation ' +
       'of the build can tell.',

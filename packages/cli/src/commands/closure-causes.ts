@@ -7,8 +7,8 @@ export const closureCauses = command({
   summary: 'Say what really changed between two builds, and what was only rebuilt because of it.',
   positionals: 'A B',
   description: [
-    'A and B are derivations, or store paths that were built here. Their whole derivation graphs are ' +
-      'compared; nothing is built. Of everything that differs, only what changed by itself is shown, with the ' +
+    'A and B are derivations, store paths that were built here, or files that "nix derivation show -r" ' +
+      'printed. Their whole derivation graphs are compared; nothing is built. Of everything that differs, only what changed by itself is shown, with the ' +
       'fields that changed; --json also names all that was rebuilt, and because of which.',
     'Values are shown as they are, with whatever secrets derivations hold.',
   ],
