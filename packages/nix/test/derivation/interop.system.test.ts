@@ -1,0 +1,67 @@
+// Derivations of newer releases of Nix, from the same expressions: the same files, other JSON. Opt-in:
+// BAGCHECK_INTEROP=1 (see packages/testkit/src/nix-releases.ts).
+import { join } from 'node:path'
+import { nixAvailable, nixReleases, runNix, runNixRelease } from '@bagcheck/testkit'
+import { beforeAll, describe, expect, test } from 'vitest'
+import {
+  derivationGraph,
+  loadDerivationGraph,
+  parseDerivationJson,
+  storeDirectoryReader,
+  verifyOutputPaths,
+} from '@bagcheck/nix'
+import type { DerivationGraph, StorePath } from '@bagcheck/nix'
+
+const file = join(import.meta.dirname, 'every-kind.nix')
+const expressionFor = (set: string): string =>
+  `builtins.mapAttrs (_: d: d.drvPath) (import ${file}).${set}`
+const evaluate = ['--eval', '--strict', '--json', '--read-write-mode', '--expr']
+
+const releases = nixAvailable() ? nixReleases() : []
+// The reason is printed where there are none.
+test.skipIf(releases.length === 0)('there are newer releases of Nix to compare with', () => {
+  expect(releases).not.toEqual([])
+})
+
+describe.each(releases)('Nix $version', (release) => {
+  const store = `/nix/interop-${release.suite}`
+  const features = [
+    '--extra-experimental-features',
+    'ca-derivations impure-derivations dynamic-derivations git-hashing',
+  ]
+  let plain: Record<string, StorePath>
+  let all: Record<string, StorePath>
+  let graph: DerivationGraph
+
+  const instantiate = (set: string): Record<string, StorePath> => {
+    const args = [...features, ...evaluate, expressionFor(set)]
+    return JSON.parse(runNixRelease(release, store, 'nix-instantiate', args)) as typeof plain
+  }
+
+  beforeAll(async () => {
+    plain = instantiate('plain')
+    all = { ...plain, ...instantiate('experimental') }
+    graph = await loadDerivationGraph(
+      Object.values(all),
+      storeDirectoryReader(join(store, 'nix/store')),
+    )
+  }, 120_000)
+
+  test('makes the derivations that the oldest release makes', () => {
+    const oldest = runNix('nix-instantiate', [...evaluate, expressionFor('plain')])
+    expect(plain).toEqual(JSON.parse(oldest))
+  })
+
+  test('computes the output paths that we compute', () => {
+    verifyOutputPaths(graph)
+  })
+
+  test('prints JSON that gives the same derivations', () => {
+    const args = ['derivation', 'show', ...features, '-r', ...Object.values(all)]
+    const parsed = parseDerivationJson(Buffer.from(runNixRelease(release, store, 'nix', args)))
+    expect(parsed.size).toBe(graph.derivations.size)
+    for (const [path, derivation] of graph.derivations)
+      expect(parsed.get(path), path).toEqual(derivation)
+    expect(derivationGraph(graph.roots, parsed)).toEqual(graph)
+  })
+})
