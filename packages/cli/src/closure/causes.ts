@@ -12,7 +12,7 @@ export function describeRootCauses(found: RootCauses): string[] {
     return [`the same ${same} derivations on both sides`]
   return [
     `${count(causes.length, 'root cause')}: ${count(differing, 'derivation')} of ${same + differing + added.length} differ, ` +
-      `${propagated.length} of them only because of it`,
+      `${propagated.length} of them only because of ${causes.length === 1 ? 'it' : 'these'}`,
     ...causes.flatMap(({ name, rebuilt, changes }) => [
       '',
       `${name}  (${count(rebuilt, 'other')} rebuilt)`,
