@@ -1,5 +1,5 @@
 // The commands that read derivations, on what real Nix instantiated and built.
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { BuildComparison, ImpurityAudit, RootCauses } from '@bagcheck/nix'
 import { nixAvailable, nixBuild, runNix, shellDerivation } from '@bagcheck/testkit'
@@ -77,6 +77,26 @@ describe.runIf(nixAvailable())('with real Nix', () => {
       'builtin-builder',
       'fixed-output',
     ])
+  })
+
+  test('audit: finds secrets in sources where that was asked for', async () => {
+    mkdirSync(join(directory, 'src'))
+    const secret = `gh${'p_'}${'a1'.repeat(18)}`
+    writeFileSync(join(directory, 'src/.env'), `TOKEN=${secret}\n`)
+    const using = shellDerivation('using', 'echo $src > $out', { src: join(directory, 'src') })
+    const path = runNix('nix-instantiate', ['--expr', using]).trim()
+    const plain = await run(['closure', 'audit', '--fail-on', 'high', path])
+    expect(plain.code).toBe(0)
+    const { code, stdout } = await run(['closure', 'audit', '--sources', '--fail-on', 'high', path])
+    expect(code).toBe(1)
+    expect(stdout).toContain('1 source with 1 file\n1 high, ')
+    expect(stdout).toContain('  using  sources.src/.env: a GitHub token\n')
+    expect(stdout).not.toContain(secret)
+    const json = JSON.parse((await run(['closure', 'audit', '--json', '--sources', path])).stdout)
+    expect(json).toMatchObject({
+      sources: { sources: 1, files: 1, unread: [] },
+      counts: { high: 1 },
+    })
   })
 
   test('what nix show-derivation printed will do instead of a store', async () => {

@@ -86,6 +86,7 @@ function quote(value: string): string {
   return JSON.stringify(clipped)
 }
 
-function count(number: number, what: string): string {
+/** `1 file`, `2 files`. */
+export function count(number: number, what: string): string {
   return `${number} ${what}${number === 1 ? '' : 's'}`
 }

@@ -1,5 +1,6 @@
-import { AUDIT_SEVERITIES, auditDerivations, verifyOutputPaths } from '@bagcheck/nix'
-import { describeAudit } from '../closure/audit.ts'
+import { AUDIT_SEVERITIES, auditDerivations, auditSources, verifyOutputPaths } from '@bagcheck/nix'
+import { addSources, describeAudit } from '../closure/audit.ts'
+import { openStoreNar } from '../closure/builds.ts'
 import { DERIVATION_OPTIONS, loadDerivations } from '../closure/derivations.ts'
 import { command } from '../command.ts'
 import { CliError, EXIT } from '../error.ts'
@@ -16,6 +17,10 @@ export const closureAudit = command({
   ],
   options: {
     all: { type: 'boolean', help: 'show every finding, also those that are only worth knowing' },
+    sources: {
+      type: 'boolean',
+      help: 'also look for secrets in every file of the sources that lie in the store',
+    },
     'fail-on': {
       type: 'string',
       value: 'SEVERITY',
@@ -39,9 +44,11 @@ export const closureAudit = command({
     const graph = await loadDerivations(given, values, signal)
     verifyOutputPaths(graph)
     const audit = auditDerivations(graph)
-    result(audit, describeAudit(audit, values.all))
+    const sources = values.sources ? await auditSources(graph, openStoreNar, signal) : undefined
+    const found = sources ? addSources(audit, sources) : audit
+    result(found, describeAudit(found, values.all))
     const grave = AUDIT_SEVERITIES.slice(0, gravest + 1).some(
-      (severity) => audit.counts[severity] > 0,
+      (severity) => found.counts[severity] > 0,
     )
     return grave ? EXIT.refused : EXIT.ok
   },

@@ -7,13 +7,10 @@ import { readAttributes } from '../derivation/attributes.ts'
 import { byteOrder } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { auditDerivation } from './derivation.ts'
-import { AUDIT_KINDS, AUDIT_SEVERITIES } from './finding.ts'
 import type { AuditFinding, AuditSeverity } from './finding.ts'
-import { findSecrets, hasPasswordHash } from './secrets.ts'
+import { bySeverity, makeFinding } from './make-finding.ts'
 import { auditText } from './text.ts'
-import { hostOf, redactUrls } from './url.ts'
-
-const SEEN_CHARACTERS = 300
+import { hostOf } from './url.ts'
 
 /** What an audit found. */
 export interface ImpurityAudit {
@@ -32,7 +29,7 @@ export interface ImpurityAudit {
 /**
  * Looks for impurities in every derivation of `graph`. No finding shows a secret.
  *
- * @see {@link AUDIT_KINDS} for what is looked for, and why.
+ * @see `AUDIT_KINDS` for what is looked for, and why; `auditSources` for what the sources hold.
  */
 export function auditDerivations(graph: DerivationGraph): ImpurityAudit {
   const findings: AuditFinding[] = []
@@ -40,13 +37,8 @@ export function auditDerivations(graph: DerivationGraph): ImpurityAudit {
   let fixedOutputs = 0
   for (const [path, derivation] of graph.derivations) {
     const { name } = derivation
-    for (const { kind, field, seen } of [
-      ...auditDerivation(derivation),
-      ...auditText(derivation),
-    ]) {
-      const [severity, why] = AUDIT_KINDS[kind]
-      findings.push({ kind, severity, derivation: path, name, field, seen: showable(seen), why })
-    }
+    for (const seen of [...auditDerivation(derivation), ...auditText(derivation)])
+      findings.push(makeFinding(path, name, seen))
     if (derivationKind(derivation) !== 'fixed') continue
     fixedOutputs += 1
     const attributes = readAttributes(derivation)
@@ -54,7 +46,6 @@ export function auditDerivations(graph: DerivationGraph): ImpurityAudit {
     for (const host of new Set(urls.map(hostOf)))
       if (host !== undefined) hosts.set(host, (hosts.get(host) ?? 0) + 1)
   }
-  const rank = (one: AuditFinding): number => AUDIT_SEVERITIES.indexOf(one.severity)
   return {
     schema: 'bagcheck.impurity-audit/v1',
     roots: graph.roots,
@@ -64,22 +55,8 @@ export function auditDerivations(graph: DerivationGraph): ImpurityAudit {
       (a, b) => b.derivations - a.derivations || byteOrder(a.host, b.host),
     ),
     counts: countBySeverity(findings),
-    findings: findings.toSorted(
-      (a, b) =>
-        rank(a) - rank(b) ||
-        byteOrder(a.kind, b.kind) ||
-        byteOrder(a.name, b.name) ||
-        byteOrder(a.derivation, b.derivation) ||
-        byteOrder(a.field, b.field),
-    ),
+    findings: findings.toSorted(bySeverity),
   }
-}
-
-/** Whatever a check says it saw, no secret leaves here. */
-function showable(seen: string): string {
-  if (findSecrets(seen).length > 0 || hasPasswordHash(seen)) return '…'
-  const redacted = redactUrls(seen)
-  return redacted.length > SEEN_CHARACTERS ? `${redacted.slice(0, SEEN_CHARACTERS)}…` : redacted
 }
 
 function countBySeverity(findings: readonly AuditFinding[]): Record<AuditSeverity, number> {

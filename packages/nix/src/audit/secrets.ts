@@ -21,7 +21,7 @@ const PATTERNS: readonly (readonly [what: string, pattern: RegExp])[] = [
   ['a PyPI token', /\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,200}/],
   ['a Stripe key', /\b[rs]k_live_[0-9A-Za-z]{20,100}\b/],
   ['a Google API key', /\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])/],
-  ['a JSON web token', /\beyJ[\w-]{10,1000}\.eyJ[\w-]{10,2000}\.[\w-]{20,1000}/],
+  ['a JSON web token', /(?<![\w-])eyJ[\w-]{10,1000}\.eyJ[\w-]{10,2000}\.[\w-]{20,1000}/],
 ]
 // The documentation of AWS uses AKIAIOSFODNN7EXAMPLE.
 const AWS_KEY = /\b(?:AKIA|ASIA)(?![0-9A-Z]{9}EXAMPLE)[0-9A-Z]{16}\b/

@@ -68,15 +68,19 @@ function auditJson(text: string): Seen[] {
   return seen
 }
 
-/** One value; `name` is what its key is called. */
-function auditValue(field: string, name: string, text: string): Seen[] {
-  const seen: Seen[] = []
-  const secrets = findSecrets(text)
-  for (const what of secrets) seen.push({ kind: 'secret', field, seen: what })
+/** Secrets by their form. */
+export function auditSecrets(field: string, text: string): Seen[] {
+  const seen: Seen[] = findSecrets(text).map((what) => ({ kind: 'secret', field, seen: what }))
   if (hasPasswordHash(text)) seen.push({ kind: 'password-hash', field, seen: 'a crypt(3) hash' })
   const credentials = findCredentials(text)
   if (credentials !== undefined) seen.push({ kind: 'url-credentials', field, seen: credentials })
-  else if (secrets.length === 0 && isLikelySecret(name, text))
+  return seen
+}
+
+/** One value; `name` is what its key is called. */
+function auditValue(field: string, name: string, text: string): Seen[] {
+  const seen = auditSecrets(field, text)
+  if (seen.length === 0 && isLikelySecret(name, text))
     seen.push({ kind: 'possible-secret', field, seen: `${text.length} characters` })
   const path = HOME.exec(text)?.[0] ?? ROOT_HOME.exec(text)?.[0] ?? TEMPORARY.exec(text)?.[0]
   if (path !== undefined) seen.push({ kind: 'host-path', field, seen: path })
