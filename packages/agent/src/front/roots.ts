@@ -21,6 +21,7 @@ import {
   type StorePath,
 } from '@bagcheck/nix'
 import type { Evidence } from '@bagcheck/api'
+import { listAttributes } from '../attributes.ts'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
 import type { Measurement } from '../measure/messages.ts'
@@ -273,6 +274,7 @@ export class Roots {
       ledger,
       full,
       maxMismatches: 1,
+      readAttributes: listAttributes,
       signal: this.#closing.signal,
       now,
     })

@@ -3,7 +3,7 @@
 import { getSystemErrorName } from 'node:util'
 import type { ReadAttributes } from '@bagcheck/nix'
 
-const ENOTSUP = 95
+const [ENODATA, ENOTSUP] = [61, 95]
 const MAX_BYTES = 65_536 // XATTR_LIST_MAX
 
 /** The function that reads them; `undefined` where there is none. */
@@ -26,7 +26,7 @@ export async function loadAttributeReader(): Promise<ReadAttributes | undefined>
     )
     if (size >= 0) return size
     const errno = koffi.errno()
-    if (errno === ENOTSUP) return 0
+    if (errno === ENODATA || errno === ENOTSUP) return 0
     throw new Error(`llistxattr: ${getSystemErrorName(-errno)}`)
   }
   return (file) => {

@@ -18,14 +18,15 @@ import type { Snapshot } from './snapshot.ts'
  */
 export type ReadAttributes = (file: string | Buffer) => readonly string[]
 
-// What Nix itself leaves (its setting `ignored-acls`), and the kernel's own integrity labels: none of them
-// lets a program do more.
+// What Nix itself leaves (its setting `ignored-acls`), the kernel's own integrity labels, and a property of
+// one file system: none of them lets a program do more.
 const HARMLESS: ReadonlySet<string> = new Set([
   'security.selinux',
   'security.csm',
   'system.nfs4_acl',
   'security.ima',
   'security.evm',
+  'btrfs.compression',
 ])
 const PIECE = 512
 
