@@ -21,7 +21,17 @@ import {
   wrongKind,
 } from './file-tree.ts'
 import type { TreeEntry } from './file-tree.ts'
-import { DIRECTORY, END, ENTRY, EXECUTABLE, MAGIC, NODE, REGULAR, SYMLINK } from './tokens.ts'
+import {
+  DIRECTORY,
+  END,
+  ENTRY,
+  EXECUTABLE,
+  MAGIC,
+  NODE,
+  NODE_END,
+  REGULAR,
+  SYMLINK,
+} from './tokens.ts'
 
 /**
  * What was found on the way. `name` is the path below the root, `''` or `/bin/x`, one code unit per byte;
@@ -62,9 +72,12 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
     buffer.set(bytes, end)
     end += bytes.length
   }
+  const putNumber = (value: number): void => {
+    end = buffer.writeUInt32LE(value % 2 ** 32, end)
+    end = buffer.writeUInt32LE(Math.floor(value / 2 ** 32), end)
+  }
   const putString = (latin1: string): void => {
-    end = buffer.writeUInt32LE(latin1.length, end)
-    end = buffer.writeUInt32LE(0, end)
+    putNumber(latin1.length)
     end += buffer.write(latin1, end, 'latin1')
     for (let left = -latin1.length & 7; left > 0; left--) buffer[end++] = 0
   }
@@ -87,8 +100,7 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
       observer.symlink?.(name, stat, target)
       put(SYMLINK)
       putString(target)
-      put(END)
-      if (frames.length > 0) put(END)
+      put(frames.length > 0 ? NODE_END : END)
     } else if (kind === 'regular') {
       const fd = openRegular(root, name)
       try {
@@ -96,9 +108,9 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
         if (!stat.isFile()) throw changed(root, name)
         observer.regular?.(name, stat)
         put((stat.mode & 0o100n) === 0n ? REGULAR : EXECUTABLE)
-        buffer.writeBigUInt64LE(stat.size, end)
-        end += 8
-        let left = Number(stat.size)
+        const size = Number(stat.size)
+        putNumber(size)
+        let left = size
         let reads = 0
         do {
           if (end >= CHUNK_BYTES) {
@@ -119,14 +131,13 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
           yield buffer.subarray(0, end)
           end = 0
         }
-        for (let pad = Number(-stat.size & 7n); pad > 0; pad--) buffer[end++] = 0
+        for (let pad = (8 - (size % 8)) % 8; pad > 0; pad--) buffer[end++] = 0
       } catch (cause) {
         throw readError(root, name, cause)
       } finally {
         closeSync(fd)
       }
-      put(END)
-      if (frames.length > 0) put(END)
+      put(frames.length > 0 ? NODE_END : END)
     } else {
       throw wrongKind(root, name)
     }

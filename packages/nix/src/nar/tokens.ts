@@ -22,6 +22,10 @@ export const DIRECTORY: Buffer = token('(', 'type', 'directory')
 export const REGULAR: Buffer = token('(', 'type', 'regular', 'contents')
 export const EXECUTABLE: Buffer = token('(', 'type', 'regular', 'executable', '', 'contents')
 export const SYMLINK: Buffer = token('(', 'type', 'symlink', 'target')
+export const END: Buffer = token(')')
+
+/** Before the name of an entry, and between its name and its node. */
 export const ENTRY: Buffer = token('entry', '(', 'name')
 export const NODE: Buffer = token('node')
-export const END: Buffer = token(')')
+/** After the node of an entry that is not a directory: the end of both. */
+export const NODE_END: Buffer = token(')', ')')

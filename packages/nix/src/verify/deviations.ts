@@ -9,16 +9,16 @@ export interface Deviation {
   readonly seen: string
 }
 
-const PERMISSIONS = 0o7777n
+const PERMISSIONS = 0o7777
 
 /** 0444 or 0555 for files, 0555 for directories, the store's owner, no setuid. */
 export function isAsNixLeavesIt(stat: BigIntStats, owner: number): boolean {
-  return hasUsualMode(stat) && stat.uid === BigInt(owner)
+  return hasUsualMode(stat) && Number(stat.uid) === owner
 }
 
 function hasUsualMode(stat: BigIntStats): boolean {
-  const mode = stat.mode & PERMISSIONS
-  return mode === 0o555n || (mode === 0o444n && stat.isFile()) || stat.isSymbolicLink()
+  const mode = Number(stat.mode) & PERMISSIONS
+  return mode === 0o555 || (mode === 0o444 && stat.isFile()) || stat.isSymbolicLink()
 }
 
 /** What is wrong with an entry that is not {@link isAsNixLeavesIt}. */
@@ -26,19 +26,24 @@ export function findDeviations(file: string, stat: BigIntStats, owner: number): 
   const found: Deviation[] = []
   if (!hasUsualMode(stat)) {
     const expected = stat.isFile() ? '0444 or 0555' : '0555'
-    found.push({ file, kind: 'mode', expected, seen: describeMode(stat.mode & PERMISSIONS) })
+    found.push({
+      file,
+      kind: 'mode',
+      expected,
+      seen: describeMode(Number(stat.mode) & PERMISSIONS),
+    })
   }
-  if (stat.uid !== BigInt(owner))
+  if (Number(stat.uid) !== owner)
     found.push({ file, kind: 'owner', expected: `uid ${owner}`, seen: `uid ${stat.uid}` })
   return found
 }
 
 /** Octal, with what it grants in words. */
-function describeMode(mode: bigint): string {
+function describeMode(mode: number): string {
   const grants = [
-    (mode & 0o4000n) !== 0n && 'setuid',
-    (mode & 0o2000n) !== 0n && 'setgid',
-    (mode & 0o222n) !== 0n && 'writable',
+    (mode & 0o4000) !== 0 && 'setuid',
+    (mode & 0o2000) !== 0 && 'setgid',
+    (mode & 0o222) !== 0 && 'writable',
   ].filter((grant) => grant !== false)
   const octal = mode.toString(8).padStart(4, '0')
   return grants.length === 0 ? octal : `${octal} (${grants.join(', ')})`

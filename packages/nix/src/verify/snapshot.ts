@@ -51,7 +51,7 @@ export class SnapshotBuilder {
     }
     setStat(this.#stats, this.#integers, stat)
     this.#integers += SNAPSHOT_COLUMNS
-    if (stat.isFile()) this.#regularFiles++
+    if ((stat.mode & FORMAT_MASK) === REGULAR) this.#regularFiles++
     this.#addString(name)
     if (target !== undefined) this.#addString(target)
   }
@@ -186,9 +186,10 @@ export class NameCursor {
  */
 export function isSettled({ stats }: Snapshot, atMs: number): boolean {
   const at = BigInt(Math.trunc(atMs)) * 1_000_000n
+  const [from, to] = [at - SETTLED_NS, at + SETTLED_NS]
   for (let index = CTIME_COLUMN; index < stats.length; index += SNAPSHOT_COLUMNS) {
-    const age = at - (stats[index] ?? 0n)
-    if (age < SETTLED_NS && age > -SETTLED_NS) return false
+    const ctime = stats[index] ?? 0n
+    if (ctime > from && ctime < to) return false
   }
   return true
 }
@@ -196,5 +197,5 @@ export function isSettled({ stats }: Snapshot, atMs: number): boolean {
 /** True when both hold the same. */
 export function isSameSnapshot(a: Snapshot, b: Snapshot): boolean {
   if (a.names !== b.names || a.stats.length !== b.stats.length) return false
-  return a.stats.every((integer, index) => integer === b.stats[index])
+  return Buffer.from(a.stats.buffer).equals(Buffer.from(b.stats.buffer))
 }
