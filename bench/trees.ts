@@ -51,7 +51,9 @@ export async function addTrees(): Promise<ClosureManifest> {
     // The smallest first of what is needed twice: the target is not to be left far behind.
     for (const { directory, size } of copy === 1 ? trees : trees.toReversed()) {
       if (enough()) break
-      added.push(copy === 1 ? nix('nix-store', '--add', directory) : addCopy(directory, copy))
+      const path = copy === 1 ? add(directory) : addCopy(directory, copy)
+      if (path === undefined) continue
+      added.push(path)
       sum.files += size.files
       sum.bytes += size.bytes
     }
@@ -87,14 +89,24 @@ function findTrees(): { directory: string; size: Size }[] {
     .toSorted((a, b) => b.size.files - a.size.files)
 }
 
-/** Adds a tree under another name: bound to it, because `nix-store` takes the name of what it is given. */
-function addCopy(directory: string, copy: number): string {
+/** Adds a tree; `undefined` where it holds what no store can, such as a socket or a name with a blank. */
+function add(directory: string): string | undefined {
+  try {
+    return nix('nix-store', '--add', directory)
+  } catch (error) {
+    console.warn(`left out: ${(error as Error).message.trim()}`)
+    return undefined
+  }
+}
+
+/** As {@link add}, under another name: `nix-store` takes the name of what it is given. */
+function addCopy(directory: string, copy: number): string | undefined {
   const scratch = mkdtempSync('/var/tmp/bagcheck-trees-')
   const mounted = join(scratch, `${basename(directory)}-${copy}`)
   mkdirSync(mounted)
   nix('mount', '--bind', directory, mounted)
   try {
-    return nix('nix-store', '--add', mounted)
+    return add(mounted)
   } finally {
     nix('umount', mounted)
     rmSync(scratch, { recursive: true })

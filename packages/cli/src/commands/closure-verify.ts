@@ -38,6 +38,7 @@ export const closureVerify = command({
     },
     full: { type: 'boolean', help: 'read everything, whatever the ledger says' },
     metadata: { type: 'boolean', help: 'read no content' },
+    'skip-attributes': { type: 'boolean', help: 'do not look for extended attributes' },
     owner: {
       type: 'string',
       value: 'UID',
@@ -67,7 +68,7 @@ export const closureVerify = command({
       ? await readAllPaths(values.database)
       : unite(closures.map((closure) => closure.entries))
     const files = values.files && parseFileList(await readInput(values.files, FILE_LIST_MAX_BYTES))
-    const readAttributes = await loadAttributeReader()
+    const readAttributes = values['skip-attributes'] ? undefined : await loadAttributeReader()
     const ledger = values.ledger === undefined ? undefined : openLedger(values.ledger)
     try {
       const verification = await verifyClosure(
