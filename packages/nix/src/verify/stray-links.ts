@@ -14,7 +14,7 @@ import { narHashDigest } from '../hash.ts'
 import { hashNar } from '../nar/hash.ts'
 import { encodeNix32 } from '../nix32.ts'
 import type { StorePath } from '../store-path.ts'
-import { readSnapshot, SNAPSHOT_COLUMNS } from './snapshot.ts'
+import { NameCursor, SNAPSHOT_COLUMNS } from './snapshot.ts'
 import type { Snapshot } from './snapshot.ts'
 
 /** A file that has names which neither the closure nor `.links` explains. */
@@ -27,11 +27,14 @@ export interface StrayLink {
   readonly found: number
 }
 
-interface Candidate extends StrayLink {
+/** A file with several names; small, because in an optimised store nearly every file is one. */
+interface Candidate {
+  readonly path: StorePath
+  readonly snapshot: Snapshot
+  /** Of the first name that was met, in the snapshot. */
+  readonly index: number
+  readonly names: number
   found: number
-  readonly device: bigint
-  readonly inode: bigint
-  readonly sizeBytes: number
 }
 
 // Up to so much, the file's hash is computed, which is its name in `.links`; beyond, it is cheaper to look
@@ -47,26 +50,13 @@ export class LinkCount {
 
   /** Counts files of `path`: pairs of an entry's index in `snapshot` and the number of its names. */
   add(path: StorePath, snapshot: Snapshot, linked: readonly number[] | Uint32Array): void {
-    if (linked.length === 0) return
-    const entries = readSnapshot(snapshot)
-    const { stats } = snapshot
     for (let pair = 0; pair < linked.length; pair += 2) {
       const index = linked[pair] ?? 0
-      const at = index * SNAPSHOT_COLUMNS
-      const device = stats[at] ?? 0n
-      const inode = stats[at + 1] ?? 0n
+      const names = linked[pair + 1] ?? 1
+      const { device, inode } = placeOf({ snapshot, index })
       const key = (device << 64n) | BigInt.asUintN(64, inode)
       const known = this.#files.get(key)
-      if (known === undefined)
-        this.#files.set(key, {
-          path,
-          file: path + fromLatin1(entries[index]?.name ?? ''),
-          names: linked[pair + 1] ?? 1,
-          found: 1,
-          device,
-          inode,
-          sizeBytes: Number(stats[at + 5]),
-        })
+      if (known === undefined) this.#files.set(key, { path, snapshot, index, names, found: 1 })
       else known.found++
     }
   }
@@ -74,13 +64,36 @@ export class LinkCount {
   /** Those with names that nothing explains. */
   async findStray(signal: AbortSignal | undefined): Promise<StrayLink[]> {
     const open = [...this.#files.values()].filter(({ names, found }) => found < names)
-    const bytes = open.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+    const bytes = open.reduce((sum, candidate) => sum + placeOf(candidate).sizeBytes, 0)
     const few = open.length <= HASHED_FILES && bytes <= HASHED_BYTES
     const optimised = few ? await findByHash(open, signal) : await findByInode(open, signal)
-    return open
-      .filter((candidate) => !optimised.has(candidate))
-      .map(({ path, file, names, found }) => ({ path, file, names, found }))
+    const stray = open.filter((candidate) => !optimised.has(candidate))
+    return withFiles(stray).map(([file, { path, names, found }]) => ({ path, file, names, found }))
   }
+}
+
+/** Where a file lies and how large it is, as its snapshot says. */
+function placeOf({ snapshot, index }: Pick<Candidate, 'snapshot' | 'index'>): {
+  device: bigint
+  inode: bigint
+  sizeBytes: number
+} {
+  const { stats } = snapshot
+  const at = index * SNAPSHOT_COLUMNS
+  return { device: stats[at] ?? 0n, inode: stats[at + 1] ?? 0n, sizeBytes: Number(stats[at + 5]) }
+}
+
+/** Each with the name that was met first. */
+function withFiles(candidates: readonly Candidate[]): [file: string, Candidate][] {
+  const bySnapshot = Map.groupBy(candidates, ({ snapshot }) => snapshot)
+  return [...bySnapshot].flatMap(([snapshot, members]) => {
+    const names = new NameCursor(snapshot)
+    const ordered = members.toSorted((a, b) => a.index - b.index)
+    return ordered.map((candidate): [string, Candidate] => [
+      candidate.path + fromLatin1(names.nameOf(candidate.index)),
+      candidate,
+    ])
+  })
 }
 
 /** Those whose name in `.links`, the hash of their NAR, is theirs. */
@@ -89,11 +102,10 @@ async function findByHash(
   signal: AbortSignal | undefined,
 ): Promise<Set<Candidate>> {
   const optimised = new Set<Candidate>()
-  for (const candidate of open) {
-    const { narHash } = await hashNar(candidate.file, signal === undefined ? {} : { signal })
+  for (const [file, candidate] of withFiles(open)) {
+    const { narHash } = await hashNar(file, signal === undefined ? {} : { signal })
     const name = encodeNix32(narHashDigest(narHash))
-    const stat = lookAt(join(linksOf(candidate.path), name))
-    if (stat?.ino === candidate.inode && stat.dev === candidate.device) optimised.add(candidate)
+    if (isAt(candidate, lookAt(join(linksOf(candidate.path), name)))) optimised.add(candidate)
   }
   return optimised
 }
@@ -104,18 +116,23 @@ async function findByInode(
   signal: AbortSignal | undefined,
 ): Promise<Set<Candidate>> {
   const optimised = new Set<Candidate>()
-  const byInode = new Map(open.map((candidate) => [candidate.inode, candidate]))
+  const byInode = new Map(open.map((candidate) => [placeOf(candidate).inode, candidate]))
   for (const directory of new Set(open.map(({ path }) => linksOf(path)))) {
     for (const [index, name] of namesIn(directory).entries()) {
       const stat = lookAt(join(directory, name))
       const candidate = stat === undefined ? undefined : byInode.get(stat.ino)
-      if (candidate?.device === stat?.dev && candidate !== undefined) optimised.add(candidate)
+      if (candidate !== undefined && isAt(candidate, stat)) optimised.add(candidate)
       if (index % PIECE !== PIECE - 1) continue
       await setImmediate()
       signal?.throwIfAborted()
     }
   }
   return optimised
+}
+
+function isAt(candidate: Candidate, stat: BigIntStats | undefined): boolean {
+  const { device, inode } = placeOf(candidate)
+  return stat?.ino === inode && stat.dev === device
 }
 
 function linksOf(path: StorePath): string {
