@@ -24,8 +24,7 @@ async function main(): Promise<void> {
       version: { type: 'boolean' },
     },
   })
-  if (values.version === true)
-    return void process.stdout.write(`bagcheck-agent ${AGENT_VERSION}\n`)
+  if (values.version === true) return void process.stdout.write(`bagcheck-agent ${AGENT_VERSION}\n`)
   if (values.help === true) return void process.stdout.write(USAGE)
   if (values.config === undefined) throw new AgentError('CONFIG_INVALID', 'expected --config FILE')
   const stopping = new AbortController()
