@@ -105,5 +105,7 @@ function record(value: unknown, name: string, keys: readonly string[]): Record<s
 }
 
 function invalid(key: string, seen: unknown): AgentError {
-  return new AgentError('CONFIG_INVALID', `unexpected ${key}: ${quote(seen)}`)
+  const hint =
+    key === 'trustRootPin' ? '; expected what "bagcheck policy pin root.json" prints' : ''
+  return new AgentError('CONFIG_INVALID', `unexpected ${key}: ${quote(seen)}${hint}`)
 }

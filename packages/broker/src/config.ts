@@ -31,7 +31,9 @@ const configSchema = z.strictObject({
     z.strictObject({ postgres: z.string().min(1).max(2048) }),
   ]),
   trustRoot: z.strictObject({
-    pin: z.string().regex(/^[0-9a-f]{64}$/),
+    pin: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, 'expected 64 hex digits, as "bagcheck policy pin root.json" prints'),
     chain: z.array(path).min(1).max(1024),
   }),
   logKey: path,

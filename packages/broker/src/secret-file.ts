@@ -43,7 +43,8 @@ export function readSecretFile(file: string): string {
     if ((mode & 0o177) !== 0)
       throw new BrokerError(
         'KEY_FILE_MODE',
-        `expected mode 0600 of ${quote(file)}, saw ${(mode & 0o7777).toString(8).padStart(4, '0')}`,
+        `expected mode 0600 of ${quote(file)}, saw ${(mode & 0o7777).toString(8).padStart(4, '0')}; ` +
+          'chmod 600, and make a new key if somebody else may have read it',
       )
     return readFileSync(fd, 'utf8')
   } finally {

@@ -25,7 +25,9 @@ export function askAgent(
   return new Promise((resolve, reject) => {
     const fail = (error: Error): void =>
       reject(
-        new CliError('AGENT_UNREACHABLE', `agent at ${socket}: ${error.message}`, { cause: error }),
+        new CliError('AGENT_UNREACHABLE', `agent at ${socket}: ${error.message}${hint(error)}`, {
+          cause: error,
+        }),
       )
     const call = request(
       {
@@ -57,4 +59,10 @@ export function askAgent(
     call.on('error', fail)
     call.end(body === undefined ? undefined : JSON.stringify(body))
   })
+}
+
+function hint({ code }: NodeJS.ErrnoException): string {
+  if (code === 'ENOENT' || code === 'ECONNREFUSED')
+    return '; start bagcheck-agent, or name its socket with --agent'
+  return code === 'EACCES' ? '; every user must be able to enter its directory' : ''
 }

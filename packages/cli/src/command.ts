@@ -129,7 +129,8 @@ export function findCommand(table: Group, argv: readonly string[]): Invocation {
     if (next === undefined) {
       if (word.startsWith('-') || target.fallback !== undefined) break
       const near = nearest(word, Object.keys(target.commands))
-      const hint = near === undefined ? '' : `; did you mean "${name} ${near}"?`
+      const hint =
+        near === undefined ? `; see "${name} --help"` : `; did you mean "${name} ${near}"?`
       throw new CliError('USAGE', `no command ${JSON.stringify(word)} in "${name}"${hint}`)
     }
     target = next
@@ -162,7 +163,8 @@ export function parseOptions(
   try {
     parsed = parseArgs({ args: [...argv], options, allowPositionals: true, strict: true })
   } catch (error) {
-    throw new CliError('USAGE', (error as Error).message.split('. ')[0] ?? 'bad options')
+    const [problem = 'bad options'] = (error as Error).message.split('. ')
+    throw new CliError('USAGE', `${problem}; see "${name} --help"`)
   }
   const values: Record<string, unknown> = { ...parsed.values }
   const { positionals } = parsed
@@ -187,13 +189,14 @@ export function parseOptions(
   return { values: values as never, args: positionals, ...asked }
 }
 
-/** The candidate within two edits of `word`, if there is one. */
+/** The candidate that `word` is a slip of: one edit, or two after the same first letter. */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const ranked = candidates
     .map((candidate) => ({ candidate, edits: editDistance(word, candidate) }))
     .toSorted((a, b) => a.edits - b.edits)
   const best = ranked[0]
-  return best !== undefined && best.edits <= 2 ? best.candidate : undefined
+  const most = best?.candidate[0] === word[0] ? 2 : 1
+  return best !== undefined && best.edits <= most ? best.candidate : undefined
 }
 
 function editDistance(a: string, b: string): number {

@@ -56,7 +56,8 @@ async function start(
     if (word === '--help' || word === '-h') return showHelp()
     const { fallback } = target
     if (fallback === undefined || (word === undefined && fallback.least > 0)) {
-      const what = word === undefined ? 'needs a command' : `does not take ${JSON.stringify(word)}`
+      const needed = fallback === undefined ? 'a command' : `${fallback.positionals} or a command`
+      const what = word === undefined ? `needs ${needed}` : `does not take ${JSON.stringify(word)}`
       throw new CliError('USAGE', `"${name}" ${what}; see "${name} --help"`)
     }
     target = fallback

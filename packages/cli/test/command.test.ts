@@ -121,7 +121,9 @@ describe('finding a command', () => {
 
   test('an unknown word is refused, with the nearest one where one is near', () => {
     expect(() => findCommand(table, ['tyo'])).toThrow('did you mean "bagcheck toy"?')
-    expect(() => findCommand(table, ['elephant'])).toThrow(/^no command "elephant" in "bagcheck"$/)
+    expect(() => findCommand(table, ['elephant'])).toThrow(
+      /^no command "elephant" in "bagcheck"; see "bagcheck --help"$/,
+    )
   })
 
   test('a group with a command of its own takes what is none of its commands', () => {

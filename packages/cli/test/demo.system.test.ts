@@ -26,7 +26,12 @@ if (missing.length > 0) {
 function startDemo(
   args: readonly string[],
   onStep: (step: StepResult) => void,
-): { child: ChildProcess; ended: Promise<number | null>; complaints: () => string } {
+): {
+  child: ChildProcess
+  ended: Promise<number | null>
+  complaints: () => string
+  summary: () => unknown
+} {
   const child = spawn(
     process.execPath,
     ['-C', '@bagcheck/source', main, 'demo', '--json', ...args],
@@ -34,11 +39,14 @@ function startDemo(
   )
   let complaints = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => (complaints += text))
-  createInterface({ input: child.stdout }).on('line', (line) =>
-    onStep(JSON.parse(line) as StepResult),
-  )
+  let last: unknown
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const told = JSON.parse(line) as StepResult | { summary: unknown }
+    if ('summary' in told) last = told.summary
+    else onStep(told)
+  })
   const ended = new Promise<number | null>((resolve) => child.once('close', resolve))
-  return { child, ended, complaints: () => complaints }
+  return { child, ended, complaints: () => complaints, summary: () => last }
 }
 
 /** Command lines of processes whose environment or arguments name a directory. */
@@ -60,12 +68,14 @@ describe.runIf(missing.length === 0)('the demo', () => {
   let output: string
   let exitCode: number | null
   let complaints: string
+  let summary: unknown
 
   beforeAll(async () => {
     output = mkdtempSync(join(tmpdir(), 'bagcheck-demo-'))
     const demo = startDemo(['--output', output], (step) => steps.set(step.id, step))
     exitCode = await demo.ended
     complaints = demo.complaints()
+    summary = demo.summary()
   }, 180_000)
   afterAll(() => rmSync(output, { recursive: true, force: true }))
 
@@ -78,6 +88,7 @@ describe.runIf(missing.length === 0)('the demo', () => {
   test('tells every step once, in order, and exits with 0', () => {
     expect([...steps.keys()]).toEqual([...STEPS])
     expect(exitCode).toBe(0)
+    expect(summary).toEqual({ steps: STEPS.length, failures: [], kept: output })
   })
 
   test('keeps what can be looked at afterwards', () => {

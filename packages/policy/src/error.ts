@@ -38,15 +38,19 @@ export class PolicyError extends Error {
 const MAX_QUOTED = 160
 
 /**
- * `value` as JSON for a message, in ASCII and clipped: what was seen may be hostile and long, and ends in
- * somebody's terminal.
+ * `value` as JSON for a message, clipped, with what does not show or moves other text escaped: what was
+ * seen may be hostile and long, and ends in somebody's terminal.
  */
 export function quote(value: unknown): string {
   const text = (JSON.stringify(value) ?? 'nothing').replace(
-    /[^\x20-\x7e]/g,
-    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+    /[^\p{L}\p{N}\p{P}\p{S}\x20]/gu,
+    (character) => character.split('').map(escapeUnit).join(''),
   )
   return text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text
+}
+
+function escapeUnit(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
 }
 
 const PLAIN = /^[\x21-\x7e]{1,300}$/

@@ -76,8 +76,18 @@ export function compilePolicy(
     list.push({ file, ...at(offsetOf(document, path)), message: `${formatPath(path)}: ${message}` })
   }
   const report = note(problems)
-  const resolved = resolveSigners(value, readFile, report)
-  const policy = readPolicy(resolved, { complete: false, report })
+  const unreadable = new Set<string>()
+  const resolved = resolveSigners(value, readFile, (name, message) => {
+    unreadable.add(name)
+    report(['signers', name, 'key'], message)
+  })
+  const policy = readPolicy(resolved, {
+    complete: false,
+    // Of a signer whose key file could not be read everything else is wrong too.
+    report: (path, message) => {
+      if (path[0] !== 'signers' || !unreadable.has(String(path[1]))) report(path, message)
+    },
+  })
   if (problems.length > 0) throw new PolicySourceError(problems)
   const json = canonicalize(plain(policy))
   const warnings: SourceProblem[] = []
@@ -88,7 +98,11 @@ export function compilePolicy(
 type Note = (path: readonly (string | number)[], message: string) => void
 
 /** Puts key id and bytes where the source names a PEM file. */
-function resolveSigners(value: unknown, readFile: (name: string) => string, report: Note): unknown {
+function resolveSigners(
+  value: unknown,
+  readFile: (name: string) => string,
+  report: (signer: string, message: string) => void,
+): unknown {
   const signers = member(value, 'signers')
   if (typeof signers !== 'object' || signers === null || Array.isArray(signers)) return value
   const resolved = Object.entries(signers).map(([name, signer]) => {
@@ -98,10 +112,7 @@ function resolveSigners(value: unknown, readFile: (name: string) => string, repo
       const { keyId, spki } = parseVerifyingKey(readFile(key))
       return [name, { keyId, spki: Buffer.from(spki).toString('base64') }]
     } catch (error) {
-      report(
-        ['signers', name, 'key'],
-        `expected a PEM file with a P-256 public key: ${messageOf(error)}`,
-      )
+      report(name, `expected a PEM file with a P-256 public key: ${messageOf(error)}`)
       return [name, signer]
     }
   })

@@ -28,6 +28,19 @@ describe('compiling', () => {
     expect(json).toContain('"allow":{"hostObjects":[],"jit":[]}')
   })
 
+  test('names one mistake for a signer whose key file is missing', () => {
+    const readFile = (): string => {
+      throw new Error('ENOENT')
+    }
+    expect(() => compilePolicy(policySource(), { file: 'policy.yaml', readFile })).toThrow(
+      expect.objectContaining({
+        problems: [
+          expect.objectContaining({ message: expect.stringContaining('expected a PEM file') }),
+        ],
+      }),
+    )
+  })
+
   test('does not depend on comments, quotes or the order of keys', () => {
     const text = policySource()
       .replace('schema: bagcheck.policy/v1\n', '')

@@ -1,9 +1,9 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { TEXT_LIMITS } from '@bagcheck/api'
+import { ApiError, TEXT_LIMITS } from '@bagcheck/api'
 import { BROKER_OPTIONS, openBroker } from '../broker-access.ts'
 import { command } from '../command.ts'
-import { CliError } from '../error.ts'
+import { CliError, EXIT } from '../error.ts'
 import { ifThere, readInput, readSmallText } from '../files.ts'
 
 const SUFFIX = '.manifest'
@@ -32,11 +32,13 @@ export const attestSubmit = command({
       const manifest = await readInput(`${base}.manifest`, TEXT_LIMITS.manifest)
       const files = await readInput(`${base}.files`, TEXT_LIMITS.files)
       receipts.push(
-        await client.submitAttestation({
-          bundle: await readSmallText(`${base}.sigstore.json`),
-          manifest: manifest.toString('utf8'),
-          files: files.toString('utf8'),
-        }),
+        await client
+          .submitAttestation({
+            bundle: await readSmallText(`${base}.sigstore.json`),
+            manifest: manifest.toString('utf8'),
+            files: files.toString('utf8'),
+          })
+          .catch(explainSigner),
       )
     }
     result(
@@ -48,3 +50,13 @@ export const attestSubmit = command({
     )
   },
 })
+
+function explainSigner(error: unknown): never {
+  if (!(error instanceof ApiError) || error.problem?.code !== 'SIGNATURE_INVALID') throw error
+  const hint = 'is the key that signed it among the signers of the policy in force?'
+  throw new CliError('REFUSED', `${error.message}; ${hint}`, {
+    cause: error,
+    exit: EXIT.refused,
+    detail: error.problem,
+  })
+}

@@ -11,7 +11,8 @@ export const demo = command({
   description: [
     'Builds two services with Nix in a /nix of its own (the machine is not touched), attests and approves ' +
       'them, runs them, and then attacks them one way after the other. Each step says what was seen; the ' +
-      'exit code is 1 if one did not go as told. Needs root, nix-bin, patchelf and busybox-static.',
+      'exit code is 1 if one did not go as told. --json prints an object for each step and a summary last; ' +
+      'paths in them are of a scratch directory that is gone by then, but for --output. Needs root, nix-bin, patchelf and busybox-static.',
   ],
   options: {
     output: {
@@ -38,14 +39,20 @@ export const demo = command({
         ...[...programCommand('bagcheck'), 'demo', ...(context.json ? ['--json'] : [])],
         ...(output === undefined ? [] : ['--output', resolve(output)]),
       ]
-      return (await enterPrivateRoot(again)) as ExitCode
+      const code = await enterPrivateRoot(again)
+      if (code > 128 && !context.json) context.warn('interrupted; nothing is left')
+      return code as ExitCode
     }
     const start = performance.now()
     const results = await playDemo(context, output)
     const passed = new Set(results.filter(({ ok }) => ok).map(({ id }) => id))
     const failures = STEPS.filter((id) => !passed.has(id)) // or not reached
     const seconds = ((performance.now() - start) / 1000).toFixed(0)
-    if (!context.json) {
+    if (context.json)
+      context.print(
+        JSON.stringify({ summary: { steps: results.length, failures, kept: output ?? null } }),
+      )
+    else {
       context.print('')
       context.print(
         failures.length === 0

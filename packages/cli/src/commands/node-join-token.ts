@@ -5,6 +5,7 @@ import { command } from '../command.ts'
 import { CliError } from '../error.ts'
 import { readSmallText, writeSecret } from '../files.ts'
 import { rfc3339 } from '../time.ts'
+import { checkSigner, SIGNER_OPTION } from '../trust.ts'
 
 export const nodeJoinToken = command({
   summary: 'Sign a join token: one node may enrol with it, once.',
@@ -33,6 +34,7 @@ export const nodeJoinToken = command({
       default: '90',
       help: 'how long the node is enrolled',
     },
+    ...SIGNER_OPTION,
   },
   examples: [
     'bagcheck node join-token --installation production --key keys/enrolment.pem --class web -o join.json',
@@ -40,6 +42,7 @@ export const nodeJoinToken = command({
   run: async ({ now, result }, values) => {
     const key = parseSigningKey(await readSmallText(values.key))
     const notBefore = now()
+    await checkSigner(values.trust, 'enrolment', key.keyId, notBefore)
     const token = {
       installation: values.installation,
       tokenId: randomBytes(16).toString('hex'),

@@ -11,8 +11,11 @@ export const policyCheck = command({
     const roots = roles.reduce((sum, role) => sum + role.roots.length, 0)
     result(
       { ok: true, installation: policy.installation, version: policy.version, roots, warnings },
-      `${file}: version ${policy.version} for ${policy.installation}: ${roles.length} roles, ` +
-        `${roots} approved roots, until ${policy.expires}`,
+      `${file}: version ${policy.version} for ${policy.installation}: ${count(roles.length, 'role')}, ` +
+        `${count(roots, 'approved root')}, until ${policy.expires}`,
     )
   },
 })
+
+const count = (number: number, what: string): string =>
+  `${number} ${what}${number === 1 ? '' : 's'}`

@@ -23,6 +23,8 @@ export const token = command({
   },
   examples: ['bagcheck token --audience https://api.example.org'],
   run: async ({ result }, { audience, ttl, profile, agent }) => {
+    if (!URL.canParse(audience))
+      throw new CliError('USAGE', `--audience takes a URL, not ${JSON.stringify(audience)}`)
     if (ttl !== undefined && !/^[1-9][0-9]{0,5}$/.test(ttl))
       throw new CliError('USAGE', `--ttl takes seconds, not ${JSON.stringify(ttl)}`)
     const answer = await askAgent(agent, 'POST', '/v1/token', {
@@ -38,9 +40,14 @@ export const token = command({
     const problem = problemSchema.safeParse(answer.body)
     if (!problem.success)
       throw new CliError('AGENT_UNREACHABLE', `the agent answered with status ${answer.status}`)
-    const { code, error_description: description, reasons } = problem.data
-    const said = (reasons ?? []).map((reason) => `${reason.code}: ${reason.message}`)
-    throw new CliError('REFUSED', [`${code}: ${description}`, ...said].join('\n  '), {
+    const { code, error_description: description, reasons = [], decision } = problem.data
+    // The description is the first reason's.
+    const said = reasons.map((reason) => `${reason.code}: ${reason.message}`)
+    const lines = [
+      ...(said.length > 0 ? said : [`${code}: ${description}`]),
+      ...(decision === undefined ? [] : [`decision ${decision}; see "bagcheck explain"`]),
+    ]
+    throw new CliError('REFUSED', lines.join('\n  '), {
       exit: couldNot(answer.status) ? EXIT.failed : EXIT.refused,
       detail: problem.data,
     })
