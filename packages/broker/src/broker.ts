@@ -75,7 +75,8 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
     const closures = new Closures(store, signerRules(policy))
     const nodes = new NodeBook(await store.nodes(), (id) => store.node(id))
     await policy.reload()
-    await closures.loadAll()
+    const stopping = new AbortController()
+    const loading = loadClosures(closures, stopping.signal, logger)
     const poll = setInterval(() => void followPolicy(policy, logger), POLICY_POLL_MS).unref()
     return {
       config,
@@ -101,6 +102,8 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       },
       close: async () => {
         clearInterval(poll)
+        stopping.abort()
+        await loading
         await store.close()
       },
     }
@@ -108,6 +111,16 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
     await store.close()
     throw error
   }
+}
+
+/** What a request needs is loaded for it; the rest serves to say what comes nearest to a bag. */
+async function loadClosures(
+  closures: Closures,
+  signal: AbortSignal,
+  logger: BrokerLogger,
+): Promise<void> {
+  const failed = (err: unknown): void => logger.error({ err }, 'an attestation could not be loaded')
+  await closures.loadAll(signal, failed).catch(failed)
 }
 
 async function followPolicy(policy: PolicyState, logger: BrokerLogger): Promise<void> {

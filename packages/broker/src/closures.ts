@@ -1,10 +1,12 @@
 // Attested closures in memory, as evaluation needs them: manifest, file list and the attestation whose
-// signature was verified. What another replica took in is loaded before it is needed.
+// signature was verified. What the store has is loaded before it is needed, and the rest of it in the
+// background of a start, so that a start does not take longer with every closure that was ever attested.
 //
 // A closure can have several attestations. One by a signer that a role does not trust must not hide the
 // one by a signer it does, and a signer who attests again corrects what was said before. So the index
 // answers with the newest, by its place in the log, of those that the installed policy can use, and only
 // otherwise with the newest of all.
+import { setImmediate } from 'node:timers/promises'
 import type { AttestationReceipt, AttestationRequest, AttestationResponse } from '@bagcheck/api'
 import {
   bindContent,
@@ -52,6 +54,8 @@ export class Closures implements ClosureIndex {
   readonly #rules: SignerRules
   /** By closure digest, in the order of the log. */
   readonly #known = new Map<string, Kept[]>()
+  /** By closure digest: resolves when all that the store has of it is here. */
+  readonly #loads = new Map<string, Promise<void>>()
   readonly #envelopes = new Set<string>()
 
   constructor(store: AttestationStore, rules: SignerRules) {
@@ -83,16 +87,41 @@ export class Closures implements ClosureIndex {
     return this.#known.size
   }
 
-  /** Loads everything that the store has. */
-  async loadAll(): Promise<void> {
-    for (const row of await this.#store.attestations()) await this.#load(row)
+  /**
+   * Loads everything that the store has, one closure in a turn of the event loop, until `signal` aborts.
+   * One that cannot be loaded is told to `failed`; a request that needs it will fail likewise.
+   */
+  async loadAll(signal: AbortSignal, failed: (error: unknown) => void): Promise<void> {
+    const rows = await this.#store.attestations()
+    for (const digest of new Set(rows.map(({ closureDigest }) => closureDigest))) {
+      await setImmediate()
+      if (signal.aborted) return
+      await this.#complete(digest).catch(failed)
+    }
   }
 
   /** Loads those of the closures that are in the store and not here. */
   async prepare(digests: readonly string[]): Promise<void> {
-    for (const digest of new Set(digests)) {
-      if (this.#known.has(digest)) continue
+    for (const digest of new Set(digests)) await this.#complete(digest)
+  }
+
+  /** Once all attestations of a closure are loaded, and not when the first is, the right one can be chosen. */
+  #complete(digest: string): Promise<void> {
+    const known = this.#loads.get(digest)
+    if (known !== undefined) return known
+    const load = this.#loadClosure(digest)
+    this.#loads.set(digest, load)
+    return load
+  }
+
+  async #loadClosure(digest: string): Promise<void> {
+    let whole = false
+    try {
       for (const row of await this.#store.attestations(digest)) await this.#load(row)
+      whole = this.#known.has(digest)
+    } finally {
+      // Nothing is there yet, or it could not be read: whoever asks next looks again.
+      if (!whole) this.#loads.delete(digest)
     }
   }
 
