@@ -36,6 +36,8 @@ export interface Broker {
   readonly log: DecisionLog
   /** Kills the process if the configuration asks for a crash here. */
   crashAt(point: IssueCrashPoint): void
+  /** Begins to load the closures that no request has needed yet. To be called once the broker answers. */
+  loadClosures(): void
   close(): Promise<void>
 }
 
@@ -76,7 +78,7 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
     const nodes = new NodeBook(await store.nodes(), (id) => store.node(id))
     await policy.reload()
     const stopping = new AbortController()
-    const loading = loadClosures(closures, stopping.signal, logger)
+    let loading = Promise.resolve()
     const poll = setInterval(() => void followPolicy(policy, logger), POLICY_POLL_MS).unref()
     return {
       config,
@@ -99,6 +101,9 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       },
       crashAt: (point) => {
         if (point === crash.issue) process.kill(process.pid, 'SIGKILL')
+      },
+      loadClosures: () => {
+        loading = loadClosures(closures, stopping.signal, logger)
       },
       close: async () => {
         clearInterval(poll)

@@ -52,6 +52,7 @@ async function main(): Promise<void> {
     const ready = { msg: 'ready', listen: server.listen, admin: server.admin }
     process.stdout.write(`${JSON.stringify(ready)}\n`)
     logger.info({ listen: server.listen, admin: server.admin }, 'ready')
+    broker.loadClosures()
     logger.info({ signal: await told }, 'stopping')
     await server.stop()
   } finally {
