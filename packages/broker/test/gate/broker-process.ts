@@ -26,7 +26,10 @@ export async function startBroker(
 ): Promise<BrokerProcess> {
   const file = join(self.dir, `config-${Math.random().toString(36).slice(2)}.json`)
   // The checked configuration has absolute paths; written again it means the same.
-  writeFileSync(file, JSON.stringify({ ...self.config, ...change }))
+  const { store } = self.config
+  const written =
+    'sqlite' in store ? { sqlite: store.sqlite.file } : { postgres: store.postgres.url }
+  writeFileSync(file, JSON.stringify({ ...self.config, store: written, ...change }))
   const child = spawn(process.execPath, ['-C', '@bagcheck/source', MAIN, '--config', file], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
