@@ -1,11 +1,4 @@
-export {
-  createApp,
-  routesOf,
-  type App,
-  type AppRequest,
-  type Handlers,
-  type Surface,
-} from './app.ts'
+export { createApp, honoPath, routesOf, type Handlers, type Surface } from './app.ts'
 export { openBroker, type Broker, type Surroundings } from './broker.ts'
 export { loadConfig, parseConfig, type Config } from './config.ts'
 export { BROKER_ERROR_CODES, BrokerError, type BrokerErrorCode } from './error.ts'

@@ -1,6 +1,5 @@
 // Reading a request body: bounded before the first byte is kept. All bodies in flight share one budget,
 // so that many large uploads at once are refused instead of filling the memory.
-import type { Readable } from 'node:stream'
 import { BrokerError } from './error.ts'
 
 /** Bytes of all request bodies that may be in flight at once. */
@@ -27,37 +26,36 @@ export class BodyBudget {
  * How many bytes a body may have: what its Content-Length says, or the route's limit where it is chunked.
  * @throws {BrokerError} REQUEST_TOO_LARGE, REQUEST_INVALID
  */
-export function announcedBytes(contentLength: string | undefined, maxBytes: number): number {
-  if (contentLength === undefined) return maxBytes
-  if (!/^[0-9]{1,15}$/.test(contentLength))
+export function announcedBytes(request: Request, maxBytes: number): number {
+  const header = request.headers.get('content-length')
+  if (header === null) return maxBytes
+  if (!/^[0-9]{1,15}$/.test(header))
     throw new BrokerError('REQUEST_INVALID', 'expected a decimal Content-Length')
-  const bytes = Number(contentLength)
+  const bytes = Number(header)
   if (bytes > maxBytes) throw tooLarge(maxBytes)
   return bytes
 }
 
 /** Reads a body of at most `maxBytes`. @throws {BrokerError} REQUEST_TOO_LARGE, REQUEST_INVALID */
-export function readBody(incoming: Readable, maxBytes: number): Promise<Buffer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Buffer>()
-  const chunks: Buffer[] = []
+export async function readBody(request: Request, maxBytes: number): Promise<Buffer> {
+  // Node's parser ends a body at its Content-Length, which was compared with the limit.
+  if (request.headers.has('content-length')) return whole(request)
+  const chunks: Uint8Array[] = []
   let size = 0
-  const early = (): void =>
-    reject(new BrokerError('REQUEST_INVALID', 'the request body ended early'))
-  incoming.on('data', (chunk: Buffer) => {
+  for await (const chunk of request.body ?? []) {
     size += chunk.length
-    if (size <= maxBytes) chunks.push(chunk)
-    else {
-      // What still comes is thrown away with the connection, see `server.ts`.
-      chunks.length = 0
-      reject(tooLarge(maxBytes))
-    }
-  })
-  incoming.once('end', () => {
-    const [first] = chunks
-    resolve(chunks.length === 1 && first ? first : Buffer.concat(chunks))
-  })
-  incoming.once('error', early).once('close', early) // after the end neither says anything new
-  return promise
+    if (size > maxBytes) throw tooLarge(maxBytes)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks, size)
+}
+
+async function whole(request: Request): Promise<Buffer> {
+  try {
+    return Buffer.from(await request.arrayBuffer())
+  } catch (cause) {
+    throw new BrokerError('REQUEST_INVALID', 'the request body ended early', { cause })
+  }
 }
 
 function tooLarge(maxBytes: number): BrokerError {

@@ -2,19 +2,22 @@
 // on a unix socket that only our own user and root can open. Limits are Node's own, set tight: slow
 // headers, slow bodies and idle connections are closed, so that no client can hold what others need.
 import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
-import type { RequestListener, Server, ServerOptions } from 'node:http'
+import {
+  createServer as createHttpServer,
+  type RequestListener,
+  type Server,
+  type ServerOptions,
+} from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import { connect, type AddressInfo } from 'node:net'
 import { dirname } from 'node:path'
+import { getRequestListener } from '@hono/node-server'
 import { createApp, type Surface } from './app.ts'
 import type { Broker } from './broker.ts'
 import type { Config } from './config.ts'
 import { BrokerError, quote } from './error.ts'
-import { listenerOf } from './http-message.ts'
 import { BodyBudget } from './request-body.ts'
 import { readTlsFiles } from './tls-files.ts'
-
-// Not imported: that would read every export, of which one loads all of fetch, for 40 ms.
-const { createServer: createHttpServer } = process.getBuiltinModule('node:http')
 
 const LIMITS: ServerOptions = {
   headersTimeout: 10_000,
@@ -43,8 +46,11 @@ export async function listen(broker: Broker): Promise<Listening> {
   const stopping = new AbortController()
   const budget = new BodyBudget()
   const { config } = broker
-  const app = (surface: Surface): RequestListener =>
-    listenerOf(createApp(broker, surface, { budget, stop: stopping.signal }))
+  const app = (surface: Surface): RequestListener => {
+    const { fetch } = createApp(broker, surface, { budget, stop: stopping.signal })
+    const answer = getRequestListener(fetch)
+    return (request, response) => void answer(request, response) // it answers its own failures
+  }
   const publicServer = createServer(config.listen, app('public'))
   const adminServer = createHttpServer(LIMITS, app('admin'))
   const servers = [publicServer, adminServer]
@@ -75,7 +81,6 @@ export async function listen(broker: Broker): Promise<Listening> {
 function createServer(where: Config['listen'], handle: RequestListener): Server {
   const files = readTlsFiles(where)
   if (files === null) return createHttpServer(LIMITS, handle)
-  const { createServer: createHttpsServer } = process.getBuiltinModule('node:https')
   return createHttpsServer({ ...LIMITS, ...files, minVersion: 'TLSv1.2' }, handle)
 }
 

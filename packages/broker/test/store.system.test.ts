@@ -562,7 +562,7 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
       const config = await databases.fresh()
       await using store = await openWithNode(config)
       for (let i = 0; i < 10; i++) await store.commitDecision(decision(i))
-      engine = await openEngine(config, 'write')
+      engine = openEngine(config, 'write')
       expect(
         await engine.db.transaction().execute((tx) => verifyLog(tx, engine.types, logKey.vkey)),
       ).toEqual(await store.head())

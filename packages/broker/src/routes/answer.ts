@@ -1,20 +1,11 @@
 // Forms of answers. Everything is uncacheable unless a route says otherwise.
-
-/** What is sent back. */
-export interface Answer {
-  readonly status: number
-  /** By lower-case names; Content-Length is added when it is sent. */
-  readonly headers: Readonly<Record<string, string>>
-  readonly body: string | Uint8Array
-}
-
 const BASE = { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' }
 
 /** A JSON answer. */
 export function json(
   value: unknown,
   options: { status?: number; headers?: Record<string, string> } = {},
-): Answer {
+): Response {
   return jsonText(JSON.stringify(value), options)
 }
 
@@ -22,21 +13,20 @@ export function json(
 export function jsonText(
   text: string,
   { status = 200, headers }: { status?: number; headers?: Record<string, string> } = {},
-): Answer {
-  return {
+): Response {
+  return new Response(text, {
     status,
     headers: { 'content-type': 'application/json', ...BASE, ...headers },
-    body: text,
-  }
+  })
 }
 
 /** An answer of another type. */
 export function content(
-  body: string | Uint8Array,
+  body: string | Uint8Array<ArrayBuffer>,
   contentType: string,
   headers: Record<string, string> = {},
-): Answer {
-  return { status: 200, headers: { 'content-type': contentType, ...BASE, ...headers }, body }
+): Response {
+  return new Response(body, { headers: { 'content-type': contentType, ...BASE, ...headers } })
 }
 
 /** Cache-Control of what never changes once it exists. */

@@ -37,7 +37,7 @@ export const tile: Handler = async ({ broker, params }) => {
   const path = `tile/${params['path'] ?? ''}`
   const found = await readTile(broker, parsePath(path))
   if (found === undefined) throw new BrokerError('NOT_FOUND', `no ${quote(path)} in this log`)
-  return content(found, 'application/octet-stream', IMMUTABLE)
+  return content(new Uint8Array(found), 'application/octet-stream', IMMUTABLE)
 }
 
 function readTile(

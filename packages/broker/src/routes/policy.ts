@@ -3,15 +3,15 @@ import type { Handler } from '../app.ts'
 import { BrokerError } from '../error.ts'
 import { json, jsonText } from './answer.ts'
 
-export const policy: Handler = async ({ broker, query, header, signal }) => {
+export const policy: Handler = async ({ broker, query, headers, signal }) => {
   const wait = Math.min(Number(query['wait'] ?? 0), MAX_WAIT_SECONDS)
-  const known = /^"([0-9a-f]{64})"$/.exec(header('if-none-match') ?? '')?.[1]
+  const known = /^"([0-9a-f]{64})"$/.exec(headers.get('if-none-match') ?? '')?.[1]
   if (known !== undefined && wait > 0)
     await broker.policy.waitForChange(known, wait * 1000, signal())
   const installed = broker.policy.current()
   if (installed === null) throw new BrokerError('NOT_FOUND', 'no policy is installed yet')
   const etag = { etag: `"${installed.sha256}"`, 'cache-control': 'no-cache' }
-  if (installed.sha256 === known) return { status: 304, headers: etag, body: '' }
+  if (installed.sha256 === known) return new Response(null, { status: 304, headers: etag })
   return jsonText(installed.response, { headers: etag })
 }
 

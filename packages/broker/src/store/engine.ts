@@ -1,4 +1,5 @@
 import type { Insertable, Kysely } from 'kysely'
+import { openPostgres } from './postgres.ts'
 import type { Tables, Types } from './schema.ts'
 import { openSqlite } from './sqlite.ts'
 
@@ -60,9 +61,6 @@ export interface Transaction {
 }
 
 /** Opens the database for writing or for reading; only the writer makes it and its schema. */
-export async function openEngine(config: EngineConfig, mode: 'write' | 'read'): Promise<Engine> {
-  if ('sqlite' in config) return openSqlite(config.sqlite, mode)
-  // Who has no PostgreSQL does not wait for its client to load, in either thread.
-  const { openPostgres } = await import('./postgres.ts')
-  return openPostgres(config.postgres, mode)
+export function openEngine(config: EngineConfig, mode: 'write' | 'read'): Engine {
+  return 'sqlite' in config ? openSqlite(config.sqlite, mode) : openPostgres(config.postgres, mode)
 }

@@ -97,7 +97,7 @@ export async function openStore(options: StoreOptions) {
 
 async function openReader(config: EngineConfig, client: LogClient): Promise<Engine> {
   try {
-    return await openEngine(config, 'read')
+    return openEngine(config, 'read')
   } catch (cause) {
     await client.close()
     throw storeError(cause)

@@ -104,7 +104,7 @@ async function open(
   try {
     const signer = parseNoteKey(options.logKey)
     const { origin } = options
-    engine = await openEngine(options.engine, 'write')
+    engine = openEngine(options.engine, 'write')
     const { types } = engine
     await engine.write(async (tx) => {
       await migrate(tx, types)

@@ -1,31 +1,33 @@
-import { MAX_EVIDENCE_BYTES, ROUTES, type Route } from '@bagcheck/api'
+import { MAX_EVIDENCE_BYTES, ROUTES } from '@bagcheck/api'
 import { leafHash, openCheckpoint, parseHashTile, verifyInclusion } from '@bagcheck/log'
+import type { Hono } from 'hono'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { routesOf } from '../../src/app.ts'
+import { createApp, honoPath, routesOf } from '../../src/app.ts'
 import { MAX_BODY_BYTES_IN_FLIGHT, BodyBudget } from '../../src/request-body.ts'
 import { bodyOf, expectRefusal } from './answers.ts'
-import { openApp, type TestApp } from './app.ts'
 import { AUDIENCE, createInstallation, exchangeForm, type Installation } from './installation.ts'
 
 let self: Installation
-let app: TestApp
+let app: Hono
 beforeAll(async () => {
   self = await createInstallation()
   await self.ready()
-  app = openApp(self.broker, 'public')
+  app = createApp(self.broker, 'public')
 })
 afterAll(() => self[Symbol.asyncDispose]())
 
-const named = (routes: readonly Route[]): string[] =>
-  routes.map(({ method, path }) => `${method} ${path}`).toSorted()
+const registered = (one: Hono): string[] =>
+  one.routes.map(({ method, path }) => `${method} ${path}`).toSorted()
+const declared = (routes: typeof ROUTES): string[] =>
+  routes.map(({ method, path }) => `${method} ${honoPath(path)}`).toSorted()
 
 describe('the route table', () => {
   test('is what the admin app registers, and nothing else is', () => {
-    expect(named(openApp(self.broker, 'admin').routes)).toEqual(named(ROUTES))
+    expect(registered(createApp(self.broker, 'admin'))).toEqual(declared(ROUTES))
   })
 
   test('without its admin routes is what the public app registers', () => {
-    expect(named(app.routes)).toEqual(named(ROUTES.filter(({ auth }) => auth !== 'admin')))
+    expect(registered(app)).toEqual(declared(ROUTES.filter(({ auth }) => auth !== 'admin')))
     expect(routesOf('public').map(({ auth }) => auth)).not.toContain('admin')
   })
 
@@ -86,7 +88,7 @@ describe('a request', () => {
 
   test('waits for nobody when too many bodies are in flight', async () => {
     const budget = new BodyBudget()
-    const crowded = openApp(self.broker, 'public', { budget })
+    const crowded = createApp(self.broker, 'public', { budget })
     using _ = budget.reserve(MAX_BODY_BYTES_IN_FLIGHT)
     const response = await crowded.request('/v1/challenge', {
       method: 'POST',
@@ -99,7 +101,7 @@ describe('a request', () => {
 
   test('gives its bytes back, whether it was answered or refused', async () => {
     const budget = new BodyBudget()
-    const one = openApp(self.broker, 'public', { budget })
+    const one = createApp(self.broker, 'public', { budget })
     for (const body of ['{}', 'x', `{"node":"demo","purpose":"issue"}`])
       await one.request('/v1/challenge', { method: 'POST', body, headers: json })
     budget.reserve(MAX_BODY_BYTES_IN_FLIGHT)[Symbol.dispose]()

@@ -32,7 +32,7 @@ import {
   trustRootDigest,
 } from '@bagcheck/policy'
 import { EVIDENCE_TYP } from '@bagcheck/api'
-import { openApp } from './app.ts'
+import { createApp } from '../../src/app.ts'
 import { openBroker, type Broker } from '../../src/broker.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
 
@@ -235,7 +235,7 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
       const init = { method, body: text, headers: { 'content-type': type } }
       if (self.transport !== null)
         return self.transport(path, body === undefined ? { method } : init)
-      const app = openApp(self.broker, admin ? 'admin' : 'public')
+      const app = createApp(self.broker, admin ? 'admin' : 'public')
       return app.request(path, body === undefined ? { method } : init)
     },
     publish: (wish) => {

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { generateSigningKey, UNKNOWN_FACTS } from '@bagcheck/attest'
 import { openBroker } from '../../src/broker.ts'
-import { openApp } from './app.ts'
+import { createApp } from '../../src/app.ts'
 import { allowedDecisions, bodyOf, expectRefusal, lastLoggedCode } from './answers.ts'
 import {
   attestedClosure,
@@ -92,7 +92,7 @@ describe('deciding', () => {
       wall: () => self.nowMs,
       logger: self.broker.logger,
     })
-    const app = openApp(other, 'admin')
+    const app = createApp(other, 'admin')
     const ban = await app.request(`/v1/nodes/${node.id}/ban`, {
       method: 'POST',
       body: '{"reason":"stolen"}',
@@ -111,7 +111,7 @@ describe('deciding', () => {
     await self.ready()
     const node = await self.enrol()
     await other.policy.reload()
-    const response = await openApp(other, 'public').request('/token', {
+    const response = await createApp(other, 'public').request('/token', {
       method: 'POST',
       body: exchangeForm(await self.evidence(node), AUDIENCE),
       headers: { 'content-type': 'application/x-www-form-urlencoded' },
@@ -184,7 +184,7 @@ describe('reading', () => {
     await self.publish()
     const first = await self.request('GET', '/v1/policy')
     const etag = first.headers.get('etag') ?? ''
-    const app = openApp(self.broker, 'public')
+    const app = createApp(self.broker, 'public')
     const again = await app.request('/v1/policy', { headers: { 'if-none-match': etag } })
     expect([again.status, again.headers.get('etag')]).toEqual([304, etag])
   })
@@ -192,7 +192,7 @@ describe('reading', () => {
   test('a long poll answers as soon as the next version is installed', async () => {
     await self.publish()
     const { sha256 } = self.policy()
-    const app = openApp(self.broker, 'public')
+    const app = createApp(self.broker, 'public')
     const poll = app.request('/v1/policy?wait=30', { headers: { 'if-none-match': `"${sha256}"` } })
     await self.publish({ version: 2, prev: sha256 })
     expect(await bodyOf(await poll)).toMatchObject({ version: 2 })
@@ -202,7 +202,7 @@ describe('reading', () => {
     await self.publish()
     const { sha256 } = self.policy()
     const stop = new AbortController()
-    const app = openApp(self.broker, 'public', { stop: stop.signal })
+    const app = createApp(self.broker, 'public', { stop: stop.signal })
     const poll = app.request('/v1/policy?wait=30', { headers: { 'if-none-match': `"${sha256}"` } })
     stop.abort()
     expect((await poll).status).toBe(304)

@@ -73,7 +73,7 @@ export async function tamper<T>(
   engine: EngineConfig,
   work: (db: Kysely<Tables>) => Promise<T>,
 ): Promise<T> {
-  const { db, close } = await openEngine(engine, 'write')
+  const { db, close } = openEngine(engine, 'write')
   try {
     return await work(db)
   } finally {
