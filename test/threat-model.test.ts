@@ -1,10 +1,10 @@
 // docs/threat-model.md names, for each attack, the tests that stage it. A name that no test has any more
 // would be a claim that nothing defends.
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, globSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 
 const PAGE = 'docs/threat-model.md'
-const STORY = 'packages/cli/src/demo/story.ts'
+const CHAPTERS = 'packages/cli/src/demo/chapters/*.ts'
 
 /** Every test that the page names: `package/file` “title”, “title”. */
 function namedTests(): { file: string; title: string }[] {
@@ -19,7 +19,10 @@ function namedTests(): { file: string; title: string }[] {
 
 /** The source of a test file; of the demo's steps for `demo`. */
 function sourceOf(file: string): string {
-  if (file === 'demo') return readFileSync(STORY, 'utf8')
+  if (file === 'demo')
+    return globSync(CHAPTERS)
+      .map((chapter) => readFileSync(chapter, 'utf8'))
+      .join('\n')
   const path = `packages/${file.replace('/', '/test/')}`
   const found = [`${path}.test.ts`, `${path}.system.test.ts`].find((name) => existsSync(name))
   return found === undefined ? '' : readFileSync(found, 'utf8')

@@ -1,6 +1,8 @@
 // Tells the story: one step after the other, what happens and what was seen. A step that does not go as
 // told is said so, and the demo fails; where later steps stand on it, it ends there.
 import type { Context } from '../command.ts'
+import type { Step } from './chapter.ts'
+import type { Scene } from './scene.ts'
 
 /** What became of a step. */
 export interface StepResult {
@@ -59,13 +61,8 @@ export class Teller {
     if (!this.#context.json) this.#context.print(`\n${this.#style('1', title)}`)
   }
 
-  /** Plays one step. With `essential`, its failure ends the story. */
-  async step(
-    id: string,
-    title: string,
-    play: () => Promise<Told>,
-    options: { essential?: boolean } = {},
-  ): Promise<void> {
+  /** Plays one step; the failure of an essential one ends the story. */
+  async step({ id, title, essential, play }: Step, scene: Scene): Promise<void> {
     const { signal, progress } = this.#context
     signal.throwIfAborted()
     progress(`  … ${title}`)
@@ -75,7 +72,7 @@ export class Teller {
       this.#tell({ id, title, ok, seen, milliseconds, ...(facts === undefined ? {} : { facts }) })
     }
     try {
-      const { seen, facts } = await play()
+      const { seen, facts } = await play(scene)
       finish(true, seen, facts)
     } catch (error) {
       const { code, message, detail } = error as {
@@ -87,7 +84,7 @@ export class Teller {
         `${code === undefined ? '' : `${code}: `}${message}`,
         JSON.stringify(detail ?? {}),
       ])
-      if (options.essential) throw new StoryEnded(title)
+      if (essential) throw new StoryEnded(title)
     }
   }
 
