@@ -3,9 +3,25 @@
 // Nothing is guessed. The deriver in the Nix database is a hint that is wrong in practice, so it
 // counts only if that derivation, read from the store and checked against its own path, names the
 // root as an output. Whether evaluation was impure leaves no trace at all: only the caller knows.
-import { readFile } from 'node:fs/promises'
-import { sha256Hex } from '@bagcheck/nix'
-import type { ClosureManifest, NarHash, PathInfo, Sha256, StorePath } from '@bagcheck/nix'
+import {
+  decodeByteString,
+  derivationName,
+  derivationPath,
+  isDerivationPath,
+  NixError,
+  outputPath,
+  parseDerivation,
+  sha256Hex,
+  storeDirectoryReader,
+} from '@bagcheck/nix'
+import type {
+  ClosureManifest,
+  Derivation,
+  NarHash,
+  PathInfo,
+  Sha256,
+  StorePath,
+} from '@bagcheck/nix'
 import {
   UNKNOWN,
   type ClosureFacts,
@@ -13,8 +29,7 @@ import {
   type FlakeFacts,
   type Rebuild,
 } from './closure-predicate.ts'
-import { readDerivationHead } from './derivation-head.ts'
-import { parseFlakeLock } from './flake-lock.ts'
+import { readFlakeInputs } from './flake-inputs.ts'
 import { readNixSettings, type NixProgramOptions } from './nix-settings.ts'
 import { publicUrl } from './public-url.ts'
 
@@ -39,7 +54,7 @@ const DATABASE = 'nix database'
 /**
  * Collects the facts about the closure of a manifest that was read from the store of this machine.
  *
- * @throws {AttestError} FLAKE_LOCK, JSON_* – a flake.lock that is none
+ * @throws {NixError} FLAKE_LOCK_*, JSON_*; {AttestError} FLAKE_LOCK – see {@link readFlakeInputs}
  */
 export async function collectBuildFacts(
   manifest: ClosureManifest,
@@ -72,7 +87,7 @@ function flakeFacts({ flake, flakeLock }: BuildFactsOptions): FlakeFacts {
     rev: given(flake?.rev),
     narHash: given(flake?.narHash),
     lockDigest: locked(sha256Hex),
-    inputs: locked(parseFlakeLock),
+    inputs: locked(readFlakeInputs),
   }
 }
 
@@ -81,24 +96,30 @@ type Origin = Pick<ClosureFacts, 'system' | 'drvPath' | 'output'>
 async function findDerivation({ root, entries }: ClosureManifest): Promise<Origin> {
   const nothing: Origin = { system: UNKNOWN, drvPath: UNKNOWN, output: UNKNOWN }
   const drvPath = entries.find(({ path }) => path === root)?.deriver
-  if (drvPath === undefined || !drvPath.endsWith('.drv')) return nothing
-  const bytes = await readDerivation(drvPath)
-  const head = bytes === undefined ? undefined : readDerivationHead(drvPath, bytes)
-  const output = [...(head?.outputs ?? [])].find(([, path]) => path === root)?.[0]
-  if (head === undefined || output === undefined) return nothing
-  return {
-    system: { value: head.system, source: 'derivation' },
-    drvPath: { value: drvPath, source: `${DATABASE}, confirmed by the derivation` },
-    output: { value: output, source: 'derivation' },
-  }
+  if (drvPath === undefined || !isDerivationPath(drvPath)) return nothing
+  const derivation = await readDerivation(drvPath)
+  if (derivation === undefined) return nothing
+  for (const [output, made] of derivation.outputs)
+    if (outputPath(made) === root)
+      return {
+        system: { value: decodeByteString(derivation.platform), source: 'derivation' },
+        drvPath: { value: drvPath, source: `${DATABASE}, confirmed by the derivation` },
+        output: { value: output, source: 'derivation' },
+      }
+  return nothing
 }
 
-async function readDerivation(drvPath: StorePath): Promise<Uint8Array | undefined> {
+/**
+ * The derivation at a path whose text is the one that the path was made from. Undefined where there is
+ * none: collected as garbage, never here, or not believed; a fact that is not known.
+ */
+async function readDerivation(path: StorePath): Promise<Derivation | undefined> {
   try {
-    return await readFile(drvPath)
-  } catch {
-    // Collected as garbage, or never here: a fact that is not known.
-    return undefined
+    const derivation = parseDerivation(await storeDirectoryReader()(path), derivationName(path))
+    return derivationPath(derivation) === path ? derivation : undefined
+  } catch (error) {
+    if (error instanceof NixError) return undefined
+    throw error
   }
 }
 

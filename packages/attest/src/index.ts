@@ -23,7 +23,7 @@ export {
 } from './closure-predicate.ts'
 export { collectBuildFacts, type BuildFactsOptions } from './build-facts.ts'
 export { type NixProgramOptions } from './nix-settings.ts'
-export { parseFlakeLock } from './flake-lock.ts'
+export { readFlakeInputs } from './flake-inputs.ts'
 export { createProvenance, type Provenance, type ProvenanceInput } from './provenance.ts'
 export { closureLabels } from './labels.ts'
 export {

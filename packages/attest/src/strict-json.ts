@@ -198,7 +198,7 @@ class Parser {
  * Offset of the quote that closes the string opened at `start`, or -1. A loop and no regular
  * expression: those keep a stack whose depth follows the length of the text.
  */
-export function closingQuote(text: string, start: number): number {
+function closingQuote(text: string, start: number): number {
   for (let at = start + 1; at < text.length; at += 1) {
     const unit = text.charCodeAt(at)
     if (unit === 0x22) return at

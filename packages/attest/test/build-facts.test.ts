@@ -11,7 +11,7 @@ import {
   generateSigningKey,
   parseBundle,
   parseEnvelopeLines,
-  parseFlakeLock,
+  readFlakeInputs,
   verifyStatement,
   SLSA_PROVENANCE_V1,
 } from '../src/index.ts'
@@ -26,41 +26,63 @@ const lock = {
   version: 7,
   root: 'root',
   nodes: {
-    root: { inputs: { nixpkgs: 'nixpkgs', tools: 'tools', same: ['tools', 'nixpkgs'] } },
-    tools: { locked: { type: 'git', url: 'https://user:secret@git.test/tools', rev, narHash } },
+    root: {
+      inputs: { nixpkgs: 'nixpkgs', tools: 'tools', local: 'local', same: ['tools', 'nixpkgs'] },
+    },
+    tools: {
+      inputs: { nixpkgs: 'nixpkgs' },
+      locked: { type: 'git', url: 'https://user:secret@git.test/tools', rev, narHash },
+      original: { type: 'git', url: 'https://git.test/tools' },
+    },
     nixpkgs: {
       locked: { type: 'github', owner: 'NixOS', repo: 'nixpkgs', rev, narHash, lastModified: 1 },
       original: { type: 'indirect', id: 'nixpkgs' },
     },
-    local: { locked: { type: 'path', path: './local' }, parent: [] },
+    local: {
+      locked: { type: 'path', path: './local' },
+      original: { type: 'path', path: './local' },
+      parent: [],
+    },
+    unused: {
+      locked: { type: 'path', path: '/unused', narHash },
+      original: { type: 'path', path: '/unused' },
+    },
   },
 }
 const lockBytes = bytes(JSON.stringify(lock))
 
 describe('a flake.lock', () => {
-  test('gives its locked inputs by name, without passwords', () => {
+  test('gives the inputs that it reaches by name, without passwords', () => {
     const nothing = { rev: null, narHash: null, lastModified: null }
-    expect(parseFlakeLock(lockBytes)).toEqual([
+    expect(readFlakeInputs(lockBytes)).toEqual([
       { ...nothing, name: 'local', url: 'path:./local' },
       { name: 'nixpkgs', url: 'github:NixOS/nixpkgs', rev, narHash, lastModified: 1 },
       { ...nothing, name: 'tools', url: 'git+https://git.test/tools', rev, narHash },
     ])
   })
 
-  const withNode = (locked: unknown): string =>
-    JSON.stringify({ ...lock, nodes: { ...lock.nodes, x: { locked } } })
+  const withNode = (locked: object): string =>
+    JSON.stringify({
+      ...lock,
+      nodes: { ...lock.nodes, nixpkgs: { ...lock.nodes.nixpkgs, locked: { narHash, ...locked } } },
+    })
   test.each([
-    ['of version 4', JSON.stringify({ ...lock, version: 4 })],
-    ['of version 8', JSON.stringify({ ...lock, version: 8 })],
-    ['without its root', JSON.stringify({ ...lock, root: 'none' })],
-    ['without nodes', JSON.stringify({ ...lock, nodes: undefined })],
-    ['with a lock of unknown type', withNode({ type: 'carrier-pigeon', url: 'x' })],
-    ['with a lock without owner', withNode({ type: 'github', repo: 'x' })],
-    ['with a hash that is none', withNode({ type: 'path', path: '/x', narHash: 'sha256-x' })],
-    ['with a time that is text', withNode({ type: 'path', path: '/x', lastModified: '1' })],
-    ['that is a list', '[]'],
-  ])('%s is refused', (_claim, text) => {
-    expect(codeOf(() => parseFlakeLock(bytes(text)))).toBe('FLAKE_LOCK')
+    ['of unknown type', { type: 'carrier-pigeon', url: 'x' }],
+    ['without owner', { type: 'github', repo: 'x' }],
+    ['with a URL that is a number', { type: 'git', url: 1 }],
+    ['with a revision that is a number', { type: 'path', path: '/x', rev: 1 }],
+    ['with a time that is text', { type: 'path', path: '/x', lastModified: '1' }],
+  ])('with an input %s is refused: it could not be stated', (_claim, locked) => {
+    expect(codeOf(() => readFlakeInputs(bytes(withNode(locked))))).toBe('FLAKE_LOCK')
+  })
+
+  test.each([
+    ['of version 8', 'FLAKE_LOCK_VERSION', JSON.stringify({ ...lock, version: 8 })],
+    ['without its root', 'FLAKE_LOCK_INPUT', JSON.stringify({ ...lock, root: 'none' })],
+    ['with a hash that is none', 'FLAKE_LOCK_NODE', withNode({ type: 'path', narHash: 'x' })],
+    ['with a member twice', 'JSON_DUPLICATE_KEY', '{"version":7,"version":7}'],
+  ])('%s is refused as @bagcheck/nix refuses it', (_claim, code, text) => {
+    expect(() => readFlakeInputs(bytes(text))).toThrow(expect.objectContaining({ code }))
   })
 })
 
@@ -174,7 +196,7 @@ describe('build facts', () => {
       rev: { value: rev, source },
       narHash: { value: narHash, source },
       lockDigest: { value: sha256Hex(lockBytes), source: 'flake.lock' },
-      inputs: { value: parseFlakeLock(lockBytes), source: 'flake.lock' },
+      inputs: { value: readFlakeInputs(lockBytes), source: 'flake.lock' },
     })
     expect(facts.successorOf).toEqual([{ sha256: manifest.digest }])
   })
@@ -210,7 +232,7 @@ describe('SLSA provenance', () => {
         ...UNKNOWN_FACTS.flake,
         url: given('github:acme/orders'),
         rev: given(rev),
-        inputs: { value: parseFlakeLock(lockBytes), source: 'flake.lock' },
+        inputs: { value: readFlakeInputs(lockBytes), source: 'flake.lock' },
       },
     }
     const made = createProvenance({ manifest, files, facts, key, builderId, attribute: 'orders' })
