@@ -26,6 +26,8 @@ export const ATTEST_ERROR_CODES = [
   'ATTESTATION_PREDICATE',
   'ATTESTATION_CONTENT',
   'FLAKE_LOCK',
+  'JWS_FORMAT',
+  'JWS_HEADER',
 ] as const
 
 export type AttestErrorCode = (typeof ATTEST_ERROR_CODES)[number]

@@ -58,5 +58,13 @@ export {
 } from './statement.ts'
 export * from './uris.ts'
 export { BUNDLE_MEDIA_TYPE, formatBundle, parseBundle } from './bundle.ts'
-export { hashedRekordLeaf } from './rekor-entry.ts'
+export { firstSignatureLeaf, hashedRekordLeaf } from './rekor-entry.ts'
+export { joseSignature } from './ecdsa.ts'
+export {
+  checkJwsHeader,
+  jwkThumbprint,
+  jwsSignatureHolds,
+  parseJws,
+  type UnverifiedJws,
+} from './jws.ts'
 export { ATTEST_ERROR_CODES, AttestError, type AttestErrorCode } from './error.ts'

@@ -3,7 +3,7 @@
 import { hash } from 'node:crypto'
 import { encodeBase64 } from './base64.ts'
 import { canonicalize } from './canonical-json.ts'
-import { pae, type Envelope } from './dsse.ts'
+import { pae, verifyEnvelope, type Envelope } from './dsse.ts'
 import type { VerifyingKey } from './keys.ts'
 
 /**
@@ -44,4 +44,17 @@ export function hashedRekordLeaf(
     },
   }
   return new Uint8Array(Buffer.from(canonicalize(entry)))
+}
+
+/**
+ * Returns the leaf under which the log holds an envelope: that of its first signature, which must be by
+ * one of `keys`.
+ *
+ * @throws {AttestError} SIGNATURE_INVALID, DSSE_PAYLOAD_TYPE
+ */
+export function firstSignatureLeaf(envelope: Envelope, keys: readonly VerifyingKey[]): Uint8Array {
+  const first = { ...envelope, signatures: envelope.signatures.slice(0, 1) }
+  const [signer] = verifyEnvelope(first, keys, 1).signers
+  if (signer === undefined) throw new TypeError('a verified envelope has a signer')
+  return hashedRekordLeaf(first, 0, signer)
 }

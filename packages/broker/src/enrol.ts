@@ -12,13 +12,13 @@ import {
   type EnrolResponse,
   type PublicJwk,
 } from '@bagcheck/api'
-import { ENROLMENT_V1, sha256Hex } from '@bagcheck/attest'
+import { ENROLMENT_V1, jwkThumbprint, jwsSignatureHolds, sha256Hex } from '@bagcheck/attest'
 import { verifyJoinToken, verifyJoinTokenDocument } from '@bagcheck/policy'
 import { z } from 'zod'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
-import { checkHeader, jwsSignatureHolds, parseJws } from './jws.ts'
-import { thumbprintHex, thumbprintOf } from './keys.ts'
+import { readJws } from './jws.ts'
+import { thumbprintHex } from './keys.ts'
 import { signEntry } from './signed-entry.ts'
 
 /** `typ` of the proof. */
@@ -39,7 +39,7 @@ export async function enrolNode(broker: Broker, request: EnrolRequest): Promise<
   const token = verifyJoinTokenDocument(request.joinToken, broker.root)
   const joinTokenSha256 = sha256Hex(request.joinToken)
   const nodeKey = verifyProof(request.proof, broker.config.issuer, joinTokenSha256, nowSeconds)
-  const keyThumbprint = thumbprintOf(nodeKey)
+  const keyThumbprint = jwkThumbprint(nodeKey)
   // One key under two names would have two counters, and a clone could hide behind the second: the name
   // is made from the key, so that the store refuses a second one whatever races.
   const node = `node-${thumbprintHex(keyThumbprint).slice(0, 24)}`
@@ -100,8 +100,8 @@ function verifyProof(
   joinTokenSha256: string,
   nowSeconds: number,
 ): PublicJwk {
-  const jws = parseJws(text, 'ENROL_PROOF')
-  checkHeader(jws, ENROL_TYP, 'jwk', 'ENROL_PROOF')
+  const code = 'ENROL_PROOF'
+  const jws = readJws(text, { typ: ENROL_TYP, key: 'jwk', malformed: code, badHeader: code })
   const jwk = publicJwkSchema.safeParse(jws.header['jwk'])
   if (!jwk.success) throw new BrokerError('ENROL_PROOF', 'expected a P-256 public key as jwk')
   let key

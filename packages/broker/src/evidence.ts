@@ -8,9 +8,10 @@
 // payload are looked at: the node's name, the nonce and the purpose.
 import { hash } from 'node:crypto'
 import { evidenceSchema, EVIDENCE_TYP, MAX_EVIDENCE_BYTES, type Evidence } from '@bagcheck/api'
+import { jwsSignatureHolds, type UnverifiedJws } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
 import { BrokerError, quote } from './error.ts'
-import { checkHeader, jwsSignatureHolds, parseJws, type UnverifiedJws } from './jws.ts'
+import { readJws } from './jws.ts'
 import type { Node, NodeBook } from './nodes.ts'
 import type { NonceBook } from './nonce.ts'
 
@@ -78,8 +79,12 @@ export async function identifyEvidence(
       'EVIDENCE_TOO_LARGE',
       `expected evidence of at most ${MAX_EVIDENCE_BYTES} bytes, saw ${text.length}`,
     )
-  const jws = parseJws(text, 'EVIDENCE_MALFORMED')
-  checkHeader(jws, EVIDENCE_TYP, 'kid', 'EVIDENCE_HEADER')
+  const jws = readJws(text, {
+    typ: EVIDENCE_TYP,
+    key: 'kid',
+    malformed: 'EVIDENCE_MALFORMED',
+    badHeader: 'EVIDENCE_HEADER',
+  })
   const { iss, nonce, purpose } = peek(jws)
   context.nonces.consume(nonce, { node: iss, purpose }, context.nowSeconds)
   const node = await context.nodes.admitted(iss, context.nowSeconds)

@@ -6,18 +6,16 @@ import {
   createPublicKey,
   createSecretKey,
   generateKeyPairSync,
-  hash,
   randomBytes,
   sign,
   type KeyObject,
 } from 'node:crypto'
 import { join } from 'node:path'
 import type { PublicJwk } from '@bagcheck/api'
-import { parseSigningKey, type SigningKey } from '@bagcheck/attest'
+import { joseSignature, jwkThumbprint, parseSigningKey, type SigningKey } from '@bagcheck/attest'
 import { formatVkey, parseNoteKey } from '@bagcheck/log'
 import type { TrustRoot } from '@bagcheck/policy'
 import type { Config } from './config.ts'
-import { joseSignature } from './ecdsa.ts'
 import { BrokerError } from './error.ts'
 import { loadOrCreateSecret, openStateDir, readSecretFile } from './secret-file.ts'
 
@@ -79,15 +77,9 @@ export function openTokenKey(pem: string): TokenKey {
   const jwk = publicJwkOf(createPublicKey(key))
   return {
     jwk,
-    kid: thumbprintOf(jwk),
+    kid: jwkThumbprint(jwk),
     sign: (data) => joseSignature(sign('sha256', data, key)),
   }
-}
-
-/** RFC 7638: the members in this very order, no others. */
-export function thumbprintOf(jwk: PublicJwk): string {
-  const { crv, kty, x, y } = jwk
-  return hash('sha256', JSON.stringify({ crv, kty, x, y }), 'base64url')
 }
 
 function publicJwkOf(key: KeyObject): PublicJwk {

@@ -2,8 +2,8 @@
 // more in the transaction that commits the decision, because another replica may have banned it.
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import { publicJwkSchema, type PublicJwk } from '@bagcheck/api'
+import { jwkThumbprint } from '@bagcheck/attest'
 import { BrokerError, quote } from './error.ts'
-import { thumbprintOf } from './keys.ts'
 import type { StoredNode } from './store/record-reads.ts'
 
 /** A node as enrolled. Times are seconds since the epoch. */
@@ -32,7 +32,7 @@ export function toNode(row: NodeRow): Node {
   const jwk = publicJwkSchema.parse(row.jwk)
   const key = createPublicKey({ key: jwk, format: 'jwk' })
   const { id, nodeClass, enrolledEntry, enrolledAt, expiresAt, ban } = row
-  const keyThumbprint = thumbprintOf(jwk)
+  const keyThumbprint = jwkThumbprint(jwk)
   return { id, nodeClass, jwk, key, keyThumbprint, enrolledEntry, enrolledAt, expiresAt, ban }
 }
 

@@ -4,12 +4,7 @@
 // that is still the installed one.
 import { EventEmitter, once } from 'node:events'
 import type { PolicyReceipt, PolicyRequest } from '@bagcheck/api'
-import {
-  hashedRekordLeaf,
-  parseEnvelope,
-  verifyEnvelope,
-  type VerifyingKey,
-} from '@bagcheck/attest'
+import { firstSignatureLeaf, parseEnvelope } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
 import {
   verifyPolicy,
@@ -143,7 +138,10 @@ export class PolicyState {
       version,
       json: Buffer.from(request.policy),
       installedAt: Math.floor(now.getTime() / 1000),
-      leaf: firstSignatureLeaf(request.envelope, root.roles.policy.keys),
+      leaf: firstSignatureLeaf(
+        parseEnvelope(Buffer.from(request.envelope)),
+        root.roles.policy.keys,
+      ),
       body: Buffer.from(request.envelope),
     })
     this.#install(verified, request, index)
@@ -166,13 +164,4 @@ export class PolicyState {
     this.#turn = turn.catch(() => undefined) // whoever asked for that turn sees its error
     return await turn
   }
-}
-
-/** The log leaf of a policy is that of its first signature, which must be a policy key's. */
-function firstSignatureLeaf(envelopeText: string, keys: readonly VerifyingKey[]): Uint8Array {
-  const envelope = parseEnvelope(Buffer.from(envelopeText))
-  const first = { ...envelope, signatures: envelope.signatures.slice(0, 1) }
-  const [signer] = verifyEnvelope(first, keys, 1).signers
-  if (signer === undefined) throw new TypeError('a verified envelope has a signer')
-  return hashedRekordLeaf(first, 0, signer)
 }

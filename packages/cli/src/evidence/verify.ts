@@ -11,7 +11,7 @@
 //
 // Threat: whoever made the file. Nothing in it is believed before the check that vouches for it; without
 // a pinned trust root the best that can be said is that the file agrees with itself.
-import { createPublicKey, verify } from 'node:crypto'
+import { createPublicKey } from 'node:crypto'
 import {
   EVIDENCE_TYP,
   MAX_EVIDENCE_BUNDLE_BYTES,
@@ -24,26 +24,24 @@ import {
   type Enrolment,
   type Evidence,
   type EvidenceBundle,
-  type PublicJwk,
 } from '@bagcheck/api'
 import {
   ENROLMENT_V1,
   SLSA_VSA_V1,
   VSA_TOKEN_V1,
   bindContent,
-  hashedRekordLeaf,
-  pae,
-  parseBundle,
+  checkJwsHeader,
+  firstSignatureLeaf,
+  jwkThumbprint,
+  jwsSignatureHolds,
   parseCanonical,
   parseEnvelope,
-  parseStrictJson,
+  parseJws,
   sha256Hex,
   verifyClosureAttestation,
-  verifySignature,
   verifyStatement,
   verifyingKeyFromSpki,
   type Envelope,
-  type VerifyingKey,
 } from '@bagcheck/attest'
 import { leafHash, openCheckpoint, verifyInclusion, type Checkpoint } from '@bagcheck/log'
 import { parseFileList, parseManifest, type Sha256 } from '@bagcheck/nix'
@@ -156,7 +154,7 @@ function readDecision(
   root: TrustRoot,
   policy: VerifiedPolicy,
 ): AllowedDecision {
-  const envelope = envelopeOf(bundle.decision.envelope)
+  const envelope = envelopeOf(bundle.decision)
   const { keys, threshold } = root.roles.broker
   const { statement } = verifyStatement(envelope, keys, threshold, SLSA_VSA_V1)
   const summary = summarySchema.parse(statement.predicate)
@@ -174,6 +172,11 @@ function readDecision(
     decision.evidenceSha256,
   )
   equal('the number of attestations', summary.inputAttestations.length, 1)
+  equal(
+    'the attestation of the decision',
+    summary.inputAttestations[0]?.digest.sha256,
+    sha256Hex(bundle.attestation.envelope),
+  )
   return decision
 }
 
@@ -182,13 +185,13 @@ function readEnrolment(
   root: TrustRoot,
   decision: AllowedDecision,
 ): Enrolment {
-  const envelope = envelopeOf(bundle.enrolment.envelope)
+  const envelope = envelopeOf(bundle.enrolment)
   const { keys, threshold } = root.roles.broker
   const { statement } = verifyStatement(envelope, keys, threshold, ENROLMENT_V1)
   const enrolment = enrolmentSchema.parse(statement.predicate)
   equal('the node', enrolment.node, decision.node)
   equal('the installation of the enrolment', enrolment.installation, root.installation)
-  equal('the thumbprint of the node key', thumbprint(enrolment.nodeKey), enrolment.keyThumbprint)
+  equal('the thumbprint of the node key', jwkThumbprint(enrolment.nodeKey), enrolment.keyThumbprint)
   if (decision.issuedAt < enrolment.enrolledAt || decision.issuedAt >= enrolment.expiresAt)
     throw mismatch('the node was not enrolled when the token was issued')
   const join = bundle.joinToken.envelope
@@ -207,17 +210,12 @@ function readEvidence(
 ): Evidence {
   const text = bundle.evidence
   equal('the digest of the evidence', sha256Hex(text), decision.evidenceSha256)
-  const [header = '', payload = '', signature = ''] = text.split('.')
+  const jws = parseJws(text)
+  checkJwsHeader(jws, EVIDENCE_TYP, 'kid')
   const key = createPublicKey({ key: { ...enrolment.nodeKey }, format: 'jwk' })
-  const signed = Buffer.from(`${header}.${payload}`)
-  const bytes = Buffer.from(signature, 'base64url')
-  if (!verify('sha256', signed, { key, dsaEncoding: 'ieee-p1363' }, bytes))
-    throw mismatch('its signature is not by the key of the node')
-  const { alg, typ, kid } = decodePart(header) as Record<string, unknown>
-  equal('the algorithm of the evidence', alg, 'ES256')
-  equal('the type of the evidence', typ, EVIDENCE_TYP)
-  equal('the key of the evidence', kid, enrolment.keyThumbprint)
-  const evidence = evidenceSchema.parse(decodePart(payload))
+  if (!jwsSignatureHolds(jws, key)) throw mismatch('its signature is not by the key of the node')
+  equal('the key of the evidence', jws.header['kid'], enrolment.keyThumbprint)
+  const evidence = evidenceSchema.parse(jws.payload)
   equal('the node of the evidence', evidence.iss, enrolment.node)
   equal('the broker of the evidence', evidence.aud, bundle.token.iss)
   equal('the installation of the evidence', evidence.installation, decision.installation)
@@ -235,7 +233,7 @@ function readClosure(
 ): AttestedClosure {
   const { manifest: manifestText, files: filesText } = bundle.attestation
   const signers = [...policy.policy.signers.values()].map(({ spki }) => verifyingKeyFromSpki(spki))
-  const attestation = verifyClosureAttestation(attestationEnvelope(bundle), signers)
+  const attestation = verifyClosureAttestation(envelopeOf(bundle.attestation), signers)
   const manifest = parseManifest(Buffer.from(manifestText))
   const files = parseFileList(Buffer.from(filesText))
   bindContent(attestation, manifest, files)
@@ -253,21 +251,19 @@ function checkLogged(
 ): void {
   const brokerKeys = root.roles.broker.keys
   const entries = [
-    ['decision', bundle.decision, envelopeOf(bundle.decision.envelope), brokerKeys],
-    ['enrolment', bundle.enrolment, envelopeOf(bundle.enrolment.envelope), brokerKeys],
-    ['policy', bundle.policy, envelopeOf(bundle.policy.envelope), root.roles.policy.keys],
-    ['attestation', bundle.attestation, attestationEnvelope(bundle), [closure.attestation.signer]],
+    ['decision', bundle.decision, brokerKeys],
+    ['enrolment', bundle.enrolment, brokerKeys],
+    ['policy', bundle.policy, root.roles.policy.keys],
+    ['attestation', bundle.attestation, [closure.attestation.signer]],
   ] as const
-  for (const [what, { leafIndex, proof }, envelope, keys] of entries) {
-    const signer = firstSigner(envelope, keys)
-    if (signer === undefined) throw mismatch(`the ${what} has no first signature by a known key`)
+  for (const [what, entry, keys] of entries) {
     try {
       verifyInclusion({
-        leafHash: leafHash(hashedRekordLeaf(envelope, 0, signer)),
-        index: leafIndex,
+        leafHash: leafHash(firstSignatureLeaf(envelopeOf(entry), keys)),
+        index: entry.leafIndex,
         size: checkpoint.size,
         root: checkpoint.root,
-        proof: proof.map(decodeHash),
+        proof: entry.proof.map(decodeHash),
       })
     } catch (error) {
       throw mismatch(`the ${what} is not in the log: ${(error as Error).message}`)
@@ -325,23 +321,9 @@ function checkToken(
   equal('cnf.jkt', token.cnf?.jkt ?? null, bound)
 }
 
-/** Kept as it was submitted: a Sigstore bundle or a bare envelope. */
-function attestationEnvelope(bundle: EvidenceBundle): Envelope {
-  const bytes = Buffer.from(bundle.attestation.envelope)
-  const value = parseStrictJson(bytes, { maxBytes: 4 * 1024 * 1024, maxDepth: 16 })
-  return typeof value === 'object' && value !== null && 'mediaType' in value
-    ? parseBundle(bytes)
-    : parseEnvelope(bytes)
-}
-
-function envelopeOf(text: string): Envelope {
-  return parseEnvelope(Buffer.from(text))
-}
-
-function firstSigner(envelope: Envelope, keys: readonly VerifyingKey[]): VerifyingKey | undefined {
-  const signed = pae(envelope.payloadType, envelope.payload)
-  const sig = envelope.signatures[0]?.sig
-  return sig && keys.find((key) => verifySignature(key, signed, sig))
+/** The envelope of a log entry, which is kept as it was logged. */
+function envelopeOf({ envelope }: { readonly envelope: string }): Envelope {
+  return parseEnvelope(Buffer.from(envelope))
 }
 
 /** Base64 in its one canonical form, so that a bundle has one form too. */
@@ -349,19 +331,6 @@ function decodeHash(text: string): Buffer {
   const bytes = Buffer.from(text, 'base64')
   if (bytes.toString('base64') !== text) throw mismatch(`${JSON.stringify(text)} is not base64`)
   return bytes
-}
-
-function decodePart(part: string): unknown {
-  return parseStrictJson(Buffer.from(part, 'base64url'), {
-    maxBytes: 2 * 1024 * 1024,
-    maxDepth: 16,
-  })
-}
-
-/** RFC 7638: the members of the key in lexical order. */
-function thumbprint({ crv, kty, x, y }: PublicJwk): string {
-  const digest = sha256Hex(JSON.stringify({ crv, kty, x, y }))
-  return Buffer.from(digest, 'hex').toString('base64url')
 }
 
 function equal(what: string, seen: unknown, expected: unknown): void {
