@@ -2,12 +2,7 @@
 // nowhere, but manifest, file list and attestation are complete and signed, which is all that broker and
 // policy see.
 import { hash } from 'node:crypto'
-import {
-  createClosureAttestation,
-  UNKNOWN_FACTS,
-  verifyClosureAttestation,
-  type SigningKey,
-} from '@bagcheck/attest'
+import type { SigningKey } from '@bagcheck/attest'
 import {
   buildManifest,
   encodeNix32,
@@ -20,6 +15,7 @@ import {
   type StorePath,
 } from '@bagcheck/nix'
 import type { AttestedClosure } from '@bagcheck/policy'
+import { attestClosure } from '../packages/testkit/src/index.ts'
 
 /** Libraries of a service; with its executable, 12 mapped files. */
 const LIBRARIES = 11
@@ -108,19 +104,7 @@ export function attest(
   content: Pick<Attested, 'name' | 'entry'> & Pick<AttestedClosure, 'manifest' | 'files'>,
   key: SigningKey,
 ): Attested {
-  const { name, entry, manifest, files } = content
-  const fact = (value: boolean) => ({ value, source: 'nix show-config' })
-  const build = {
-    ...UNKNOWN_FACTS.build,
-    sandbox: fact(true),
-    sandboxFallback: fact(false),
-    impure: fact(false),
-  }
-  const facts = { ...UNKNOWN_FACTS, build }
-  const signed = createClosureAttestation({ manifest, files, facts, key })
-  const attestation = verifyClosureAttestation(signed.envelope, [key])
-  const { root } = attestation
-  const closure = { attestation, manifest, files }
-  const submission = { bundle: signed.bundle, manifest: manifest.text, files: files.text }
-  return { name, root, entry, closure, submission }
+  const { name, entry } = content
+  const { request: submission, ...closure } = attestClosure(content, key)
+  return { name, root: closure.attestation.root, entry, closure, submission }
 }

@@ -22,6 +22,7 @@ import {
   type SignedPolicy,
   type TrustRoot,
 } from '@bagcheck/policy'
+import { SERVICE_UID } from '../packages/testkit/src/index.ts'
 import { effort } from './budget.ts'
 import { storePath, type Attested } from './closures.ts'
 
@@ -31,7 +32,7 @@ export const AUDIENCE = 'https://api.bench.test'
 export const BEARER_AUDIENCE = 'https://reports.bench.test'
 export const BEARER_TTL_SECONDS: number = effort(300, 5)
 /** Every service runs as this user. */
-export const UID = 990
+export const UID: number = SERVICE_UID
 const NODE_CLASS = 'bench'
 const LOG_ORIGIN = 'bench-log.test'
 

@@ -1,24 +1,29 @@
 // One installation on paper: keys, trust root, policy, an attested closure and facts that pass. Tests
 // change one thing.
 import {
-  UNKNOWN_FACTS,
-  createClosureAttestation,
   formatEnvelope,
   formatVerifyingKey,
   generateSigningKey,
-  verifyClosureAttestation,
   type ClosureFacts,
   type SigningKey,
 } from '@bagcheck/attest'
 import {
   buildManifest,
   makeFileList,
-  makeStorePath,
   narHashFromDigest,
   sha256Hex,
   type Sha256,
   type StorePath,
 } from '@bagcheck/nix'
+import {
+  attestClosure,
+  inventPath,
+  mappedFile,
+  pureFacts,
+  runningFacts,
+  runningProcess,
+  type RunningService,
+} from '@bagcheck/testkit'
 import {
   compilePolicy,
   createPolicyEnvelope,
@@ -99,25 +104,13 @@ export const ROOT_TEXT: string = rootText(rootInput())
 export const PIN: Sha256 = trustRootDigest(ROOT_TEXT)
 export const ROOT: TrustRoot = verifyTrustRootChain([ROOT_TEXT], { pin: PIN, now: NOW })
 
-/** A store path with a made-up hash. */
-export function inventPath(name: string): StorePath {
-  return makeStorePath('source', Buffer.from(sha256Hex(name), 'hex'), name)
-}
+export { inventPath }
 
 export const NODE_STORE_PATH: StorePath = inventPath('demo-node-24.1')
 export const NODE = `${NODE_STORE_PATH}/bin/node`
 export const LIBC = `${NODE_STORE_PATH}/lib/libc.so.6`
 const narHash = (text: string) => narHashFromDigest(Buffer.from(sha256Hex(text), 'hex'))
-const fact = (value: boolean) => ({ value, source: 'nix show-config' })
-export const PURE: ClosureFacts = {
-  ...UNKNOWN_FACTS,
-  build: {
-    ...UNKNOWN_FACTS.build,
-    sandbox: fact(true),
-    sandboxFallback: fact(false),
-    impure: fact(false),
-  },
-}
+export const PURE: ClosureFacts = pureFacts()
 
 export interface ServiceClosure extends AttestedClosure {
   readonly root: StorePath
@@ -142,8 +135,7 @@ export function orders(
     { path: script, sha256: sha256Hex(version), size: 300, executable: false },
     { path: `${root}/lib/other.mjs`, sha256: sha256Hex('other'), size: 30, executable: false },
   ])
-  const { envelope } = createClosureAttestation({ manifest, files, facts, key: key(signer) })
-  const attestation = verifyClosureAttestation(envelope, [key(signer)])
+  const { attestation } = attestClosure({ manifest, files }, key(signer), facts)
   return { attestation, manifest, files, root, digest: manifest.digest, script }
 }
 
@@ -216,85 +208,28 @@ export function verified(text: string = policySource(), root: TrustRoot = ROOT):
 }
 
 export function mapped(path: string, content: string, wish: Partial<MappedFile> = {}): MappedFile {
-  return {
-    path,
-    sha256: sha256Hex(content),
-    device: '8:1',
-    inode: '42',
-    isStoreFile: true,
-    unlinked: false,
-    ...wish,
-  }
+  return mappedFile(path, sha256Hex(content), wish)
 }
 
-const NO_CAPABILITIES = '0000000000000000'
+function running({ root, digest, script }: ServiceClosure): RunningService {
+  return {
+    name: 'orders',
+    audience: AUDIENCE,
+    root,
+    closureDigest: digest,
+    executable: mapped(NODE, 'node'),
+    libraries: [mapped(LIBC, 'libc')],
+    script,
+  }
+}
 
 export function nodeProcess(wish: Partial<ProcessFacts> = {}): ProcessFacts {
-  return {
-    pid: 100,
-    startTicks: 5000,
-    uids: [990, 990, 990, 990],
-    gids: [990, 990, 990, 990],
-    executable: mapped(NODE, 'node'),
-    files: [mapped(LIBC, 'libc')],
-    anonymousExecutable: { regions: 0, bytes: 0 },
-    modifiedTextBytes: 0,
-    capabilities: {
-      inheritable: NO_CAPABILITIES,
-      permitted: NO_CAPABILITIES,
-      effective: NO_CAPABILITIES,
-      bounding: '000001ffffffffff',
-      ambient: NO_CAPABILITIES,
-    },
-    noNewPrivs: true,
-    seccomp: 0,
-    tracerPid: 0,
-    hostUserNamespace: true,
-    hostRoot: true,
-    verifiedStoreMount: true,
-    mountsBelowStore: [],
-    environmentHints: [],
-    argv: ['node', '--jitless', ORDERS.script],
-    ...wish,
-  }
+  return { ...runningProcess(running(ORDERS)), ...wish }
 }
-
-const seconds = Math.floor(NOW.getTime() / 1000)
 
 /** Facts that the policy of the demo allows. */
 export function passing(closure: ServiceClosure = ORDERS): Facts {
-  return {
-    audience: AUDIENCE,
-    ttlSeconds: null,
-    purpose: 'issue',
-    callerPid: 100,
-    unit: {
-      launcher: 'bagcheck-exec',
-      name: 'orders',
-      cgroup: '/bagcheck/orders',
-      contract: {
-        executable: NODE,
-        arguments: ['--jitless', closure.script],
-        uid: 990,
-        gid: 990,
-        noNewPrivs: true,
-        pid: 100,
-        startTicks: 5000,
-        intact: true,
-      },
-    },
-    processes: [nodeProcess({ argv: ['node', '--jitless', closure.script] })],
-    roots: [
-      {
-        root: closure.root,
-        closureDigest: closure.digest,
-        strength: 'incremental',
-        checkedAt: seconds - 1,
-        lastFullAt: seconds - 60,
-        mismatch: null,
-      },
-    ],
-  }
+  return runningFacts(running(closure), Math.floor(NOW.getTime() / 1000) - 1)
 }
 
 /** What may be changed in a copy. */

@@ -1,3 +1,4 @@
+export { attestClosure, inventPath, pureFacts, type TestClosure } from './attested-closure.ts'
 export { selfSignedCertificate } from './certificate.ts'
 export {
   nixAvailable,
@@ -16,6 +17,19 @@ export {
   startNixReleaseDaemon,
 } from './nix-releases.ts'
 export type { NixRelease } from './nix-releases.ts'
+export { nodeKey, signJws, type NodeKey } from './node-key.ts'
+export {
+  evidenceOf,
+  mappedFile,
+  runningFacts,
+  runningProcess,
+  SERVICE_UID,
+  type EvidenceRequest,
+  type RunningService,
+  type TestFacts,
+  type TestFile,
+  type TestProcess,
+} from './running-service.ts'
 export {
   findPostgres,
   postgresAvailable,

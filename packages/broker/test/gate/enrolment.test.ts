@@ -1,7 +1,8 @@
 import { generateSigningKey } from '@bagcheck/attest'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { bodyOf, expectRefusal } from './answers.ts'
-import { createInstallation, enrolProof, newNode, signJws, START } from './installation.ts'
+import { signJws } from '@bagcheck/testkit'
+import { createInstallation, enrolProof, newNode, START } from './installation.ts'
 import type { Installation } from './installation.ts'
 
 let self: Installation

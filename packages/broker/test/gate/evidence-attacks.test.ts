@@ -3,7 +3,8 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { allowedDecisions, bodyOf, expectRefusal, lastLoggedCode } from './answers.ts'
-import { createInstallation, signJws, type Installation, type TestNode } from './installation.ts'
+import { signJws } from '@bagcheck/testkit'
+import { createInstallation, type Installation, type TestNode } from './installation.ts'
 
 let self: Installation
 let node: TestNode

@@ -1,29 +1,20 @@
 // A whole installation in a temporary directory: trust root, keys, signed policies, an attested closure
 // and enrolled nodes that sign real evidence. Nothing is simulated but the measurement, whose facts are
 // written by hand. Every key is made here and dies with the directory: all are TEST keys.
-import { createHash, generateKeyPairSync, sign, type KeyObject } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Evidence, PublicJwk } from '@bagcheck/api'
+import { EVIDENCE_TYP } from '@bagcheck/api'
 import {
-  createClosureAttestation,
   formatEnvelope,
   formatVerifyingKey,
   generateSigningKey,
-  UNKNOWN_FACTS,
+  type BuildFacts,
   type SigningKey,
 } from '@bagcheck/attest'
 import { generateNoteKey } from '@bagcheck/log'
-import {
-  buildManifest,
-  makeFileList,
-  parseNarHash,
-  parseStorePath,
-  type ClosureManifest,
-  type FileList,
-  type Sha256,
-} from '@bagcheck/nix'
+import { buildManifest, makeFileList, parseNarHash, parseStorePath, sha256Hex } from '@bagcheck/nix'
 import {
   compilePolicy,
   createJoinToken,
@@ -31,7 +22,17 @@ import {
   createTrustRoot,
   trustRootDigest,
 } from '@bagcheck/policy'
-import { EVIDENCE_TYP } from '@bagcheck/api'
+import {
+  attestClosure,
+  evidenceOf,
+  mappedFile,
+  nodeKey,
+  pureFacts,
+  runningFacts,
+  signJws,
+  type NodeKey,
+  type TestClosure,
+} from '@bagcheck/testkit'
 import { createApp } from '../../src/app.ts'
 import { openBroker, type Broker } from '../../src/broker.ts'
 import { parseConfig, type Config } from '../../src/config.ts'
@@ -48,24 +49,15 @@ const ROOT_PATH = parseStorePath('/nix/store/11111111111111111111111111111111-or
 export const EXECUTABLE = `${NODE_PATH}/bin/node`
 export const SCRIPT = `${ROOT_PATH}/lib/service.mjs`
 
+const WORKLOAD_KEY = 'wOrKlOaDkEyThUmBpRiNt0000000000000000000000'
+const PREVIOUS_DECISION = '019ab2f4-0000-7000-8000-000000000000'
+
 // Memory where there is some: hundreds of commits need not wait for a disk to test what they decide.
 const TEMPORARY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
 
-const hex = (text: string): Sha256 => createHash('sha256').update(text).digest('hex') as Sha256
-
-/** An attested closure and what is submitted for it. */
-export interface TestClosure {
-  readonly manifest: ClosureManifest
-  readonly files: FileList
-  readonly request: { bundle: string; manifest: string; files: string }
-}
-
 /** A node: its key, its id and its counter. */
-export interface TestNode {
+export interface TestNode extends NodeKey {
   readonly id: string
-  readonly key: KeyObject
-  readonly jwk: PublicJwk
-  readonly thumbprint: string
   counter: number
 }
 
@@ -214,10 +206,10 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
         readFile: () => formatVerifyingKey(ci),
       })
       const envelope = formatEnvelope(createPolicyEnvelope(json, prev, keys))
-      return { policy: json, envelope, sha256: hex(json) }
+      return { policy: json, envelope, sha256: sha256Hex(json) }
     },
     joinToken: (wish = {}) => {
-      const tokenId = wish.tokenId ?? hex(`${Math.random()}`).slice(0, 32)
+      const tokenId = wish.tokenId ?? sha256Hex(`${Math.random()}`).slice(0, 32)
       const token = {
         installation: INSTALLATION,
         tokenId,
@@ -263,12 +255,29 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
     evidence: async (node, change = {}) => {
       const purpose = change.purpose ?? 'issue'
       const nonce = change.nonce ?? (await self.challenge(node.id, purpose))
-      const statement = evidenceOf(node, nonce, purpose, {
-        closure,
-        pin,
+      const nowSeconds = Math.floor(self.nowMs / 1000)
+      const service = {
+        name: 'orders',
+        audience: AUDIENCE,
+        root: ROOT_PATH,
+        closureDigest: closure.manifest.digest,
+        executable: mappedFile(EXECUTABLE, sha256Hex('node')),
+        libraries: [],
+        script: SCRIPT,
+      }
+      const request = {
+        node: node.id,
         issuer,
-        nowMs: self.nowMs,
-      })
+        installation: INSTALLATION,
+        trustRoot: pin,
+        nonce,
+        counter: ++node.counter,
+        nowSeconds,
+        workloadKey: WORKLOAD_KEY,
+      }
+      const statement = evidenceOf(request, runningFacts(service, nowSeconds))
+      statement.facts.purpose = purpose
+      if (purpose === 'renew') statement.previousDecision = PREVIOUS_DECISION
       change.edit?.(statement)
       const header = { typ: EVIDENCE_TYP, kid: node.thumbprint, ...change.header }
       return signJws(header, statement, change.key ?? node.key)
@@ -303,12 +312,7 @@ export function exchangeForm(evidence: string, audience: string): string {
 }
 
 export function newNode(key?: KeyObject): TestNode {
-  const privateKey = key ?? generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
-  const { x = '', y = '' } = privateKey.export({ format: 'jwk' })
-  const jwk: PublicJwk = { kty: 'EC', crv: 'P-256', x, y }
-  const canonical = JSON.stringify({ crv: 'P-256', kty: 'EC', x, y })
-  const thumbprint = createHash('sha256').update(canonical).digest('base64url')
-  return { id: 'unknown', key: privateKey, jwk, thumbprint, counter: 0 }
+  return { ...nodeKey(key), id: 'unknown', counter: 0 }
 }
 
 export function enrolProof(
@@ -317,22 +321,15 @@ export function enrolProof(
   issuer: string = ISSUER,
   nowMs: number = START * 1000,
 ): string {
-  const payload = { aud: issuer, iat: Math.floor(nowMs / 1000), joinToken: hex(joinToken) }
+  const payload = { aud: issuer, iat: Math.floor(nowMs / 1000), joinToken: sha256Hex(joinToken) }
   return signJws({ typ: 'bagcheck-enrol+jwt', jwk: node.jwk }, payload, node.key)
-}
-
-export function signJws(header: object, payload: unknown, key: KeyObject): string {
-  const part = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url')
-  const signed = `${part({ alg: 'ES256', ...header })}.${part(payload)}`
-  const signature = sign('sha256', Buffer.from(signed), { key, dsaEncoding: 'ieee-p1363' })
-  return `${signed}.${signature.toString('base64url')}`
 }
 
 /** A closure of two paths, attested with the build facts that the test policy demands, or with `others`. */
 export function attestedClosure(
   key: SigningKey,
   service = 'service',
-  others: Partial<typeof UNKNOWN_FACTS.build> = {},
+  others: Partial<BuildFacts> = {},
 ): TestClosure {
   const narHash = parseNarHash(`sha256-${Buffer.alloc(32, 1).toString('base64')}`)
   const manifest = buildManifest(ROOT_PATH, [
@@ -340,117 +337,10 @@ export function attestedClosure(
     { path: ROOT_PATH, narHash, narSize: service.length, references: [NODE_PATH] },
   ])
   const files = makeFileList([
-    { path: EXECUTABLE, sha256: hex('node'), size: 1000, executable: true },
-    { path: SCRIPT, sha256: hex(service), size: 100, executable: false },
+    { path: EXECUTABLE, sha256: sha256Hex('node'), size: 1000, executable: true },
+    { path: SCRIPT, sha256: sha256Hex(service), size: 100, executable: false },
   ])
-  const fact = (value: boolean) => ({ value, source: 'nix show-config' })
-  const build = {
-    ...UNKNOWN_FACTS.build,
-    sandbox: fact(true),
-    sandboxFallback: fact(false),
-    impure: fact(false),
-    ...others,
-  }
-  const { bundle } = createClosureAttestation({
-    manifest,
-    files,
-    facts: { ...UNKNOWN_FACTS, build },
-    key,
-  })
-  return { manifest, files, request: { bundle, manifest: manifest.text, files: files.text } }
-}
-
-function evidenceOf(
-  node: TestNode,
-  nonce: string,
-  purpose: 'issue' | 'renew',
-  context: { closure: TestClosure; pin: string; issuer: string; nowMs: number },
-): Evidence {
-  const now = Math.floor(context.nowMs / 1000)
-  const file = (path: string, sha256: Sha256) => ({
-    path,
-    sha256,
-    device: '8:1',
-    inode: '42',
-    isStoreFile: true,
-    unlinked: false,
-  })
-  const none = '0000000000000000'
-  return {
-    schema: 'bagcheck.evidence/v1',
-    iss: node.id,
-    aud: context.issuer,
-    installation: INSTALLATION,
-    trustRoot: context.pin as Sha256,
-    iat: now,
-    nonce,
-    counter: ++node.counter,
-    profile: null,
-    workloadKey: 'wOrKlOaDkEyThUmBpRiNt0000000000000000000000',
-    instance: { pid: 100, startTicks: 5000, device: '8:1', inode: '42', startCode: 4096 },
-    previousDecision: purpose === 'renew' ? '019ab2f4-0000-7000-8000-000000000000' : null,
-    facts: {
-      audience: AUDIENCE,
-      ttlSeconds: null,
-      purpose,
-      callerPid: 100,
-      unit: {
-        launcher: 'bagcheck-exec',
-        name: 'orders',
-        cgroup: '/bagcheck/orders',
-        contract: {
-          executable: EXECUTABLE,
-          arguments: ['--jitless', SCRIPT],
-          uid: 990,
-          gid: 990,
-          noNewPrivs: true,
-          pid: 100,
-          startTicks: 5000,
-          intact: true,
-        },
-      },
-      processes: [
-        {
-          pid: 100,
-          startTicks: 5000,
-          uids: [990, 990, 990, 990],
-          gids: [990, 990, 990, 990],
-          executable: file(EXECUTABLE, hex('node')),
-          files: [],
-          anonymousExecutable: { regions: 0, bytes: 0 },
-          modifiedTextBytes: 0,
-          capabilities: {
-            inheritable: none,
-            permitted: none,
-            effective: none,
-            bounding: none,
-            ambient: none,
-          },
-          noNewPrivs: true,
-          seccomp: 0,
-          tracerPid: 0,
-          hostUserNamespace: true,
-          hostRoot: true,
-          verifiedStoreMount: true,
-          mountsBelowStore: [],
-          environmentHints: [],
-          argv: ['node', '--jitless', SCRIPT],
-        },
-      ],
-      roots: [
-        {
-          root: ROOT_PATH,
-          closureDigest: context.closure.manifest.digest,
-          strength: 'full',
-          checkedAt: now,
-          lastFullAt: now,
-          mismatch: null,
-        },
-      ],
-    },
-    host: { bootId: 'boot', kernel: '6.1', currentSystem: null, bootedSystem: null },
-    agent: { version: '0.1.0', executable: hex('agent') },
-  }
+  return attestClosure({ manifest, files }, key, pureFacts(others))
 }
 
 function policySource(wish: {

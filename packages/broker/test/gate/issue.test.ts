@@ -61,7 +61,7 @@ describe('a token', () => {
         dec: answer.log_index,
         ev: expect.stringMatching(/^sha256:[0-9a-f]{64}$/),
         tier: 0,
-        strength: 'full',
+        strength: 'incremental',
       },
       bagcheck_closure: self.closure.manifest.digest,
       bagcheck_role: 'orders',
