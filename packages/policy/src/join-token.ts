@@ -11,9 +11,17 @@ import {
   verifyStatement,
 } from '@bagcheck/attest'
 import { PolicyError, messageOf } from './error.ts'
-import { formatPath } from './policy.ts'
 import { installationName } from './installation-name.ts'
-import { type Read, integer, literal, matching, record, simpleName, time } from './reader.ts'
+import {
+  type Read,
+  integer,
+  literal,
+  matching,
+  readStrictly,
+  record,
+  simpleName,
+  time,
+} from './reader.ts'
 import { type TrustRoot, subjectOf } from './trust-root.ts'
 
 export const JOIN_TOKEN_SCHEMA = 'bagcheck.join-token/v1'
@@ -87,12 +95,7 @@ export function verifyJoinToken(envelope: string, root: TrustRoot, now: Date): J
 }
 
 function readToken(value: unknown): JoinToken {
-  const token = tokenReader(value, null, {
-    complete: true,
-    report: (path, message) => {
-      throw new PolicyError('JOIN_TOKEN_FORMAT', `join token, ${formatPath(path)}: ${message}`)
-    },
-  })
+  const token = readStrictly(tokenReader, value, 'JOIN_TOKEN_FORMAT', 'join token')
   if (token.notBefore >= token.expires)
     throw new PolicyError(
       'JOIN_TOKEN_FORMAT',

@@ -16,12 +16,13 @@ import {
 import type { Sha256 } from '@bagcheck/nix'
 import { PolicyError, messageOf } from './error.ts'
 import { RoleIndex } from './role-index.ts'
-import { type Policy, formatPath, parsePolicy } from './policy.ts'
+import { type Policy, parsePolicy } from './policy.ts'
 import {
   type Read,
   integer,
   literal,
   nullable,
+  readStrictly,
   record,
   sha256,
   simpleName,
@@ -170,12 +171,12 @@ export function verifyPolicyDocument(signed: SignedPolicy, root: TrustRoot): Ver
       'POLICY_STATEMENT',
       `expected signatures over ${SUBJECT_NAME} ${digest}, saw them over ${subject?.digest['sha256'] ?? 'nothing'}`,
     )
-  const said = statementReader(statement.predicate, null, {
-    complete: true,
-    report: (path, message) => {
-      throw new PolicyError('POLICY_STATEMENT', `policy statement, ${formatPath(path)}: ${message}`)
-    },
-  })
+  const said = readStrictly(
+    statementReader,
+    statement.predicate,
+    'POLICY_STATEMENT',
+    'policy statement',
+  )
   const policy = parsePolicy(signed.json)
   for (const name of ['installation', 'version', 'notBefore', 'expires'] as const)
     if (said[name] !== policy[name])

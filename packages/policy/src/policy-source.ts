@@ -4,7 +4,8 @@
 import { canonicalize, parseVerifyingKey } from '@bagcheck/attest'
 import { LineCounter, isAlias, isNode, parseDocument, visit, type Document } from 'yaml'
 import { PolicyError, messageOf } from './error.ts'
-import { MAX_POLICY_BYTES, type Policy, formatPath, parsePolicy, readPolicy } from './policy.ts'
+import { MAX_POLICY_BYTES, type Policy, parsePolicy, readPolicy } from './policy.ts'
+import { formatPath } from './reader.ts'
 
 /** One mistake. `line` and `column` count from 1. */
 export interface SourceProblem {

@@ -5,7 +5,7 @@
 // Limits: 64 MiB, 10,000 roles, 200,000 roots per role, 64 successors in a chain of at most 4.
 import { parseCanonical } from '@bagcheck/attest'
 import { type Sha256, type StorePath, STORE_DIR, STRENGTHS, parseStorePath } from '@bagcheck/nix'
-import { PolicyError, quote } from './error.ts'
+import { quote } from './error.ts'
 import { isInterpreter } from './interpreters.ts'
 import { installationName } from './installation-name.ts'
 import {
@@ -19,6 +19,7 @@ import {
   matching,
   nullable,
   optional,
+  readStrictly,
   record,
   sha256,
   simpleName,
@@ -221,24 +222,8 @@ export function readPolicy(value: unknown, reading: Reading): Policy {
  */
 export function parsePolicy(json: string | Uint8Array): Policy {
   const value = parseCanonical(json, { maxBytes: MAX_POLICY_BYTES })
-  return readPolicy(value, {
-    complete: true,
-    report: (path, message) => {
-      throw new PolicyError('POLICY_FORMAT', `policy, ${formatPath(path)}: ${message}`)
-    },
-  })
-}
-
-/** `roles.orders.roots[3].closure` */
-export function formatPath(path: readonly (string | number)[]): string {
-  const steps = path.map((key) =>
-    typeof key === 'number'
-      ? `[${key}]`
-      : /^[A-Za-z0-9_-]+$/.test(key)
-        ? `.${key}`
-        : `[${quote(key)}]`,
-  )
-  return steps.join('').replace(/^\./, '') || 'the document'
+  const reader: Reader<Policy> = (seen, _place, reading) => readPolicy(seen, reading)
+  return readStrictly(reader, value, 'POLICY_FORMAT', 'policy')
 }
 
 /** What the shape alone cannot say. */

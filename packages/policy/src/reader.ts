@@ -2,7 +2,7 @@
 // goes on, so that the author of a policy sees every mistake at once; what it returns after a report is
 // never used, because a document with a problem is refused as a whole.
 import type { Sha256 } from '@bagcheck/nix'
-import { quote } from './error.ts'
+import { PolicyError, quote, type PolicyErrorCode } from './error.ts'
 
 /** Where a value stands: a chain of keys, put together only when something is wrong there. */
 export interface Place {
@@ -39,6 +39,36 @@ export function wrong(
   reading.report(pathOf(place), `expected ${expected}, saw ${what}`)
   // Not reached by a value that anybody uses, see above.
   return undefined as never
+}
+
+/** `roles.orders.roots[3].closure` */
+export function formatPath(path: readonly (string | number)[]): string {
+  const steps = path.map((key) =>
+    typeof key === 'number'
+      ? `[${key}]`
+      : /^[A-Za-z0-9_-]+$/.test(key)
+        ? `.${key}`
+        : `[${quote(key)}]`,
+  )
+  return steps.join('').replace(/^\./, '') || 'the document'
+}
+
+/**
+ * Reads a document of which every member is there; `what` names it in messages.
+ * @throws {PolicyError} with `code` and the first thing that is wrong
+ */
+export function readStrictly<T>(
+  reader: Reader<T>,
+  value: unknown,
+  code: PolicyErrorCode,
+  what: string,
+): T {
+  return reader(value, null, {
+    complete: true,
+    report: (path, message) => {
+      throw new PolicyError(code, `${what}, ${formatPath(path)}: ${message}`)
+    },
+  })
 }
 
 /** A value that `accepts` takes. */

@@ -21,7 +21,6 @@ import {
 } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
 import { PolicyError, messageOf } from './error.ts'
-import { formatPath } from './policy.ts'
 import { installationName } from './installation-name.ts'
 import {
   type Read,
@@ -30,6 +29,7 @@ import {
   literal,
   matching,
   nullable,
+  readStrictly,
   record,
   sha256,
   simpleName,
@@ -280,7 +280,12 @@ function open(text: string | Uint8Array): Envelope {
 function readDocument(payload: Uint8Array): RootDocument {
   try {
     const statement = parseStatement(payload)
-    const document = checkDocument(statement.predicate)
+    const document = readStrictly(
+      rootReader,
+      statement.predicate,
+      'TRUST_ROOT_FORMAT',
+      'trust root',
+    )
     const [subject] = statement.subject
     const { name, digest } = subjectOf(document.installation)
     if (
@@ -298,15 +303,6 @@ function readDocument(payload: Uint8Array): RootDocument {
     if (cause instanceof PolicyError) throw cause
     throw new PolicyError('TRUST_ROOT_FORMAT', `not a trust root: ${messageOf(cause)}`, { cause })
   }
-}
-
-function checkDocument(value: unknown): RootDocument {
-  return rootReader(value, null, {
-    complete: true,
-    report: (path, message) => {
-      throw new PolicyError('TRUST_ROOT_FORMAT', `trust root, ${formatPath(path)}: ${message}`)
-    },
-  })
 }
 
 /** Subject of every statement that is about an installation and nothing smaller. */
