@@ -1,10 +1,12 @@
 // docs/threat-model.md names, for each attack, the tests that stage it. A name that no test has any more
-// would be a claim that nothing defends.
-import { existsSync, globSync, readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
+// would be a claim that nothing defends; so would the name of a test that is never run. Titles are
+// therefore taken from the syntax of the test files, where a comment or a skipped test has none.
+import { existsSync, readFileSync } from 'node:fs'
+import { parseAst } from 'rolldown/parseAst'
+import { describe, expect, test } from 'vitest'
+import { STEPS } from '../packages/cli/src/demo/story.ts'
 
 const PAGE = 'docs/threat-model.md'
-const CHAPTERS = 'packages/cli/src/demo/chapters/*.ts'
 
 /** Every test that the page names: `package/file` “title”, “title”. */
 function namedTests(): { file: string; title: string }[] {
@@ -17,15 +19,54 @@ function namedTests(): { file: string; title: string }[] {
   )
 }
 
-/** The source of a test file; of the demo's steps for `demo`. */
-function sourceOf(file: string): string {
-  if (file === 'demo')
-    return globSync(CHAPTERS)
-      .map((chapter) => readFileSync(chapter, 'utf8'))
-      .join('\n')
+/** A node of the syntax tree, of whatever type. */
+interface Syntax {
+  readonly type: string
+  readonly [member: string]: unknown
+}
+
+const isSyntax = (value: unknown): value is Syntax =>
+  typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string'
+
+/** `test.each(rows)` → test, each. */
+function calleeNames(callee: unknown): string[] {
+  if (!isSyntax(callee)) return []
+  if (callee.type === 'Identifier') return [String(callee['name'])]
+  if (callee.type === 'CallExpression') return calleeNames(callee['callee'])
+  if (callee.type === 'MemberExpression')
+    return [...calleeNames(callee['object']), ...calleeNames(callee['property'])]
+  return []
+}
+
+/** Strings of a test file that may name tests: titles and tables, not what a test does. */
+function collectTitles(node: unknown, titles: Set<string>): void {
+  if (Array.isArray(node)) for (const one of node) collectTitles(one, titles)
+  if (!isSyntax(node)) return
+  if (node.type === 'Literal' && typeof node['value'] === 'string') titles.add(node['value'])
+  if (node.type === 'TemplateElement')
+    titles.add((node['value'] as { cooked?: string }).cooked ?? '')
+  const names = node.type === 'CallExpression' ? calleeNames(node['callee']) : []
+  if (names.includes('skip') || names.includes('todo')) return
+  const isTest = names[0] === 'test'
+  for (const [member, value] of Object.entries(node)) {
+    const isBody = (one: unknown): boolean => isSyntax(one) && one.type.includes('Function')
+    const doing = isTest && member === 'arguments' && Array.isArray(value)
+    collectTitles(doing ? value.filter((one) => !isBody(one)) : value, titles)
+  }
+}
+
+function titlesIn(source: string): Set<string> {
+  const titles = new Set<string>()
+  collectTitles(parseAst(source, { lang: 'ts' }), titles)
+  return titles
+}
+
+/** The titles of a test file; the demo's steps for `demo`. */
+function titlesOf(file: string): ReadonlySet<string> {
+  if (file === 'demo') return new Set(STEPS)
   const path = `packages/${file.replace('/', '/test/')}`
   const found = [`${path}.test.ts`, `${path}.system.test.ts`].find((name) => existsSync(name))
-  return found === undefined ? '' : readFileSync(found, 'utf8')
+  return found === undefined ? new Set() : titlesIn(readFileSync(found, 'utf8'))
 }
 
 const named = namedTests()
@@ -35,10 +76,33 @@ test(`${PAGE} names tests`, () => {
   expect([...readFileSync(PAGE, 'utf8').matchAll(/“/g)]).toHaveLength(named.length)
 })
 
-test(`every test that ${PAGE} names exists`, () => {
-  const missing = named.filter(({ file, title }) => {
-    const source = sourceOf(file)
-    return !["'", '"', '`'].some((quote) => source.includes(`${quote}${title}${quote}`))
-  })
+test(`every test that ${PAGE} names exists and is run`, () => {
+  const titles = new Map([...new Set(named.map(({ file }) => file))].map((f) => [f, titlesOf(f)]))
+  const missing = named.filter(({ file, title }) => titles.get(file)?.has(title) !== true)
   expect(missing, 'correct these names in the page').toEqual([])
+})
+
+describe('a title', () => {
+  test.each([
+    ['of a test counts', `test('x', () => {})`, true],
+    ['of a group counts', `describe.runIf(real)('x', () => {})`, true],
+    ['in a table counts', `test.each([['x', 1]])('%s', () => {})`, true],
+    [
+      'in a table with a name counts',
+      `const rows = [['x', 1]]; test.each(rows)('%s', () => {})`,
+      true,
+    ],
+    ['in a group counts', `describe('y', () => { test('x', () => {}) })`, true],
+    ['in a comment does not count', `// test('x')`, false],
+    ['of a skipped test does not count', `test.skip('x', () => {})`, false],
+    ['of a test that is still to be written does not count', `test.todo('x')`, false],
+    [
+      'in a skipped group does not count',
+      `describe.skip('y', () => { test('x', () => {}) })`,
+      false,
+    ],
+    ['in what a test does does not count', `test('y', () => { expect('x').toBe('x') })`, false],
+  ])('%s', (_claim, source, counts) => {
+    expect(titlesIn(source).has('x')).toBe(counts)
+  })
 })
