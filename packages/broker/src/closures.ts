@@ -67,16 +67,26 @@ export class Closures implements ClosureIndex {
     return this.#usable(digest)?.closure
   }
 
-  /** sha256 of the logged envelope of the attestation that {@link get} answers with. */
-  envelopeSha256(digest: string): string {
-    const kept = this.#usable(digest)
-    if (kept === undefined) throw new TypeError(`no attestation of closure ${digest} is loaded`)
+  /**
+   * sha256 of the logged envelope of an attestation that {@link get} answered with. It is named by its
+   * statement, because another one may have come in since.
+   */
+  envelopeSha256(digest: string, statementDigest: string): string {
+    const same = (this.#known.get(digest) ?? []).filter(
+      ({ closure }) => closure.attestation.statementDigest === statementDigest,
+    )
+    const kept = this.#chosen(digest, same)
+    if (kept === undefined)
+      throw new TypeError(`attestation ${statementDigest} of closure ${digest} is not loaded`)
     return kept.envelopeSha256
   }
 
   #usable(digest: string): Kept | undefined {
-    const all = this.#known.get(digest)
-    if (all === undefined || all.length < 2) return all?.[0]
+    return this.#chosen(digest, this.#known.get(digest) ?? [])
+  }
+
+  #chosen(digest: string, all: readonly Kept[]): Kept | undefined {
+    if (all.length < 2) return all[0]
     const usable = all.findLast(({ closure }) =>
       this.#rules.accepts(digest, closure.attestation.signer.keyId),
     )

@@ -85,8 +85,8 @@ export interface LoggedDenial {
 }
 
 /**
- * Uses an approval up and logs what it allows; `attestationOf` names the logged envelope of a closure's
- * attestation.
+ * Uses an approval up and logs what it allows; `attestationOf` names the logged envelope of the attestation
+ * that was evaluated.
  * @throws {BrokerError} POLICY_CHANGED, NODE_BANNED, NONCE_REUSED, COUNTER_REUSED, STORE_* – nothing was
  * logged and nothing may be minted
  */
@@ -95,7 +95,7 @@ export async function logAllow(
   frame: DecisionFrame,
   evidence: VerifiedEvidence,
   approved: Approval,
-  attestationOf: (closureDigest: string) => string,
+  attestationOf: (closureDigest: string, statementDigest: string) => string,
 ): Promise<LoggedDecision> {
   const approval = approved.use()
   const { name: profile, type, binding } = approval.profile
@@ -123,7 +123,7 @@ export async function logAllow(
   const logIndex = await commit(log, frame, evidence, decision, {
     verdict: 'PASSED',
     resourceUri: root,
-    inputAttestations: [attestationOf(closureDigest)],
+    inputAttestations: [attestationOf(closureDigest, approval.attestationDigest)],
     level: `BAGCHECK_TIER_${tier}`,
   })
   return create({

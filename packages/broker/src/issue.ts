@@ -142,8 +142,12 @@ function allow(
   verified: VerifiedEvidence,
   decision: Extract<Decision, { allow: true }>,
 ): Promise<LoggedDecision> {
-  const attestationOf = (digest: string): string => broker.closures.envelopeSha256(digest)
-  return timed(broker, logAllow(broker.log, frame, verified, decision.approval, attestationOf))
+  return timed(
+    broker,
+    logAllow(broker.log, frame, verified, decision.approval, (closure, statement) =>
+      broker.closures.envelopeSha256(closure, statement),
+    ),
+  )
 }
 
 function deny(

@@ -5,6 +5,7 @@ import { logAllow } from '../../src/decision.ts'
 import { checkEvidence, identifyEvidence } from '../../src/evidence.ts'
 import { mintToken } from '../../src/token.ts'
 import {
+  attestedClosure,
   AUDIENCE,
   BEARER_AUDIENCE,
   createInstallation,
@@ -108,8 +109,25 @@ test('an approval and a logged decision can be used once each', async () => {
   })
   if (!decision.allow) throw new Error('expected an allow')
   const frame = { id: 'an-id', at: nowSeconds, policy: { version, sha256 } }
-  const attestationOf = (digest: string): string => closures.envelopeSha256(digest)
+  // A newer attestation comes in between: the log names the one that was evaluated.
+  const digest = verified.content.facts.roots[0]?.closureDigest ?? ''
+  const statement = (): string => closures.get(digest)?.attestation.statementDigest ?? ''
+  const evaluated = statement()
+  const newer = attestedClosure(self.ci, 'service', {
+    substituters: { value: ['https://cache.example.org'], source: 'test' },
+  })
+  expect((await self.request('POST', '/v1/attestations', newer.request)).status).toBe(200)
+  expect(statement()).not.toBe(evaluated)
+  const asked: string[][] = []
+  const attestationOf = (...ask: [closure: string, statement: string]): string => {
+    asked.push(ask)
+    return closures.envelopeSha256(...ask)
+  }
   const logged = await logAllow(broker.log, frame, verified, decision.approval, attestationOf)
+  expect(asked).toEqual([[digest, evaluated]])
+  expect(closures.envelopeSha256(digest, evaluated)).not.toBe(
+    closures.envelopeSha256(digest, statement()),
+  )
   expect(() => decision.approval.use()).toThrow(TypeError)
   expect(mintToken(logged, ISSUER, broker.keys.token).jti).toBe('an-id')
   expect(() => mintToken(logged, ISSUER, broker.keys.token)).toThrow(TypeError)
