@@ -47,8 +47,8 @@ export interface Surroundings {
   readonly logger: BrokerLogger
 }
 
-/** Replicas tell each other nothing; each looks for a newer policy so often. */
-const POLICY_POLL_MS = 2000
+/** Replicas tell each other nothing; each looks for a newer policy and newer attestations so often. */
+const POLL_MS = 2000
 
 /**
  * Verifies the trust root, opens keys and store, and loads policy, nodes and closures.
@@ -79,7 +79,10 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
     await policy.reload()
     const stopping = new AbortController()
     let loading = Promise.resolve()
-    const poll = setInterval(() => void followPolicy(policy, logger), POLICY_POLL_MS).unref()
+    const poll = setInterval(() => {
+      closures.lookAgain()
+      void followPolicy(policy, logger)
+    }, POLL_MS).unref()
     return {
       config,
       root,

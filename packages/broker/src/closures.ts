@@ -115,6 +115,11 @@ export class Closures implements ClosureIndex {
     for (const digest of new Set(digests)) await this.#complete(digest)
   }
 
+  /** Lets the next request for a closure look for attestations of it that another replica took in since. */
+  lookAgain(): void {
+    this.#loads.clear()
+  }
+
   /** Once all attestations of a closure are loaded, and not when the first is, the right one can be chosen. */
   #complete(digest: string): Promise<void> {
     const known = this.#loads.get(digest)
@@ -185,8 +190,8 @@ export class Closures implements ClosureIndex {
   }
 
   async #load(row: StoredAttestation): Promise<void> {
+    if (this.#envelopes.has(row.envelopeSha256)) return
     const [body, manifest, files] = await this.#bodies(row)
-    if (this.#envelopes.has(sha256Hex(body))) return
     // Verified again: a database is not a signature.
     const key = verifyingKeyFromSpki(row.signerKey)
     const attestation = verifyClosureAttestation(parseEnvelope(body), [key])

@@ -7,7 +7,7 @@ import { postgresAvailable, selfSignedCertificate, startPostgres } from '@bagche
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { allowedDecisionsOf, bodyOf, expectRefusal } from './answers.ts'
 import { overSocket, startBroker, type BrokerProcess } from './broker-process.ts'
-import { AUDIENCE, createInstallation, type Installation } from './installation.ts'
+import { attestedClosure, AUDIENCE, createInstallation, type Installation } from './installation.ts'
 
 const nowSeconds = (): number => Math.floor(Date.now() / 1000)
 const create = (store?: Record<string, string>): Promise<Installation> =>
@@ -253,6 +253,15 @@ describe.runIf(postgresAvailable())('two brokers on one PostgreSQL', () => {
       401,
       'NODE_BANNED',
     )
+    // Attested anew at the one, with a fact that the policy does not take: the other hears of it.
+    use(one)
+    const other = await self.enrol()
+    const impure = attestedClosure(self.ci, 'service', { impure: { value: true, source: 'test' } })
+    expect((await self.request('POST', '/v1/attestations', impure.request)).status).toBe(200)
+    use(two)
+    await expect
+      .poll(async () => (await self.token(await self.evidence(other))).status, { timeout: 10_000 })
+      .toBe(403)
   })
 
   test('answer 503 while the database is gone, and go on when it is back', async () => {
