@@ -22,7 +22,7 @@ import {
   type SignedPolicy,
   type TrustRoot,
 } from '@bagcheck/policy'
-import { SERVICE_UID } from '../packages/testkit/src/index.ts'
+import { policyText, SERVICE_UID } from '../packages/testkit/src/index.ts'
 import { effort } from './budget.ts'
 import { storePath, type Attested } from './closures.ts'
 
@@ -152,7 +152,25 @@ function policyJson(
   const [first] = services
   if (first === undefined || roots % roles !== 0)
     throw new TypeError('expected a service, and as many roots in each role')
-  const { json } = compilePolicy(policySource(first, expires), {
+  const text = policyText({
+    installation: INSTALLATION,
+    expires,
+    role: first.name,
+    nodeClass: NODE_CLASS,
+    executable: first.entry.executable,
+    script: first.entry.script,
+    arguments: first.entry.arguments,
+    audiences: {
+      [AUDIENCE]: { profile: 'api' },
+      [BEARER_AUDIENCE]: {
+        profile: 'plain',
+        ttl: `{ min: 5, default: ${BEARER_TTL_SECONDS}, max: 300 }`,
+      },
+    },
+    root: first.root,
+    closure: first.closure.manifest.digest,
+  })
+  const { json } = compilePolicy(text, {
     file: 'policy.yaml',
     readFile: () => formatVerifyingKey(signer),
   })
@@ -178,37 +196,3 @@ const approvedRoot = (root: string, closure: string) => ({
   notAfter: null,
   audiences: null,
 })
-
-const CONTENT_RULES = 'minTier: 0, minStrength: incremental, maxAgeFullSeconds: 86400'
-
-const policySource = (service: Attested, expires: string): string => `schema: bagcheck.policy/v1
-installation: ${INSTALLATION}
-version: 1
-expires: ${expires}
-trustDomain: bench.bagcheck.test
-signers:
-  ci: { key: ci.pub }
-profiles:
-  api: { type: access_token, binding: dpop }
-  reports: { type: access_token, binding: none }
-roles:
-  service:
-    nodeClasses: [${NODE_CLASS}]
-    unit: { launcher: bagcheck-exec, name: ${service.name} }
-    uid: ${UID}
-    entry:
-      kind: interpreter
-      executable: '${service.entry.executable}'
-      script: '${service.entry.script}'
-      arguments: ${JSON.stringify(service.entry.arguments)}
-    audiences:
-      ${AUDIENCE}: { profile: api, ${CONTENT_RULES} }
-      ${BEARER_AUDIENCE}:
-        profile: reports
-        ttlSeconds: { min: 5, default: ${BEARER_TTL_SECONDS}, max: 300 }
-        ${CONTENT_RULES.replaceAll(', ', '\n        ')}
-    signers: [ci]
-    build: { sandbox: true, sandboxFallback: false, impure: false }
-    roots:
-      - { root: ${service.root}, closure: ${service.closure.manifest.digest}, state: active }
-`

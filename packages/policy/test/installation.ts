@@ -19,6 +19,7 @@ import {
   attestClosure,
   inventPath,
   mappedFile,
+  policyText,
   pureFacts,
   runningFacts,
   runningProcess,
@@ -144,38 +145,16 @@ export const HOTFIX: ServiceClosure = orders('1.0.1')
 
 /** The policy of the demo as people write it, with `edits` made to its text. */
 export function policySource(...edits: readonly (readonly [from: string, to: string])[]): string {
-  let text = `schema: bagcheck.policy/v1
-installation: ${INSTALLATION}
-version: 1
-expires: 2026-12-24T00:00:00Z
-trustDomain: demo.bagcheck.test
-signers:
-  ci: { key: keys/ci.pub }
-profiles:
-  api: { type: access_token, binding: dpop }
-  plain: { type: access_token, binding: none }
-roles:
-  orders:
-    nodeClasses: [demo]
-    unit: { launcher: bagcheck-exec, name: orders }
-    uid: 990
-    entry:
-      kind: interpreter
-      executable: 'demo-node-*/bin/node'
-      script: 'orders-*/lib/service.mjs'
-      arguments: ['--jitless', '{script}']
-    audiences:
-      ${AUDIENCE}:
-        profile: api
-        ttlSeconds: { min: 5, default: 300, max: 3600 }
-        minTier: 0
-        minStrength: incremental
-        maxAgeFullSeconds: 86400
-    signers: [ci]
-    build: { sandbox: true, sandboxFallback: false, impure: false }
-    roots:
-      - { root: ${ORDERS.root}, closure: ${ORDERS.digest}, state: active }
-`
+  let text = policyText({
+    installation: INSTALLATION,
+    expires: '2026-12-24T00:00:00Z',
+    role: 'orders',
+    executable: 'demo-node-*/bin/node',
+    script: 'orders-*/lib/service.mjs',
+    audiences: { [AUDIENCE]: { profile: 'api' } },
+    root: ORDERS.root,
+    closure: ORDERS.digest,
+  })
   for (const [from, to] of edits) {
     if (!text.includes(from)) throw new TypeError(`the policy has no ${from}`)
     text = text.replace(from, to)

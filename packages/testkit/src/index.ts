@@ -17,6 +17,7 @@ export {
   startNixReleaseDaemon,
 } from './nix-releases.ts'
 export type { NixRelease } from './nix-releases.ts'
+export { policyText, type TestPolicy } from './policy-text.ts'
 export { nodeKey, signJws, type NodeKey } from './node-key.ts'
 export {
   evidenceOf,

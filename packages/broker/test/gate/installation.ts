@@ -27,6 +27,7 @@ import {
   evidenceOf,
   mappedFile,
   nodeKey,
+  policyText,
   pureFacts,
   runningFacts,
   signJws,
@@ -200,7 +201,18 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
       const { version = 1, prev = null, expires = iso(start + 30 * 86_400) } = wish
       const { state = 'active', keys = policyKeys.slice(0, 2) } = wish
       const closureDigest = wish.closure ?? closure.manifest.digest
-      const text = policySource({ version, expires, state, closure: closureDigest, start })
+      const text = policyText({
+        installation: INSTALLATION,
+        version,
+        expires,
+        role: 'orders',
+        executable: 'demo-node-*/bin/node',
+        script: 'orders-*/lib/service.mjs',
+        audiences: { [AUDIENCE]: { profile: 'api' }, [BEARER_AUDIENCE]: { profile: 'plain' } },
+        root: ROOT_PATH,
+        closure: closureDigest,
+        state,
+      })
       const { json } = compilePolicy(text, {
         file: 'policy.yaml',
         readFile: () => formatVerifyingKey(ci),
@@ -341,49 +353,4 @@ export function attestedClosure(
     { path: SCRIPT, sha256: sha256Hex(service), size: 100, executable: false },
   ])
   return attestClosure({ manifest, files }, key, pureFacts(others))
-}
-
-function policySource(wish: {
-  version: number
-  expires: string
-  state: string
-  closure: string
-  start: number
-}): string {
-  return `schema: bagcheck.policy/v1
-installation: ${INSTALLATION}
-version: ${wish.version}
-expires: ${wish.expires}
-trustDomain: demo.bagcheck.test
-signers:
-  ci-main: { key: ci.pub }
-profiles:
-  api: { type: access_token, binding: dpop }
-  reports: { type: access_token, binding: none }
-roles:
-  orders:
-    nodeClasses: [demo]
-    unit: { launcher: bagcheck-exec, name: orders }
-    uid: 990
-    entry:
-      kind: interpreter
-      executable: 'demo-node-*/bin/node'
-      script: 'orders-*/lib/service.mjs'
-      arguments: ['--jitless', '{script}']
-    audiences:
-      ${AUDIENCE}:
-        profile: api
-        minTier: 0
-        minStrength: incremental
-        maxAgeFullSeconds: 86400
-      ${BEARER_AUDIENCE}:
-        profile: reports
-        minTier: 0
-        minStrength: incremental
-        maxAgeFullSeconds: 86400
-    signers: [ci-main]
-    build: { sandbox: true, sandboxFallback: false, impure: false }
-    roots:
-      - { root: ${ROOT_PATH}, closure: ${wish.closure}, state: ${wish.state} }
-`
 }
