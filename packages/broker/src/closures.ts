@@ -4,8 +4,10 @@
 //
 // A closure can have several attestations. One by a signer that a role does not trust must not hide the
 // one by a signer it does, and a signer who attests again corrects what was said before. So the index
-// answers with the newest, by its place in the log, of those that the installed policy can use, and only
-// otherwise with the newest of all.
+// answers with the newest, by its place in the log, of those by signers whom the asker takes, and only
+// otherwise with the newest of all. What a signer said once is logged once, whatever signature comes with
+// it later: else whoever has an old attestation could make it the newest. One that a signer never brought
+// here counts from when anybody brings it; a closure is withdrawn by policy, not by attesting it anew.
 import { setImmediate } from 'node:timers/promises'
 import type { AttestationReceipt, AttestationRequest, AttestationResponse } from '@bagcheck/api'
 import {
@@ -48,6 +50,12 @@ interface Kept {
   readonly envelopeSha256: string
 }
 
+/** What names an attestation: a statement, and who signed it. */
+export interface Attested {
+  readonly statementDigest: string
+  readonly signer: { readonly keyId: string }
+}
+
 /** All attested closures. */
 export class Closures implements ClosureIndex {
   readonly #store: AttestationStore
@@ -63,34 +71,26 @@ export class Closures implements ClosureIndex {
     this.#rules = rules
   }
 
-  get(digest: string): AttestedClosure | undefined {
-    return this.#usable(digest)?.closure
+  get(
+    digest: string,
+    accepts: (keyId: string) => boolean = () => true,
+  ): AttestedClosure | undefined {
+    const all = this.#known.get(digest) ?? []
+    const usable = all.findLast(({ closure }) => accepts(closure.attestation.signer.keyId))
+    return (usable ?? all.at(-1))?.closure
   }
 
   /**
    * sha256 of the logged envelope of an attestation that {@link get} answered with. It is named by its
-   * statement, because another one may have come in since.
+   * statement and signer, because another one may have come in since.
    */
-  envelopeSha256(digest: string, statementDigest: string): string {
-    const same = (this.#known.get(digest) ?? []).filter(
-      ({ closure }) => closure.attestation.statementDigest === statementDigest,
-    )
-    const kept = this.#chosen(digest, same)
+  envelopeSha256(digest: string, { statementDigest, signer }: Attested): string {
+    const kept = this.#known
+      .get(digest)
+      ?.find(({ closure: { attestation } }) => isSame(attestation, { statementDigest, signer }))
     if (kept === undefined)
       throw new TypeError(`attestation ${statementDigest} of closure ${digest} is not loaded`)
     return kept.envelopeSha256
-  }
-
-  #usable(digest: string): Kept | undefined {
-    return this.#chosen(digest, this.#known.get(digest) ?? [])
-  }
-
-  #chosen(digest: string, all: readonly Kept[]): Kept | undefined {
-    if (all.length < 2) return all[0]
-    const usable = all.findLast(({ closure }) =>
-      this.#rules.accepts(digest, closure.attestation.signer.keyId),
-    )
-    return usable ?? all.at(-1)
   }
 
   get size(): number {
@@ -155,27 +155,32 @@ export class Closures implements ClosureIndex {
       )
     const attestation = verifyClosureAttestation(envelope, keys)
     const texts = { manifest: Buffer.from(request.manifest), files: Buffer.from(request.files) }
-    const closure = bind(attestation, texts)
+    bind(attestation, texts)
     const { signer, root, closureDigest } = attestation
-    const body = Buffer.from(formatEnvelope(envelope))
-    const known = this.#envelopes.has(sha256Hex(body))
+    const known = this.#known
+      .get(closureDigest)
+      ?.some((other) => isSame(other.closure.attestation, attestation))
     const { index } = await this.#store.commitAttestation({
       closureDigest,
       root,
+      statementSha256: attestation.statementDigest,
       signerKey: Buffer.from(signer.spki).toString('base64'),
       ...texts,
       submittedAt: nowSeconds,
       leaf: hashedRekordLeaf(envelope, 0, signer),
-      body,
+      body: Buffer.from(formatEnvelope(envelope)),
     })
-    this.#keep(closure, body, index)
-    return { root, closureDigest, logIndex: index, known }
+    // What was logged, which is another envelope if the same signer had said the same before.
+    const rows = await this.#store.attestations(closureDigest)
+    for (const row of rows) if (row.entryIndex === index) await this.#load(row)
+    return { root, closureDigest, logIndex: index, known: known === true }
   }
 
   /** A closure's attestation as `GET /v1/attestations/{digest}` answers it. */
   async read(digest: string): Promise<AttestationResponse | undefined> {
     const rows = await this.#store.attestations(digest)
-    const wanted = this.#usable(digest)?.envelopeSha256
+    const chosen = this.get(digest, (keyId) => this.#rules.accepts(digest, keyId))
+    const wanted = chosen && this.envelopeSha256(digest, chosen.attestation)
     const row = rows.find(({ envelopeSha256 }) => envelopeSha256 === wanted) ?? rows.at(-1)
     if (row === undefined) return undefined
     const [envelope, manifest, files] = await this.#bodies(row)
@@ -233,6 +238,10 @@ export class Closures implements ClosureIndex {
     const inOrder = [...others, kept].toSorted((a, b) => a.logIndex - b.logIndex)
     this.#known.set(digest, inOrder)
   }
+}
+
+function isSame(one: Attested, other: Attested): boolean {
+  return one.statementDigest === other.statementDigest && one.signer.keyId === other.signer.keyId
 }
 
 function bind(

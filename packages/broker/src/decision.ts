@@ -10,6 +10,7 @@ import {
 import { SLSA_VSA_V1, VSA_TOKEN_V1, type SigningKey } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
 import type { Approval } from '@bagcheck/policy'
+import type { Attested } from './closures.ts'
 import { BrokerError } from './error.ts'
 import type { IdentifiedEvidence, VerifiedEvidence } from './evidence.ts'
 import { ownBytes, signEntry } from './signed-entry.ts'
@@ -95,7 +96,7 @@ export async function logAllow(
   frame: DecisionFrame,
   evidence: VerifiedEvidence,
   approved: Approval,
-  attestationOf: (closureDigest: string, statementDigest: string) => string,
+  attestationOf: (closureDigest: string, attested: Attested) => string,
 ): Promise<LoggedDecision> {
   const approval = approved.use()
   const { name: profile, type, binding } = approval.profile
@@ -123,7 +124,7 @@ export async function logAllow(
   const logIndex = await commit(log, frame, evidence, decision, {
     verdict: 'PASSED',
     resourceUri: root,
-    inputAttestations: [attestationOf(closureDigest, approval.attestationDigest)],
+    inputAttestations: [attestationOf(closureDigest, approval.attested)],
     level: `BAGCHECK_TIER_${tier}`,
   })
   return create({

@@ -144,8 +144,8 @@ function allow(
 ): Promise<LoggedDecision> {
   return timed(
     broker,
-    logAllow(broker.log, frame, verified, decision.approval, (closure, statement) =>
-      broker.closures.envelopeSha256(closure, statement),
+    logAllow(broker.log, frame, verified, decision.approval, (closure, attested) =>
+      broker.closures.envelopeSha256(closure, attested),
     ),
   )
 }

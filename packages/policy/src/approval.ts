@@ -23,8 +23,11 @@ export interface ApprovalContent {
   readonly ttlSeconds: number
   readonly policyVersion: number
   readonly policySha256: Sha256
-  /** sha256 of the attestation's signed statement. */
-  readonly attestationDigest: Sha256
+  /** The attestation that was judged: sha256 of its signed statement, and who signed it. */
+  readonly attested: {
+    readonly statementDigest: Sha256
+    readonly signer: { readonly keyId: string }
+  }
   /** Files outside the closure that the role allows by digest and that were in use. */
   readonly hostObjects: readonly Sha256[]
   /** True if executable memory without a file was in use, by an allowance. */

@@ -108,7 +108,7 @@ function judgeClosure(
     )
   const successorOf = checkState(role, approved, facts.audience, context.now, denials)
   checkContent(root, audience, context.now, denials)
-  const closure = context.closures.get(approved.closure)
+  const closure = context.closures.get(approved.closure, (keyId) => role.signers.has(keyId))
   if (!closure || !isAbout(closure, approved.closure)) {
     denials.add(
       'ATTESTATION_MISSING',

@@ -23,7 +23,11 @@ export interface AttestedClosure {
 
 /** Attested closures by closure digest. */
 export interface ClosureIndex {
-  get(digest: Sha256): AttestedClosure | undefined
+  /**
+   * The newest attestation of a closure by a signer whom `accepts` takes (by key id), and only if there is
+   * none the newest of all: one by somebody whom a role does not trust must not hide one by whom it does.
+   */
+  get(digest: Sha256, accepts?: (keyId: string) => boolean): AttestedClosure | undefined
 }
 
 /** Denials are frequent and must stay cheap: so many approved closures are looked at, by their manifests. */

@@ -160,7 +160,7 @@ function judge(
     ttlSeconds: lifetime(facts.ttlSeconds, audience.ttlSeconds),
     policyVersion: policy.version,
     policySha256: policy.sha256,
-    attestationDigest: chosen.closure.attestation.statementDigest,
+    attested: chosen.closure.attestation,
     hostObjects: chosen.hostObjects,
     jit: chosen.jit,
   }

@@ -2,7 +2,13 @@ import fc from 'fast-check'
 import { UNKNOWN_FACTS } from '@bagcheck/attest'
 import { sha256Hex } from '@bagcheck/nix'
 import { describe, expect, test } from 'vitest'
-import { DENIAL_CODES, evaluate, type Approval, type Facts } from '../src/index.ts'
+import {
+  DENIAL_CODES,
+  evaluate,
+  type Approval,
+  type ClosureIndex,
+  type Facts,
+} from '../src/index.ts'
 import * as publicApi from '../src/index.ts'
 import {
   AUDIENCE,
@@ -61,7 +67,7 @@ describe('an approval', () => {
       ttlSeconds: 300,
       policyVersion: 1,
       policySha256: POLICY.sha256,
-      attestationDigest: ORDERS.attestation.statementDigest,
+      attested: ORDERS.attestation,
       hostObjects: [],
       jit: false,
     })
@@ -278,6 +284,16 @@ describe('one thing wrong in what the broker knows is denied', () => {
     ],
   ])('%s', (code, wish) => {
     expect(codesOf(evaluate(POLICY, passing(), context(wish)))).toContain(code)
+  })
+
+  test('nothing, where a signer of no concern to the role attested the closure last', () => {
+    const other = orders('1.0', { signer: 'other' })
+    const newestFirst = [other, ORDERS]
+    const closures: ClosureIndex = {
+      get: (_digest, accepts = () => true) =>
+        newestFirst.find(({ attestation }) => accepts(attestation.signer.keyId)),
+    }
+    expect(evaluate(POLICY, passing(), context({ closures })).allow).toBe(true)
   })
 
   test('an attestation by a signer of no concern to the role', () => {

@@ -145,18 +145,29 @@ function planDecision(write: DecisionInput, context: Context, rows: Rows): numbe
   return index
 }
 
+/**
+ * Who said what. Anybody can make another signature out of an ECDSA signature, so that an attestation that
+ * was corrected since would come back as the newest if it were known by its envelope.
+ */
+export function assertionOf(
+  write: Pick<AttestationInput, 'statementSha256' | 'signerKey'>,
+): string {
+  return sha256(Buffer.from(`${write.statementSha256} ${write.signerKey}`))
+}
+
 function planAttestation(write: AttestationInput, context: Context, rows: Rows): number {
-  const envelope = sha256(write.body)
-  const known = context.attestations.get(envelope)
+  const assertion = assertionOf(write)
+  const known = context.attestations.get(assertion)
   if (known !== undefined) return known
-  const { index } = addEntry('attestation', write.closureDigest, write, context, rows)
-  context.attestations.set(envelope, index)
+  const { index, body } = addEntry('attestation', write.closureDigest, write, context, rows)
+  context.attestations.set(assertion, index)
   rows.attestations.push({
     entry_idx: index,
     closure_digest: write.closureDigest,
     root: write.root,
     signer_key: write.signerKey,
-    envelope_sha256: envelope,
+    assertion,
+    envelope_sha256: body,
     manifest_sha256: addBody(index, 'manifest', write.manifest, rows),
     files_sha256: addBody(index, 'files', write.files, rows),
     submitted_at: write.submittedAt,

@@ -3,7 +3,7 @@ import type { NodeCoordinate, NodeReader, TreeNode } from '@bagcheck/log'
 import type { Kysely } from 'kysely'
 import { BrokerError } from '../error.ts'
 import type { Statement, Transaction } from './engine.ts'
-import { counterKey, sha256, type Context, type Rows } from './plan.ts'
+import { assertionOf, counterKey, type Context, type Rows } from './plan.ts'
 import type { Tables } from './schema.ts'
 import type { Write } from './writes.ts'
 
@@ -67,10 +67,9 @@ const JOIN_TOKENS: Statement = {
 
 const ATTESTATIONS: Statement = {
   name: 'attestations',
-  sqlite: `select envelope_sha256, entry_idx from attestation
-    where envelope_sha256 in (select value ->> 0 from json_each(?))`,
-  postgres: `select envelope_sha256, entry_idx from attestation
-    where envelope_sha256 = any($1::text[])`,
+  sqlite: `select assertion, entry_idx from attestation
+    where assertion in (select value ->> 0 from json_each(?))`,
+  postgres: 'select assertion, entry_idx from attestation where assertion = any($1::text[])',
 }
 
 const BAN: Statement = {
@@ -186,7 +185,7 @@ export async function readContext(
     ),
     lookup<Tables['attestation']>(
       ATTESTATIONS,
-      attestations.map(({ body }) => [sha256(body)]),
+      attestations.map((write) => [assertionOf(write)]),
     ),
   ])
   return {
@@ -197,7 +196,7 @@ export async function readContext(
     nonces: new Set(nonces.map(({ nonce }) => nonce)),
     counters: new Set(counters.map(({ node_id, counter }) => counterKey(node_id, counter))),
     joinTokens: new Set(joinTokens.map(({ id }) => id)),
-    attestations: new Map(known.map((row) => [row.envelope_sha256, row.entry_idx])),
+    attestations: new Map(known.map((row) => [row.assertion, row.entry_idx])),
   }
 }
 

@@ -54,6 +54,7 @@ export interface Tables {
     closure_digest: string
     root: string
     signer_key: string
+    assertion: string
     envelope_sha256: string
     manifest_sha256: string
     files_sha256: string
@@ -162,7 +163,8 @@ const migrations: readonly ((types: Types) => readonly string[])[] = [
       closure_digest text not null,
       root text not null,
       signer_key text not null,
-      envelope_sha256 text not null unique,
+      assertion text not null unique,
+      envelope_sha256 text not null,
       manifest_sha256 text not null,
       files_sha256 text not null,
       submitted_at ${integer} not null

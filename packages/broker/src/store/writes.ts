@@ -39,6 +39,8 @@ export interface DecisionInput extends DecisionRecord, Logged {
 
 /** An attestation to commit. The same envelope again is not a second entry. */
 export interface AttestationInput extends Logged {
+  /** sha256 of the signed statement. With the signer it says what is attested; a signature does not. */
+  readonly statementSha256: string
   readonly closureDigest: string
   readonly root: string
   readonly signerKey: string

@@ -1,6 +1,7 @@
 import { createRemoteJWKSet, customFetch, decodeJwt, jwtVerify } from 'jose'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { evaluate } from '@bagcheck/policy'
+import type { Attested } from '../../src/closures.ts'
 import { logAllow } from '../../src/decision.ts'
 import { checkEvidence, identifyEvidence } from '../../src/evidence.ts'
 import { mintToken } from '../../src/token.ts'
@@ -119,14 +120,15 @@ test('an approval and a logged decision can be used once each', async () => {
   expect((await self.request('POST', '/v1/attestations', newer.request)).status).toBe(200)
   expect(statement()).not.toBe(evaluated)
   const asked: string[][] = []
-  const attestationOf = (...ask: [closure: string, statement: string]): string => {
-    asked.push(ask)
-    return closures.envelopeSha256(...ask)
+  const signer = { keyId: self.ci.keyId }
+  const attestationOf = (closure: string, attested: Attested): string => {
+    asked.push([closure, attested.statementDigest])
+    return closures.envelopeSha256(closure, attested)
   }
   const logged = await logAllow(broker.log, frame, verified, decision.approval, attestationOf)
   expect(asked).toEqual([[digest, evaluated]])
-  expect(closures.envelopeSha256(digest, evaluated)).not.toBe(
-    closures.envelopeSha256(digest, statement()),
+  expect(closures.envelopeSha256(digest, { statementDigest: evaluated, signer })).not.toBe(
+    closures.envelopeSha256(digest, { statementDigest: statement(), signer }),
   )
   expect(() => decision.approval.use()).toThrow(TypeError)
   expect(mintToken(logged, ISSUER, broker.keys.token).jti).toBe('an-id')

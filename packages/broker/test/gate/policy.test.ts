@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { generateSigningKey, UNKNOWN_FACTS } from '@bagcheck/attest'
+import { formatBundle, generateSigningKey, parseBundle, UNKNOWN_FACTS } from '@bagcheck/attest'
 import { openBroker } from '../../src/broker.ts'
 import { createApp } from '../../src/app.ts'
 import { allowedDecisions, bodyOf, expectRefusal, lastLoggedCode } from './answers.ts'
@@ -304,7 +304,52 @@ describe('a closure that is attested again by the same signer', () => {
     const node = await self.enrol()
     expect((await self.token(await self.evidence(node))).status).toBe(200)
   })
+
+  test('is not judged by the old one again, in whatever spelling its signature comes back', async () => {
+    await self.ready()
+    const withdrawn = attestedClosure(self.ci, 'service', unknown)
+    await self.request('POST', '/v1/attestations', withdrawn.request)
+    const node = await self.enrol()
+    const { bundle } = self.closure.request
+    const envelope = parseBundle(Buffer.from(bundle))
+    const [first] = envelope.signatures
+    const twin = {
+      ...envelope,
+      signatures: [{ sig: twinSignature(first?.sig ?? new Uint8Array()) }],
+    }
+    const again = await self.request('POST', '/v1/attestations', {
+      ...self.closure.request,
+      bundle: formatBundle(twin),
+    })
+    expect([again.status, (await bodyOf(again)).known]).toEqual([200, true])
+    const denied = await bodyOf(await self.token(await self.evidence(node)))
+    expect(denied).toMatchObject({ reasons: [{ code: 'BUILD_FACT_UNKNOWN' }] })
+    await self.restart()
+    const still = await bodyOf(await self.token(await self.evidence(node)))
+    expect(still).toMatchObject({ reasons: [{ code: 'BUILD_FACT_UNKNOWN' }] })
+  })
 })
+
+/** The other signature that says the same: (r, n − s). Everybody can compute it (SEC 1, 4.1.4). */
+function twinSignature(der: Uint8Array): Uint8Array {
+  const order = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
+  const length = der[3] ?? 0
+  const r = Buffer.from(der).subarray(2, 4 + length)
+  const s = BigInt(
+    `0x${Buffer.from(der)
+      .subarray(6 + length)
+      .toString('hex')}`,
+  )
+  const hex = (order - s).toString(16)
+  const digits = Buffer.from(hex.padStart(hex.length + (hex.length % 2), '0'), 'hex')
+  const bytes = (digits[0] ?? 0) >= 0x80 ? Buffer.concat([Buffer.of(0), digits]) : digits
+  return Buffer.concat([
+    Buffer.of(0x30, r.length + 2 + bytes.length),
+    r,
+    Buffer.of(2, bytes.length),
+    bytes,
+  ])
+}
 
 test('decisions are listed with their reasons, newest first, page by page both ways', async () => {
   await self.ready()

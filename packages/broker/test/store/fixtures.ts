@@ -143,6 +143,7 @@ export function attestation(i: number, changes: Partial<AttestationInput> = {}):
   return {
     closureDigest: `closure-${i}`,
     root: `/nix/store/${i}`,
+    statementSha256: `statement ${i}`,
     signerKey: 'ci-main',
     manifest: Buffer.from(`manifest ${i}`),
     files: Buffer.from(`files ${i}`),

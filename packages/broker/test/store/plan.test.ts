@@ -61,9 +61,7 @@ class Tables {
       ),
       counters: new Set(decisions.map((row) => counterKey(row.node_id, row.counter ?? -1))),
       joinTokens: new Set(this.all('joinTokens').map(({ id }) => id)),
-      attestations: new Map(
-        this.all('attestations').map((row) => [row.envelope_sha256, row.entry_idx]),
-      ),
+      attestations: new Map(this.all('attestations').map((row) => [row.assertion, row.entry_idx])),
     }
   }
 }
