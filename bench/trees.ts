@@ -113,12 +113,17 @@ function addCopy(directory: string, copy: number): string | undefined {
   }
 }
 
+// Node's recursive readdir follows links, and a machine may have one that leads to its own parent.
 function sizeOf(directory: string): Size {
   const size: Size = { files: 0, bytes: 0 }
-  for (const entry of readdirSync(directory, { withFileTypes: true, recursive: true })) {
-    if (!entry.isFile()) continue
-    size.files++
-    size.bytes += statSync(join(entry.parentPath, entry.name)).size
-  }
+  const left = [directory]
+  for (let next = left.pop(); next !== undefined; next = left.pop())
+    for (const entry of readdirSync(next, { withFileTypes: true })) {
+      const path = join(next, entry.name)
+      if (entry.isDirectory()) left.push(path)
+      if (!entry.isFile()) continue
+      size.files++
+      size.bytes += statSync(path).size
+    }
   return size
 }
