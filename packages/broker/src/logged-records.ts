@@ -116,7 +116,8 @@ function addEntry(found: Found, entry: EnvelopedEntry, trust: RecordTrust): void
     const said = readBan(verifyLoggedStatement(entry, trust.brokerKeys, BAN_V1))
     checkInstallation(entry.index, said.installation, trust)
     const ban = { entry: entry.index, node: said.node, at: said.bannedAt, reason: said.reason }
-    found.bans.set(said.node, ban)
+    // A second one would not have been logged: the first stands.
+    if (!found.bans.has(said.node)) found.bans.set(said.node, ban)
     seen(found, said.bannedAt)
   }
 }
