@@ -6,10 +6,10 @@
 // entries: what is in the log up to that size must be in the rows, and what is in the rows in the log.
 import { isDeepStrictEqual } from 'node:util'
 import { enrolmentSchema, type Enrolment } from '@bagcheck/api'
-import { BAN_V1, ENROLMENT_V1, VSA_TOKEN_V1, type VerifyingKey } from '@bagcheck/attest'
+import { VSA_TOKEN_V1, type VerifyingKey } from '@bagcheck/attest'
 import { BrokerError, quote } from './error.ts'
 import { readBan } from './ban.ts'
-import { readLoggedStatement, verifyLoggedStatement } from './logged-statement.ts'
+import { checkSignature, readLoggedStatement, type LoggedStatement } from './logged-statement.ts'
 import type { NodeRow } from './nodes.ts'
 import type { EnvelopedEntry } from './store/log-reads.ts'
 import type { StoredNode, StoredPolicy } from './store/record-reads.ts'
@@ -81,7 +81,9 @@ export async function readNode(
   const row = await store.node(id)
   if (row === undefined) return undefined
   const [entry] = await store.entriesFrom(row.enrolledEntry, 1)
-  checkNode(row, entry?.index === row.enrolledEntry ? readEnrolment(entry, trust) : undefined)
+  const statement = entry?.index === row.enrolledEntry ? readLoggedStatement(entry) : undefined
+  const enrols = statement?.kind === 'enrolment'
+  checkNode(row, enrols ? readEnrolment(statement, trust) : undefined)
   return row
 }
 
@@ -101,7 +103,8 @@ async function readLog(store: Store, trust: RecordTrust): Promise<Found> {
 }
 
 function addEntry(found: Found, entry: EnvelopedEntry, trust: RecordTrust): void {
-  const { kind, predicate } = readLoggedStatement(entry)
+  const statement = readLoggedStatement(entry)
+  const { kind, predicate } = statement
   if (kind === 'decision') {
     const { issuedAt } = (predicate[VSA_TOKEN_V1] ?? {}) as { issuedAt?: unknown }
     if (typeof issuedAt === 'number') seen(found, issuedAt)
@@ -109,11 +112,12 @@ function addEntry(found: Found, entry: EnvelopedEntry, trust: RecordTrust): void
     const { version } = predicate
     if (typeof version === 'number') found.policies.set(version, entry.index)
   } else if (kind === 'enrolment') {
-    const enrolment = readEnrolment(entry, trust)
+    const enrolment = readEnrolment(statement, trust)
     found.enrolments.set(entry.index, enrolment)
     seen(found, enrolment.enrolledAt)
   } else if (kind === 'ban') {
-    const said = readBan(verifyLoggedStatement(entry, trust.brokerKeys, BAN_V1))
+    checkSignature(statement, trust.brokerKeys)
+    const said = readBan(predicate)
     checkInstallation(entry.index, said.installation, trust)
     const ban = { entry: entry.index, node: said.node, at: said.bannedAt, reason: said.reason }
     // A second one would not have been logged: the first stands.
@@ -126,12 +130,12 @@ function seen(found: Found, seconds: number): void {
   if (seconds > found.latestSeconds) found.latestSeconds = seconds
 }
 
-function readEnrolment(entry: EnvelopedEntry, trust: RecordTrust): Enrolment {
-  const said = enrolmentSchema.safeParse(
-    verifyLoggedStatement(entry, trust.brokerKeys, ENROLMENT_V1),
-  )
-  if (!said.success) throw corrupt(`an enrolment in log entry ${entry.index}`, 'something else')
-  checkInstallation(entry.index, said.data.installation, trust)
+function readEnrolment(statement: LoggedStatement, trust: RecordTrust): Enrolment {
+  const { index } = statement.entry
+  checkSignature(statement, trust.brokerKeys)
+  const said = enrolmentSchema.safeParse(statement.predicate)
+  if (!said.success) throw corrupt(`an enrolment in log entry ${index}`, 'something else')
+  checkInstallation(index, said.data.installation, trust)
   return said.data
 }
 

@@ -2,16 +2,15 @@
 // later checkpoint; the columns beside it (`kind`, `ref`, `body_sha256`) are not, and decide nothing here.
 import { hash } from 'node:crypto'
 import {
-  AttestError,
   BAN_V1,
   ENROLMENT_V1,
   hashedRekordLeaf,
   NIX_CLOSURE_V1,
   pae,
-  parseEnvelope,
   POLICY_V1,
   SLSA_VSA_V1,
-  verifyStatement,
+  verifySignature,
+  type Envelope,
   type VerifyingKey,
 } from '@bagcheck/attest'
 import { BrokerError, quote } from './error.ts'
@@ -29,8 +28,10 @@ const KINDS: ReadonlyMap<unknown, EntryKind> = new Map([
 
 /** A statement as far as its entry vouches for it: nobody has looked at a signature. */
 export interface LoggedStatement {
+  readonly entry: EnvelopedEntry
   readonly kind: EntryKind
   readonly predicate: Readonly<Record<string, unknown>>
+  readonly envelope: Envelope
 }
 
 /**
@@ -39,58 +40,50 @@ export interface LoggedStatement {
  * kept as one of another kind
  */
 export function readLoggedStatement(entry: EnvelopedEntry): LoggedStatement {
-  const payload = payloadOf(entry)
-  const { predicateType, predicate } = parseObject(entry, payload)
+  const envelope = envelopeOf(entry)
+  const { predicateType, predicate } = parseObject(entry, envelope.payload)
   const kind = KINDS.get(predicateType)
   if (kind === undefined || kind !== entry.kind)
     throw corrupt(entry, `the statement of one ${quote(entry.kind)}`, quote(predicateType))
-  return { kind, predicate: (predicate ?? {}) as LoggedStatement['predicate'] }
+  return { entry, kind, predicate: (predicate ?? {}) as LoggedStatement['predicate'], envelope }
 }
 
 /**
- * The predicate of a statement that a broker signed, in the entry whose leaf holds that very signature.
- * @throws {BrokerError} LOG_CORRUPT – anything else
+ * Checks that one of `keys` signed the statement, and that the leaf holds that very signature.
+ * @throws {BrokerError} LOG_CORRUPT
  */
-export function verifyLoggedStatement(
-  entry: EnvelopedEntry,
+export function checkSignature(
+  { entry, envelope }: LoggedStatement,
   keys: readonly VerifyingKey[],
-  predicateType: string,
-): unknown {
-  try {
-    const envelope = parseEnvelope(envelopeOf(entry))
-    const { statement, signers } = verifyStatement(envelope, keys, 1, predicateType)
-    const logged = signers.some((key) =>
-      Buffer.from(hashedRekordLeaf(envelope, 0, key)).equals(entry.leaf),
-    )
-    if (!logged) throw corrupt(entry, 'the signature of its envelope', 'another')
-    return statement.predicate
-  } catch (cause) {
-    if (!(cause instanceof AttestError)) throw cause
-    throw corrupt(entry, 'a statement that a broker signed', cause.message, cause)
-  }
+): void {
+  const key = keys.find((one) => Buffer.from(hashedRekordLeaf(envelope, 0, one)).equals(entry.leaf))
+  const [signature] = envelope.signatures
+  const signed = pae(envelope.payloadType, envelope.payload)
+  if (!key || !signature || !verifySignature(key, signed, signature.sig))
+    throw corrupt(entry, 'a statement that a broker signed', 'another')
 }
 
-/** The payload in an envelope, once its digest is the leaf's. Other than that nothing in it is believed. */
-function payloadOf(entry: EnvelopedEntry): Buffer {
-  const { payload, payloadType } = parseObject(entry, envelopeOf(entry))
-  if (typeof payload !== 'string' || typeof payloadType !== 'string')
+/**
+ * The envelope of an entry, once the digest of its payload is the leaf's. Read without strictness: nothing
+ * counts but the payload, whose bytes were strict when they were logged, and the first signature.
+ */
+function envelopeOf(entry: EnvelopedEntry): Envelope {
+  if (entry.envelope === null) throw corrupt(entry, 'an envelope', 'none')
+  const { payload, payloadType, signatures } = parseObject(entry, entry.envelope)
+  const sig = Array.isArray(signatures) ? (signatures[0]?.sig as unknown) : undefined
+  if (typeof payload !== 'string' || typeof payloadType !== 'string' || typeof sig !== 'string')
     throw corrupt(entry, 'an envelope', 'something else')
   const bytes = Buffer.from(payload, 'base64')
   const digest = hash('sha256', pae(payloadType, bytes), 'base64')
-  // A leaf is canonical JSON and its other values hold no quotes: this is its one digest or none of it.
-  if (!Buffer.from(entry.leaf).includes(`"digest":"${digest}"`))
+  // A leaf is canonical JSON and no other value in it holds a quote: this is its one digest or none of it.
+  if (!bufferOf(entry.leaf).includes(`"digest":"${digest}"`))
     throw corrupt(entry, 'the envelope in its leaf', 'another')
-  return bytes
-}
-
-function envelopeOf(entry: EnvelopedEntry): Uint8Array {
-  if (entry.envelope === null) throw corrupt(entry, 'an envelope', 'none')
-  return entry.envelope
+  return { payloadType, payload: bytes, signatures: [{ sig: Buffer.from(sig, 'base64') }] }
 }
 
 function parseObject(entry: EnvelopedEntry, bytes: Uint8Array): Readonly<Record<string, unknown>> {
   try {
-    const value: unknown = JSON.parse(Buffer.from(bytes).toString())
+    const value: unknown = JSON.parse(bufferOf(bytes).toString())
     if (typeof value === 'object' && value !== null) return value as Record<string, unknown>
   } catch {
     // Says the same as JSON of another shape.
@@ -98,12 +91,12 @@ function parseObject(entry: EnvelopedEntry, bytes: Uint8Array): Readonly<Record<
   throw corrupt(entry, 'an object in JSON', 'something else')
 }
 
-function corrupt(
-  { index }: EnvelopedEntry,
-  expected: string,
-  seen: string,
-  cause?: unknown,
-): BrokerError {
+/** The same bytes, not a copy: there are as many of them as the log has. */
+function bufferOf(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
+
+function corrupt({ index }: EnvelopedEntry, expected: string, seen: string): BrokerError {
   const message = `log entry ${index}: expected ${expected}, saw ${seen}`
-  return new BrokerError('LOG_CORRUPT', message, { cause })
+  return new BrokerError('LOG_CORRUPT', message)
 }
