@@ -1,6 +1,7 @@
 // Banning a node: a signed entry in the log, and from then on no token for it. The store refuses its
 // decisions in every replica at once; this process also refuses them before looking at anything.
 import { BAN_V1 } from '@bagcheck/attest'
+import { z } from 'zod'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
 import { thumbprintHex } from './keys.ts'
@@ -8,6 +9,25 @@ import { signEntry } from './signed-entry.ts'
 
 /** `schema` of a ban. */
 export const BAN_SCHEMA = 'bagcheck.ban/v1'
+
+const banSchema = z.strictObject({
+  schema: z.literal(BAN_SCHEMA),
+  installation: z.string(),
+  node: z.string(),
+  keyThumbprint: z.string(),
+  reason: z.string(),
+  bannedAt: z.int().nonnegative(),
+})
+
+/** Predicate of a ban's statement. */
+export type Ban = z.infer<typeof banSchema>
+
+/** What a ban says, from a statement that was verified. @throws {BrokerError} LOG_CORRUPT */
+export function readBan(predicate: unknown): Ban {
+  const ban = banSchema.safeParse(predicate)
+  if (ban.success) return ban.data
+  throw new BrokerError('LOG_CORRUPT', 'expected a ban of this version, saw something else')
+}
 
 /**
  * Bans a node for good and returns the log index of the entry.

@@ -11,6 +11,7 @@ import { BrokerError, quote } from './error.ts'
 import { ISSUE_CRASH_POINTS, type IssueCrashPoint } from './crash-point.ts'
 import { openKeys, type BrokerKeys } from './keys.ts'
 import type { BrokerLogger } from './logger.ts'
+import { checkRecords, readNode } from './logged-records.ts'
 import { Metrics } from './metrics.ts'
 import { NodeBook } from './nodes.ts'
 import { NonceBook } from './nonce.ts'
@@ -51,7 +52,8 @@ export interface Surroundings {
 const POLL_MS = 2000
 
 /**
- * Verifies the trust root, opens keys and store, and loads policy, nodes and closures.
+ * Verifies the trust root, opens keys and store, checks its tables against the log, and loads policy,
+ * nodes and closures.
  * @throws {BrokerError | PolicyError | AttestError} whatever is wrong; the broker does not start
  */
 export async function openBroker(config: Config, { wall, logger }: Surroundings): Promise<Broker> {
@@ -75,7 +77,9 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
   try {
     const policy = new PolicyState({ store, root, rootChain })
     const closures = new Closures(store, signerRules(policy))
-    const nodes = new NodeBook(await store.nodes(), (id) => store.node(id))
+    const trust = { installation: config.installation, brokerKeys: brokerKeys(rootChain, pin) }
+    const records = await checkRecords(store, trust)
+    const nodes = new NodeBook(records.nodes, (id) => readNode(store, id, trust))
     await policy.reload()
     const stopping = new AbortController()
     let loading = Promise.resolve()
@@ -89,7 +93,7 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       rootChain,
       keys,
       store,
-      clock: new ClockGuard(wall, await latestDecisionMs(store)),
+      clock: new ClockGuard(wall, records.latestMs),
       logger,
       metrics: new Metrics(),
       nonces: new NonceBook(keys.nonce),
@@ -139,12 +143,16 @@ async function followPolicy(policy: PolicyState, logger: BrokerLogger): Promise<
   }
 }
 
-/** A clock that was set back while the broker was down is noticed by its last decision. */
-async function latestDecisionMs(store: Store): Promise<number> {
-  const { size } = await store.head()
-  const last = size > 0 ? await store.entry(size - 1) : undefined
-  const decision = last?.kind === 'decision' ? await store.decision(last.ref) : undefined
-  return (decision?.issuedAt ?? 0) * 1000
+/** The broker keys of every version of the trust root. */
+function brokerKeys(chain: readonly string[], pin: string): VerifyingKey[] {
+  const versions = chain.map((_, i) =>
+    // The last one is in time; those before it need not be any more.
+    verifyTrustRootChain(chain.slice(0, i + 1), { pin, now: new Date(0) }),
+  )
+  const keys = versions.flatMap(({ roles }) =>
+    roles.broker.keys.map((key) => [key.keyId, key] as const),
+  )
+  return [...new Map(keys).values()]
 }
 
 function parseCrashPoint(name: string | undefined): {

@@ -46,8 +46,9 @@ export class NodeBook {
     for (const row of rows) this.put(row)
   }
 
+  /** A ban is for good: no row lifts one that is known. */
   put(row: NodeRow): Node {
-    const node = toNode(row)
+    const node = toNode({ ...row, ban: this.#nodes.get(row.id)?.ban ?? row.ban })
     this.#nodes.set(node.id, node)
     return node
   }

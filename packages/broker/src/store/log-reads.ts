@@ -11,7 +11,7 @@ import {
   TILE_WIDTH,
   type NodeReader,
 } from '@bagcheck/log'
-import type { Kysely } from 'kysely'
+import { sql, type Kysely } from 'kysely'
 import { BrokerError } from '../error.ts'
 import { sha256 } from './plan.ts'
 import { readHead, readNodes, type Head } from './rows.ts'
@@ -52,6 +52,38 @@ export async function entry(db: Kysely<Tables>, index: number): Promise<StoredEn
   if (row === undefined) return undefined
   const { idx, kind, ref, leaf, body_sha256: bodySha256 } = row
   return { index: idx, kind, ref, leaf, leafHash: leafHash(leaf), bodySha256 }
+}
+
+/** An entry with its envelope's bytes as they are stored, or null where there are none. */
+export interface EnvelopedEntry extends Pick<StoredEntry, 'index' | 'kind' | 'leaf'> {
+  readonly envelope: Uint8Array | null
+}
+
+const ENTRIES_PER_READ = 512
+/** See {@link bodyId}. */
+const ENVELOPE_ID = sql<number>`entry.idx * 8`
+
+/** Entries from an index on, in order, {@link ENTRIES_PER_READ} at most; none beyond the end. */
+export async function entriesFrom(
+  db: Kysely<Tables>,
+  from: number,
+  limit: number = ENTRIES_PER_READ,
+): Promise<EnvelopedEntry[]> {
+  checkIndex(from)
+  const rows = await db
+    .selectFrom('entry')
+    .leftJoin('body', (join) => join.on('body.id', '=', ENVELOPE_ID))
+    .select(['entry.idx', 'entry.kind', 'entry.leaf', 'body.bytes'])
+    .where('entry.idx', '>=', from)
+    .orderBy('entry.idx')
+    .limit(limit)
+    .execute()
+  return rows.map(({ idx: index, kind, leaf, bytes: envelope }) => ({
+    index,
+    kind,
+    leaf,
+    envelope,
+  }))
 }
 
 /** Which body, and what its sha256 must be. */

@@ -2,7 +2,7 @@
 // with the transaction; a connection that broke is replaced at the next call.
 import { Kysely, PostgresDialect, sql } from 'kysely'
 import { Pool, types as pgTypes, type PoolClient } from 'pg'
-import type { BrokerErrorCode } from '../error.ts'
+import { BrokerError, quote, type BrokerErrorCode } from '../error.ts'
 import type { Engine, Transaction } from './engine.ts'
 import type { Tables, Types } from './schema.ts'
 
@@ -94,7 +94,10 @@ async function inTransaction<T>(
   // First the lock: what came after its failure failed for no reason of its own.
   if (locked.status === 'rejected') throw locked.reason
   if (worked.status === 'rejected') throw worked.reason
-  await client.query('commit')
+  // A transaction that failed unnoticed is rolled back by `commit`, which says so and is no error.
+  const { command } = await client.query('commit')
+  if (command !== 'COMMIT')
+    throw new BrokerError('STORE_UNAVAILABLE', `expected COMMIT to be done, saw ${quote(command)}`)
   return worked.value
 }
 

@@ -69,6 +69,7 @@ export async function openStore(options: StoreOptions) {
     head: (): Promise<Head> => coded(log.head(db)),
     checkpoint: () => coded(log.checkpoint(db)),
     entry: (index: number) => coded(log.entry(db, index)),
+    entriesFrom: (index: number, limit?: number) => coded(log.entriesFrom(db, index, limit)),
     body: (reference: log.BodyReference) => coded(log.body(db, reference)),
     inclusionProof: (index: number, size: number) => coded(log.prove(db, index, size)),
     consistencyProof: (from: number, to: number) => coded(log.proveConsistency(db, from, to)),

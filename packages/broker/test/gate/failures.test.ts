@@ -1,7 +1,12 @@
 // What breaks around the gate: the clock and the store. Each time there is a code and no token.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { allowedDecisions, bodyOf, expectRefusal } from './answers.ts'
-import { createInstallation, type Installation, type TestNode } from './installation.ts'
+import {
+  attestedClosure,
+  createInstallation,
+  type Installation,
+  type TestNode,
+} from './installation.ts'
 
 let self: Installation
 let node: TestNode
@@ -34,8 +39,18 @@ describe('a clock that steps back', () => {
     expect((await self.token(evidence)).status).toBe(200)
   })
 
-  test('while the broker was down is noticed by its last decision', async () => {
+  test.each([
+    ['its last decision', async () => undefined],
+    [
+      'its last decision, also if an attestation came after it',
+      async () => {
+        const { request } = attestedClosure(self.ci, 'another service')
+        expect((await self.request('POST', '/v1/attestations', request)).status).toBe(200)
+      },
+    ],
+  ])('while the broker was down is noticed by %s', async (_, then) => {
     await self.token(await self.evidence(node))
+    await then()
     self.nowMs -= 60_000
     await self.restart()
     await expectRefusal(
