@@ -11,7 +11,7 @@ import { AgentError, quote } from './error.ts'
 import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
-import { ensureEnrolled } from './front/enrol.ts'
+import { ensureEnrolled, isRefusal } from './front/enrol.ts'
 import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
 import { issueToken } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
@@ -172,7 +172,7 @@ async function untilReached<T>(
     try {
       return await action()
     } catch (error) {
-      if (!isTransient(error) || signal.aborted) throw error
+      if (!isTransient(error) || isRefusal(error) || signal.aborted) throw error
       log('warn', 'not enrolled yet', describe(error))
       await sleep(delayMs * (0.8 + 0.4 * Math.random()), undefined, { signal })
     }
