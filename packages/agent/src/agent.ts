@@ -8,10 +8,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { openLedger, STORE_DIR } from '@bagcheck/nix'
 import type { AgentConfig } from './config.ts'
 import { AgentError, quote } from './error.ts'
+import { awaitStart } from './front/await-start.ts'
 import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
-import { ensureEnrolled } from './front/enrol.ts'
+import { ensureEnrolled, isRefusal } from './front/enrol.ts'
 import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
 import { issueToken } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
@@ -33,6 +34,7 @@ import {
 import { describe, type Log } from './log.ts'
 import { FirstSights } from './measure/first-sights.ts'
 import { isRunning } from './measure/instance.ts'
+import type { Measurement, ProcessInstance } from './measure/messages.ts'
 import { MeasurerPool } from './measure/pool.ts'
 import { assertProcfs } from './measure/proc-file.ts'
 import { sharedMemoryDevice } from './peer.ts'
@@ -83,6 +85,8 @@ export async function startAgent(
       firstSightsOf(state),
     ),
   )
+  const measure = (instance: ProcessInstance): Promise<Measurement> =>
+    awaitStart(() => measurer.measure(instance), sleep)
   const local = new LocalClosures(config.nix, now)
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
@@ -95,7 +99,7 @@ export async function startAgent(
       (request) =>
         issueToken(request, {
           ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
-          measure: (instance) => measurer.measure(instance),
+          measure,
           host: readHostFacts,
           agent: () => (agentFacts ??= readAgentFacts()),
         }),
@@ -107,7 +111,7 @@ export async function startAgent(
     callers: new Callers(),
     sessions,
     nonces: new NonceBook(now),
-    unitOf: async (instance) => (await measurer.measure(instance)).unit,
+    unitOf: async (instance) => (await measure(instance)).unit,
     newNonce: () => randomBytes(32).toString('base64url'),
     health: () => health(node, roots, sessions),
     now,
@@ -172,7 +176,7 @@ async function untilReached<T>(
     try {
       return await action()
     } catch (error) {
-      if (!isTransient(error) || signal.aborted) throw error
+      if (!isTransient(error) || isRefusal(error) || signal.aborted) throw error
       log('warn', 'not enrolled yet', describe(error))
       await sleep(delayMs * (0.8 + 0.4 * Math.random()), undefined, { signal })
     }

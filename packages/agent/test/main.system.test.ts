@@ -38,13 +38,15 @@ describe.runIf(inPrivateRoot())('bagcheck-agent', () => {
 
   function start(...args: string[]) {
     const child = spawn(process.execPath, ['-C', '@bagcheck/source', MAIN, ...args], {
-      stdio: ['ignore', 'pipe', 'ignore'],
+      stdio: ['ignore', 'pipe', 'pipe'],
     })
+    const log: string[] = []
+    child.stderr.on('data', (chunk: Buffer) => log.push(chunk.toString()))
     const ready = new Promise<string>((resolve) =>
       createInterface({ input: child.stdout }).once('line', resolve),
     )
-    const exit = new Promise<number | null>((resolve) => child.once('exit', resolve))
-    return { child, ready, exit }
+    const exit = new Promise<number | null>((resolve) => child.once('close', resolve))
+    return { child, ready, exit, log }
   }
 
   test('says when it is ready, serves, and stops when told', async () => {
@@ -76,6 +78,17 @@ describe.runIf(inPrivateRoot())('bagcheck-agent', () => {
     second.child.kill('SIGTERM')
     await second.exit
   })
+
+  test.each(['JOIN_TOKEN_USED', 'NODE_KEY_KNOWN'])(
+    'ends with 3 and %s when the broker refuses to enrol it, and does not go on asking',
+    async (code) => {
+      broker.enrolmentRefusal = { status: 409, code }
+      const { exit, log } = start('--config', config)
+      expect(await exit).toBe(3)
+      expect(log.join('')).toContain(code)
+      expect(log.join('')).not.toContain('not enrolled yet')
+    },
+  )
 
   test('ends with 2 for a bad configuration and with 3 where it cannot run', async () => {
     expect(await start().exit).toBe(2)

@@ -2,8 +2,11 @@
 //
 // A full pass hashes the NAR of every store path: one sha256 per byte, the same work as Nix's own
 // verification, largest path first over worker threads. Only where a path differs is it read again, file
-// by file, to name what differs. With a ledger, later passes compare metadata and read what moved; the
-// result says so, and since when no full pass was made. A metadata pass reads nothing at all.
+// by file, to name what differs. With a ledger, later passes compare metadata and read the paths in which
+// something moved; the result says so, and since when no full pass was made. A metadata pass reads nothing.
+//
+// Only a NAR hash, or a ledger that remembers one, makes content good. A file list names what differs and is
+// believed in nothing else: whoever hands it over may have it from somebody the manifest's signer never met.
 //
 // Beyond the NAR, modes and owners must be as Nix leaves them: a writable file is not what it was
 // measured as for long, and setuid is a right that no hash shows. File capabilities are extended attributes,
@@ -15,13 +18,12 @@ import type { NarHash } from './hash.ts'
 import type { Ledger, LedgerRecord } from './ledger.ts'
 import type { PathInfo } from './manifest.ts'
 import type { StorePath } from './store-path.ts'
-import { acceptMoved } from './verify/accept-moved.ts'
 import { findAttributes } from './verify/attributes.ts'
 import type { ReadAttributes } from './verify/attributes.ts'
 import type { Deviation } from './verify/deviations.ts'
 import { locateMismatches } from './verify/locate.ts'
 import type { Mismatch } from './verify/mismatch.ts'
-import { findAllMoved } from './verify/moved.ts'
+import { findMovedPaths } from './verify/moved.ts'
 import type { PathScan } from './verify/scan.ts'
 import { scanPaths, surveyPaths } from './verify/scan-paths.ts'
 import type { Outcome } from './verify/scan-paths.ts'
@@ -46,7 +48,7 @@ export type Strength = (typeof STRENGTHS)[number]
 
 /** How to verify. */
 export interface VerifyOptions {
-  /** The closure's file list, to name files that differ and to accept files that merely moved. */
+  /** The closure's file list, to name files that differ. Nothing passes because of it. */
   readonly files?: FileList
   /** What earlier passes found; without it every pass is full. Is brought up to date. */
   readonly ledger?: Ledger
@@ -166,34 +168,20 @@ class Pass {
     }
     if (unknown.length === 0) this.#attributes = true // until a record says otherwise
     const looks = known.map(({ path, snapshot }) => ({ path, snapshot }))
-    const moved = Map.groupBy(
-      await findAllMoved(looks, workers ?? availableParallelism(), signal),
-      ([position]) => position,
-    )
-    for (const [position, look] of known.entries()) {
-      const indices = (moved.get(position) ?? []).map(([, index]) => index)
-      if (!(await this.#acceptKnown(look, indices))) unknown.push(look.entry)
-    }
+    const moved = await findMovedPaths(looks, workers ?? availableParallelism(), signal)
+    for (const [position, look] of known.entries())
+      if (moved.has(position) || !(await this.#acceptKnown(look))) unknown.push(look.entry)
     return unknown
   }
 
-  /** False when the path has to be read in full. */
-  async #acceptKnown({ entry, path, record, snapshot }: Known, moved: number[]): Promise<boolean> {
-    const { files, readAttributes, signal } = this.#options
+  /** Takes a path in which nothing moved for what it was; false when it has to be read in full. */
+  async #acceptKnown({ entry, path, record, snapshot }: Known): Promise<boolean> {
+    const { readAttributes, signal } = this.#options
     let now = record
     if (readAttributes !== undefined && !record.attributes) {
       const found = await findAttributes(path, snapshot, readAttributes, signal)
       if (found.length > 0) return false // the full scan reports them
       now = { ...now, attributes: true }
-    }
-    if (moved.length > 0) {
-      const accepted = acceptMoved(path, snapshot, moved, files, this.#owner, readAttributes)
-      if (accepted === undefined) return false
-      this.#links.add(path, accepted.snapshot, accepted.linked)
-      this.#filesHashed += moved.length
-      // To set an attribute moves a file; nobody looked.
-      const attributes = now.attributes && readAttributes !== undefined
-      now = { ...now, snapshot: accepted.snapshot, attributes }
     }
     if (now !== record) this.#remember(path, now)
     this.#strength = 'incremental'

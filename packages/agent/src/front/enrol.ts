@@ -69,8 +69,11 @@ async function enrol(envelope: string, context: EnrolContext): Promise<NodeIdent
   return identity
 }
 
-/** The broker looked at the join token, and said no. */
-function isRefusal(error: unknown): boolean {
+/**
+ * The broker looked at the join token, and said no. That stays so, also where the same status is said of a
+ * conflict that passes: an agent that goes on asking with a join token that somebody else used hides a theft.
+ */
+export function isRefusal(error: unknown): boolean {
   return error instanceof BrokerProblem && error.status < 500 && error.status !== 429
 }
 

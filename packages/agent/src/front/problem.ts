@@ -17,6 +17,7 @@ const TRANSIENT: readonly AgentErrorCode[] = [
   'MEASURER_BUSY',
   'MEASUREMENT_TIMEOUT',
   'MEASUREMENT_UNSTABLE',
+  'UNIT_STARTING',
 ]
 
 const REQUESTS: Partial<Record<AgentErrorCode, [status: number, error: string]>> = {

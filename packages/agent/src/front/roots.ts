@@ -5,6 +5,9 @@
 // the contract's own paths are told, and the broker finds the foreign file. More roots can only make the
 // broker deny more: each file and each root is judged there.
 //
+// Which of several file lists of one closure the broker hands out is its choice, and the agent keeps it: so a
+// list only names what differs. What content is good is said by the manifest, whose digest policy approved.
+//
 // The content of each closure is walked at most once per interval for the whole host, whoever asks. Full
 // passes come when the last one gets too old for the policy, or when the audience takes nothing weaker; of
 // each closure one at a time, and for such audiences one a minute.
@@ -48,7 +51,7 @@ const FULL_INTERVAL_MS = 60_000
 interface KnownClosure {
   readonly manifest: ClosureManifest
   readonly paths: ReadonlySet<StorePath>
-  /** Undefined if only the local Nix knew the manifest: then mismatches name paths, not files. */
+  /** Names files that differ. Undefined if only the local Nix knew the manifest: then paths are named. */
   readonly files: FileList | undefined
 }
 

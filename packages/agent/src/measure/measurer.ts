@@ -76,7 +76,7 @@ export class Measurer {
    * Facts about the unit of `instance`.
    * @throws {AgentError} PROCESS_MOVED if that process runs another program now; MEASUREMENT_UNSTABLE if
    *   the unit did not hold still; PROCESS_HIDDEN, THREADS_DIFFER, FILE_UNREADABLE, UNIT_RECORD,
-   *   MEASUREMENT_LIMIT, PROC_FORMAT, PROC_UNREADABLE
+   *   UNIT_STARTING, MEASUREMENT_LIMIT, PROC_FORMAT, PROC_UNREADABLE
    */
   measure(instance: ProcessInstance): Measurement {
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {

@@ -2,13 +2,13 @@
 import { readCgroupPath } from './cgroup.ts'
 import { contractOf } from './exec-record.ts'
 import type { ObservedUnit, UnitFacts } from './messages.ts'
-import { awaitExecRecord } from './starting.ts'
+import { findStartedUnit } from './starting.ts'
 import { readSystemdUnit, systemdRuns } from './systemd.ts'
 
 /**
  * The unit of process `pid`. `none` for the root cgroup, which the world shares, and for a cgroup that no
  * launcher answers for.
- * @throws {AgentError} UNIT_RECORD, PROCESS_GONE, PROC_FORMAT, PROC_UNREADABLE
+ * @throws {AgentError} UNIT_RECORD, UNIT_STARTING, PROCESS_GONE, PROC_FORMAT, PROC_UNREADABLE
  */
 export function unitOf(
   pid: number,
@@ -22,7 +22,7 @@ export function unitOf(
     contract: null,
   }
   if (cgroup === '/' || options.cgroupMount === undefined) return { facts: none, main: null }
-  const record = awaitExecRecord(options.unitsDir, options.cgroupMount, cgroup)
+  const record = findStartedUnit(options.unitsDir, options.cgroupMount, cgroup)
   if (record !== undefined) {
     const { name, cgroup: own } = record
     const contract = contractOf(record)

@@ -3,9 +3,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import {
   buildFileList,
+  makeFileList,
   openLedger,
   openNixDatabase,
   readClosure,
+  sha256Hex,
   type ClosureManifest,
   type StorePath,
 } from '@bagcheck/nix'
@@ -212,6 +214,41 @@ sleep 1000" > $out/lib/service.sh; echo rates > $out/lib/rates.txt`,
     chmodSync(file, 0o444)
     const [restored] = await rootsOf(current)
     expect(restored?.mismatch).toBeNull()
+  })
+
+  test('are not good because a file list holds what was altered', async () => {
+    const file = `${current}/lib/service.sh`
+    const good = readFileSync(file)
+    const evil = `# ${interpreter} 6.6.6\nsleep 1000\n`
+    const write = (content: string | Buffer): void => {
+      chmodSync(file, 0o644)
+      writeFileSync(file, content)
+      chmodSync(file, 0o444)
+    }
+    // Whoever attests first chooses the list that the broker hands out, and the agent keeps it.
+    const texts = broker.attestations.get(approved.digest)!
+    const { files } = await buildFileList(approved)
+    const forged = makeFileList(
+      files.map((listed) =>
+        listed.path === file
+          ? { ...listed, sha256: sha256Hex(evil), size: Buffer.byteLength(evil) }
+          : listed,
+      ),
+    )
+    broker.attestations.set(approved.digest, { ...texts, files: forged.text })
+    rmSync(join(directory, 'state/attestations'), { recursive: true })
+    state = AgentState.open(join(directory, 'state'))
+    try {
+      expect((await rootsOf(current))[0]).toMatchObject({ mismatch: null })
+      broker.attestations.set(approved.digest, texts) // the right attestation comes later
+      write(evil)
+      expect((await rootsOf(current))[0]?.mismatch).toMatchObject({ path: current, kind: 'nar' })
+    } finally {
+      write(good)
+      rmSync(join(directory, 'state/attestations'), { recursive: true })
+      state = AgentState.open(join(directory, 'state'))
+    }
+    expect((await rootsOf(current))[0]?.mismatch).toBeNull()
   })
 
   test('of a version that nobody approved are told by the local Nix’s word', async () => {

@@ -1,11 +1,16 @@
 import { spawn, type ChildProcess } from 'node:child_process'
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DEFAULT_POOL_LIMITS, FirstSights, MeasurerPool } from '../../src/index.ts'
+import { awaitStart } from '../../src/front/await-start.ts'
 import { readInstance } from '../../src/measure/instance.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
 import { inPrivateRoot } from '../fixture/private-root.ts'
-import { until } from '../fixture/unit.ts'
+import { startUnit, until } from '../fixture/unit.ts'
 
 const sights = (): FirstSights =>
   new FirstSights({ bootId: 'b', text: undefined, save: () => undefined }, () => true)
@@ -62,6 +67,33 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
       'rejected',
     ])
     expect(answers[4]).toMatchObject({ reason: { code: 'MEASURER_BUSY' } })
+  })
+
+  test('go on with other units while one makes its start last', async () => {
+    const unitsDir = join(mkdtempSync(join(tmpdir(), 'bagcheck-pool-')), 'units')
+    const command = ['/bin/sleep', '1000'] as const
+    await using slow = await startUnit({ name: 'slow', unitsDir, command: [...command] })
+    await using other = await startUnit({ name: 'other', unitsDir, command: [...command] })
+    const [mark, kept] = [join(unitsDir, 'slow.starting'), join(unitsDir, '.slow')]
+    writeFileSync(mark, slow.cgroup, { mode: 0o600 })
+    renameSync(slow.recordFile, kept)
+    await using pool = new MeasurerPool({ ...options, unitsDir }, sights())
+    const instance = slow.instance()
+    // Says that it starts, at once, also where a thread is free to wait.
+    await expect(pool.measure(instance)).rejects.toMatchObject({ code: 'UNIT_STARTING' })
+    const answered: string[] = []
+    const measure = async (of: typeof instance): Promise<void> => {
+      const { unit } = await awaitStart(() => pool.measure(of), setTimeout)
+      answered.push(unit.name)
+    }
+    const waiting = Array.from({ length: 10 }, () => measure(instance))
+    for (let i = 0; i < 3; i += 1) await measure(other.instance())
+    expect(answered).toEqual(['other', 'other', 'other'])
+    renameSync(kept, slow.recordFile)
+    rmSync(mark)
+    await Promise.all(waiting)
+    expect(answered.slice(3)).toEqual(Array.from({ length: 10 }, () => 'slow'))
+    rmSync(join(unitsDir, '..'), { recursive: true })
   })
 
   test('end what waits when they are stopped', async () => {

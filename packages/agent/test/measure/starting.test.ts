@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import {
   chmodSync,
   mkdirSync,
@@ -13,14 +12,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { awaitExecRecord } from '../../src/measure/starting.ts'
+import { findStartedUnit } from '../../src/measure/starting.ts'
 
 describe('a unit that is just starting', () => {
   let directory: string
   let units: string
   // Any directory does as the cgroup hierarchy: only the inode of the unit's own is looked at.
   let mount: string
-  let record: string
+  let launched: string
 
   beforeEach(() => {
     directory = mkdtempSync(join(tmpdir(), 'bagcheck-starting-'))
@@ -28,7 +27,7 @@ describe('a unit that is just starting', () => {
     mount = join(directory, 'cgroup')
     mkdirSync(units, { mode: 0o700 })
     mkdirSync(join(mount, 'orders/child'), { recursive: true })
-    record = JSON.stringify({
+    launched = JSON.stringify({
       schema: 'bagcheck.unit/v1',
       name: 'orders',
       cgroup: '/orders',
@@ -49,45 +48,47 @@ describe('a unit that is just starting', () => {
   afterEach(() => rmSync(directory, { recursive: true }))
 
   const mark = (cgroup: string): void => writeFileSync(join(units, 'orders.starting'), cgroup)
-  const find = (cgroup: string, waitMs?: number) => awaitExecRecord(units, mount, cgroup, waitMs)
+  const record = (): void => writeFileSync(join(units, 'orders.json'), launched, { mode: 0o600 })
+  const find = (cgroup: string) => findStartedUnit(units, mount, cgroup)
+  const starting = expect.objectContaining({ code: 'UNIT_STARTING' })
 
-  test.each(['/orders', '/orders/child'])('is waited for by a process in %s', (cgroup) => {
+  test.each(['/orders', '/orders/child'])('is told as such to a process in %s', (cgroup) => {
     mark('/orders\n')
-    // As `bagcheck exec` does it: the record complete under another name, renamed, and then the mark goes.
-    const script =
-      'sleep 0.2; umask 077; printf %s "$1" > new; mv new orders.json; rm orders.starting'
-    spawn('/bin/sh', ['-c', script, 'sh', record], { cwd: units, stdio: 'ignore' })
+    expect(() => find(cgroup)).toThrow(starting)
+    // As `bagcheck exec` does it: the record complete, and then the mark goes.
+    record()
+    expect(find(cgroup)).toMatchObject({ name: 'orders', cgroup: '/orders' })
+    rmSync(join(units, 'orders.starting'))
     expect(find(cgroup)).toMatchObject({ name: 'orders', cgroup: '/orders' })
   })
 
-  test('is not waited for by a process of another cgroup, nor by one beside it of a like name', () => {
+  test('is nothing to a process of another cgroup, nor to one beside it of a like name', () => {
     mark('/orders')
-    // Would take an hour if it waited.
-    expect(find('/reports', 3_600_000)).toBeUndefined()
-    expect(find('/orders-2', 3_600_000)).toBeUndefined()
+    expect(find('/reports')).toBeUndefined()
+    expect(find('/orders-2')).toBeUndefined()
   })
 
-  test('is nobody when its start takes too long, or the mark was left behind', () => {
-    mark('/orders')
-    expect(find('/orders', 50)).toBeUndefined()
+  test.each(['', '\n', '/', 'orders'])('is not told by a mark of %j', (text) => {
+    mark(text)
+    expect(find('/orders')).toBeUndefined()
   })
 
-  test('is found beside a mark that was left behind', () => {
+  test('is told also while the mark of another goes', () => {
+    symlinkSync('gone', join(units, 'aaa.starting')) // listed, and not there to be read
     mark('/orders')
-    writeFileSync(join(units, 'orders.json'), record, { mode: 0o600 })
-    expect(find('/orders', 3_600_000)?.name).toBe('orders')
+    expect(() => find('/orders')).toThrow(starting)
   })
 
   test('has the record that is there now, though the one before it is remembered', async () => {
     const file = join(units, 'orders.json')
-    writeFileSync(file, record, { mode: 0o600 })
+    record()
     await setTimeout(150) // what changed just now is not remembered
     expect(find('/orders')?.pid).toBe(2)
     // In place, and as another file of the same size.
-    writeFileSync(file, record.replace('"pid":2', '"pid":7'))
+    writeFileSync(file, launched.replace('"pid":2', '"pid":7'))
     expect(find('/orders')?.pid).toBe(7)
     const other = join(units, 'new')
-    writeFileSync(other, record.replace('"pid":2', '"pid":8'), { mode: 0o600 })
+    writeFileSync(other, launched.replace('"pid":2', '"pid":8'), { mode: 0o600 })
     renameSync(other, file)
     await setTimeout(150)
     expect(find('/orders')?.pid).toBe(8)
@@ -102,9 +103,9 @@ describe('a unit that is just starting', () => {
     expect(find('/orders')).toBeUndefined()
   })
 
-  test('without a mark or a directory is not waited for', () => {
-    expect(find('/orders', 3_600_000)).toBeUndefined()
+  test('is none without a mark or a directory', () => {
+    expect(find('/orders')).toBeUndefined()
     rmSync(units, { recursive: true })
-    expect(find('/orders', 3_600_000)).toBeUndefined()
+    expect(find('/orders')).toBeUndefined()
   })
 })

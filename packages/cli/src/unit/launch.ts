@@ -7,7 +7,7 @@
 //
 // all in one process id. Once its command line is CMD's the cgroup is frozen, so that the record is complete
 // before CMD gets far, and thawed when the record is on disk. A program that is quicker than the freeze is
-// not lost: NAME.starting, which holds the cgroup, tells the agent to wait for the record.
+// not lost: NAME.starting, which holds the cgroup, tells the agent that it is too early.
 // `--env` may hold LD_PRELOAD and the like; it is set only after root's privileges are gone.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'

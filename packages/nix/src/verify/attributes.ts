@@ -3,7 +3,7 @@
 // passes a function; where nobody does, the result says that they were not looked at.
 //
 // To set or remove one moves the file's ctime: once a path has been found without any, a later look
-// needs to ask again only for what moved.
+// needs to ask again only where something moved.
 import { setImmediate } from 'node:timers/promises'
 import { NixError, quote } from '../error.ts'
 import { fromLatin1, fsPath } from '../file-name.ts'
@@ -49,7 +49,7 @@ export async function findAttributes(
 }
 
 /** What `file` (one code unit per byte) has that it should not have. */
-export function attributesOf(latin1: string, read: ReadAttributes): Deviation[] {
+function attributesOf(latin1: string, read: ReadAttributes): Deviation[] {
   const names = readNames(latin1, read).filter((name) => !HARMLESS.has(name))
   const expected = 'no extended attributes'
   if (names.length === 0) return []

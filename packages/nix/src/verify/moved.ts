@@ -1,9 +1,9 @@
-// Finds the entries of store paths whose metadata is no longer what a snapshot holds. A look at one entry
+// Finds the store paths with an entry whose metadata is no longer what a snapshot holds. A look at one entry
 // is one lstat of 2 to 3 µs, nearly all of it in the kernel, so large closures are shared between threads:
 // every thread gets the whole request and takes the next piece by a counter that all share.
 //
-// Every entry is looked at. A directory's times tell of names that come and go in it, never of what is
-// written to a file, so that they spare no look.
+// Every entry of a path is looked at until one moved. A directory's times tell of names that come and go in
+// it, never of what is written to a file, so that they spare no look.
 import { once } from 'node:events'
 import { lstatSync } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
@@ -21,20 +21,20 @@ export interface MovedRequest {
   readonly next: Int32Array<SharedArrayBuffer>
 }
 
-/** Entries that moved: position of the path in the request, index of the entry in its snapshot. */
-export type Moved = readonly (readonly [path: number, entry: number])[]
+/** Positions in the request of paths in which something moved; one may stand there more than once. */
+export type Moved = readonly number[]
 
 const PIECE = 1024
 // Below this, one thread is done before another has what it needs.
 const SHARED_ENTRIES = 8192
 const LOOK = { bigint: true, throwIfNoEntry: false } as const
 
-/** Looks at every entry of every snapshot, on up to `workers` threads, this one among them. */
-export async function findAllMoved(
+/** Looks at every snapshot, on up to `workers` threads, this one among them. */
+export async function findMovedPaths(
   snapshots: MovedRequest['snapshots'],
   workers: number,
   signal: AbortSignal | undefined,
-): Promise<Moved> {
+): Promise<ReadonlySet<number>> {
   const next = new Int32Array(new SharedArrayBuffer(4))
   const request: MovedRequest = { snapshots, next }
   const entries = snapshots.reduce((sum, { snapshot }) => sum + countEntries(snapshot), 0)
@@ -44,23 +44,25 @@ export async function findAllMoved(
       thread.postMessage(request)
       return once(thread, 'message')
     })
-    const moved: (readonly [number, number])[] = []
-    for (const piece of takePieces(request)) {
-      moved.push(...piece)
+    const moved = new Set<number>()
+    for (const position of takePieces(request)) {
+      if (position !== undefined) moved.add(position)
       await setImmediate() // other work goes on between pieces
       signal?.throwIfAborted()
     }
-    for (const [found] of await Promise.all(replies)) moved.push(...(found as Moved))
+    for (const [found] of await Promise.all(replies))
+      for (const position of found as Moved) moved.add(position)
     return moved
   })
 }
 
 /** What one thread finds in the pieces that it gets. */
 export function findMoved(request: MovedRequest): Moved {
-  return [...takePieces(request)].flat()
+  return [...takePieces(request)].filter((position) => position !== undefined)
 }
 
-function* takePieces({ snapshots, next }: MovedRequest): Generator<Moved, void> {
+/** Yields after each piece: the path's position if something moved in it. */
+function* takePieces({ snapshots, next }: MovedRequest): Generator<number | undefined, void> {
   let first = 0 // number of the first piece of the path
   let mine = Atomics.add(next, 0, 1)
   for (const [position, { path, snapshot }] of snapshots.entries()) {
@@ -70,28 +72,26 @@ function* takePieces({ snapshots, next }: MovedRequest): Generator<Moved, void> 
     while (mine < first + pieces) {
       const start = (mine - first) * PIECE
       const end = Math.min(start + PIECE, count)
-      const indices = findMovedIn(path, snapshot, cursor, start, end)
-      yield indices.map((index) => [position, index] as const)
+      yield hasMoved(path, snapshot, cursor, start, end) ? position : undefined
       mine = Atomics.add(next, 0, 1)
     }
     first += pieces
   }
 }
 
-function findMovedIn(
+function hasMoved(
   path: StorePath,
   snapshot: Snapshot,
   cursor: NameCursor,
   start: number,
   end: number,
-): number[] {
-  const moved: number[] = []
+): boolean {
   for (let index = start; index < end; index++) {
     const file = path + cursor.nameOf(index)
     const stat = lookAt(cursor.ascii ? file : fsPath(file))
-    if (stat === undefined || !isUnmoved(snapshot, index, stat)) moved.push(index)
+    if (stat === undefined || !isUnmoved(snapshot, index, stat)) return true
   }
-  return moved
+  return false
 }
 
 function lookAt(file: string | Buffer): BigIntStats | undefined {

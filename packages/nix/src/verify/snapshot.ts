@@ -109,16 +109,6 @@ export function isUnmoved(snapshot: Snapshot, index: number, stat: BigIntStats):
   )
 }
 
-/** `snapshot` with the metadata of some entries replaced. */
-export function replaceStats(
-  snapshot: Snapshot,
-  replacements: readonly (readonly [index: number, stat: BigIntStats])[],
-): Snapshot {
-  const stats = sharedCopy(snapshot.stats)
-  for (const [index, stat] of replacements) setStat(stats, index * SNAPSHOT_COLUMNS, stat)
-  return { ...snapshot, stats }
-}
-
 /** Puts a snapshot together again from what was kept of it. */
 export function restoreSnapshot(integers: BigInt64Array, names: string): Snapshot {
   let regularFiles = 0
