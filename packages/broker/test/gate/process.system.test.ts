@@ -285,6 +285,27 @@ describe.runIf(postgresAvailable())('two brokers on one PostgreSQL', () => {
   })
 })
 
+test.runIf(postgresAvailable())(
+  'rows of PostgreSQL that the log does not bear out end the start, and those that it does are taken',
+  async () => {
+    await using server = await startPostgres()
+    await self[Symbol.asyncDispose]()
+    self = await create({ postgres: await server.createDatabase('edited') })
+    {
+      await using broker = await startBroker(self)
+      use(broker)
+      await self.ready()
+      await self.enrol()
+    }
+    await server.query(`update node_identity set class = 'trusted'`, 'edited')
+    await expect(startBroker(self)).rejects.toThrow('LOG_CORRUPT')
+    await server.query(`update node_identity set class = 'demo'`, 'edited')
+    await using restarted = await startBroker(self)
+    use(restarted)
+    expect((await self.request('GET', '/readyz')).status).toBe(200)
+  },
+)
+
 test('a token exchanged through the client carries the audience it was asked for', async () => {
   await using broker = await startBroker(self)
   use(broker)
