@@ -70,7 +70,8 @@ export async function startAgent(
   const { issuer, joinToken } = config
   const node = await untilReached(
     async () => {
-      // Before the join token is used up: a broker of another trust root must not have it.
+      // A wrong broker or pin shows here, before the join token is used up. No impostor does: a trust root
+      // is public, and only TLS says who answers.
       await checkTrustRoot(broker, config.trustRootPin, state.readNode() !== undefined)
       return ensureEnrolled({ state, key, broker, issuer, joinToken, now })
     },

@@ -141,7 +141,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     expect(broker.enrolments).toEqual([])
   })
 
-  test('lets denials of one user without a unit through to the log a few at a time', async () => {
+  test('lets denials of callers without a unit through to the log a few at a time', async () => {
     await start()
     broker.verdict = 'deny'
     const ask = `

@@ -1,6 +1,6 @@
-// Every denial is an entry of the log for ever, and everybody on the host may ask. So denials of one user
-// in one unit are let through to the broker a few at a time, then one a minute: as often as a session asks
-// again by itself. Renewals are not counted: their process held a token a moment ago.
+// Every denial is an entry of the log for ever, and everybody on the host may ask. So denials of one unit
+// are let through to the broker a few at a time, then one a minute: as often as a session asks again by
+// itself. Renewals are never held back: their process held a token a moment ago.
 import { AgentError } from '../error.ts'
 import type { UnitFacts } from '../measure/messages.ts'
 import { RateLimit } from './rate-limit.ts'
@@ -8,9 +8,13 @@ import { RateLimit } from './rate-limit.ts'
 const BURST = 32
 const PER_SECOND = 1 / 60
 
-/** Whose denials are counted together. A user without a unit of its own is one, however many processes. */
-export function denialKey(unit: UnitFacts, uid: number): string {
-  return unit.launcher === 'none' ? `none ${uid}` : `${unit.launcher} ${unit.cgroup} ${uid}`
+/**
+ * Whose denials are counted together: those of a unit, whose cgroup nobody in it can choose. Without a unit
+ * nobody ever gets a token, so all such callers are counted as one; by user they would not be bounded,
+ * since subordinate ids give one user 65,536 of them.
+ */
+export function denialKey({ launcher, cgroup }: UnitFacts): string {
+  return launcher === 'none' ? 'none' : `${launcher} ${cgroup}`
 }
 
 /** Denials lately, by {@link denialKey}. */

@@ -28,8 +28,6 @@ export interface IssuedToken {
 /** What is asked for. */
 export interface IssueRequest {
   readonly instance: ProcessInstance
-  /** Real user id of that process when it connected. */
-  readonly uid: number
   readonly audience: string
   readonly ttlSeconds: number | null
   /** The profile that the workload expects; null leaves it to the policy. */
@@ -99,7 +97,7 @@ async function issueOnce(
   const challenge = await broker.challenge(node.node, purpose)
   await roots.refreshPolicy(challenge.policyVersion)
   const measurement = await context.measure(request.instance)
-  const asker = denialKey(measurement.unit, request.uid)
+  const asker = denialKey(measurement.unit)
   if (purpose === 'issue') context.denials.check(asker)
   const fitting = await roots.fitting(measurement, request.audience)
   if (now() - measurement.measuredAtMs > MAX_AGE_MS) return undefined

@@ -61,7 +61,7 @@ export class Sessions implements Disposable {
       ...this.#context,
       issue: async (ask) => {
         try {
-          return await this.#issue({ ...ask, instance, uid: peer.uid, audience })
+          return await this.#issue({ ...ask, instance, audience })
         } catch (error) {
           this.#tell(resident, audience, error)
           this.#endIfMoved(resident, error)
