@@ -50,6 +50,8 @@ const processFacts = z.strictObject({
   startTicks: count,
   uids: ids,
   gids: ids,
+  /** True of a fork of the unit's main process, or of itself, that has executed nothing since. */
+  isMainImage: z.boolean(),
   executable: mappedFile,
   files: z.array(mappedFile).max(4096),
   anonymousExecutable: z.strictObject({ regions: count, bytes: count }),

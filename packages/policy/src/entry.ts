@@ -116,7 +116,7 @@ function checkEnvironment(main: ProcessFacts, denials: Denials): void {
       )
 }
 
-/** The contract says what one process runs; of any other interpreter nobody knows. */
+/** The contract says what one process and its forks run; of any other interpreter nobody knows. */
 function checkOthers(
   { role }: IndexedRole,
   facts: Facts,
@@ -127,11 +127,19 @@ function checkOthers(
   for (const process of facts.processes) {
     if (process === main) continue
     const { path, sha256 } = process.executable
-    if (isInterpreter(path) || sha256 === entry)
+    if (!isInterpreter(path) && sha256 !== entry) continue
+    if (process.isMainImage !== true)
       denials.add(
         'INTERPRETER_WITHOUT_CONTRACT',
         `process ${process.pid} runs the interpreter ${show(path)}, and nothing says what for`,
       )
+    // A process can put its addresses where it likes; one that does not think of its arguments is found out.
+    else if (main && !sameArguments(process.argv, main.argv))
+      denials.add(
+        'ARGUMENTS_MISMATCH',
+        `process ${process.pid}, a fork of process ${main.pid}, shows other arguments: ${quote(process.argv.slice(1))}`,
+      )
+    if (entry !== undefined) checkEnvironment(process, denials)
   }
 }
 

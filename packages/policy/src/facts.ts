@@ -26,6 +26,11 @@ export interface ProcessFacts {
   /** Real, effective, saved, file-system. */
   readonly uids: readonly [number, number, number, number]
   readonly gids: readonly [number, number, number, number]
+  /**
+   * True of the main process that the contract names and of its forks that have executed nothing since: the
+   * same object as program, and code and stack at the same addresses, which every exec draws anew.
+   */
+  readonly isMainImage: boolean
   readonly executable: MappedFile
   /** Every other file with an executable mapping, each object once. */
   readonly files: readonly MappedFile[]

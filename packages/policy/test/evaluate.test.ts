@@ -235,7 +235,17 @@ describe('one thing wrong in the facts is denied with its own code', () => {
     [
       'INTERPRETER_WITHOUT_CONTRACT',
       'a second process of the interpreter',
-      (f) => f.processes.push({ ...process0(f), pid: 101 }),
+      (f) => f.processes.push({ ...process0(f), pid: 101, isMainImage: false }),
+    ],
+    [
+      'ARGUMENTS_MISMATCH',
+      'a fork of the interpreter that shows other arguments',
+      (f) => f.processes.push({ ...process0(f), pid: 101, argv: ['node', 'other.mjs'] }),
+    ],
+    [
+      'ARGUMENTS_MISMATCH',
+      'a fork of the interpreter with further arguments through the environment',
+      (f) => f.processes.push({ ...process0(f), pid: 101, environmentHints: ['NODE_OPTIONS'] }),
     ],
     ['EVALUATION_FAILED', 'a lifetime that is none', (f) => (f.ttlSeconds = Number.NaN)],
   ]
@@ -467,11 +477,19 @@ describe('policy that differs', () => {
     expect(codesOf(judge(other, named))).toEqual(['ARGUMENTS_MISMATCH'])
   })
 
+  test('an interpreter may fork: what it was told to run, its forks run too', () => {
+    const forked = factsWith((facts) => facts.processes.push({ ...process0(facts), pid: 101 }))
+    expect(codesOf(judge(forked))).toEqual([])
+  })
+
   test('a native role may have several processes, but no interpreter among them', () => {
     const worker = nativeFacts((facts) => facts.processes.push({ ...process0(facts), pid: 101 }))
     expect(codesOf(judge(worker, native()))).toEqual([])
     const child = nativeFacts((facts) =>
-      facts.processes.push({ ...process0(facts), pid: 101, executable: mapped(NODE, 'node') }),
+      facts.processes.push({
+        ...process0(facts),
+        ...{ pid: 101, isMainImage: false, executable: mapped(NODE, 'node') },
+      }),
     )
     expect(codesOf(judge(child, native()))).toEqual(['INTERPRETER_WITHOUT_CONTRACT'])
   })
@@ -663,6 +681,8 @@ describe('what a node sends to make trouble', () => {
       'unit.contract.gid',
       'unit.contract.noNewPrivs',
       'processes.0.gids',
+      // The main process is what the contract names, and intact or not.
+      'processes.0.isMainImage',
       'processes.0.seccomp',
       'processes.0.capabilities.bounding',
       'processes.0.executable.device',

@@ -49,6 +49,7 @@ export function runningProcess({ executable, libraries, script }: RunningService
     startTicks: START_TICKS,
     uids: [SERVICE_UID, SERVICE_UID, SERVICE_UID, SERVICE_UID],
     gids: [SERVICE_UID, SERVICE_UID, SERVICE_UID, SERVICE_UID],
+    isMainImage: true,
     executable,
     files: [...libraries],
     anonymousExecutable: { regions: 0, bytes: 0 },

@@ -105,12 +105,17 @@ export class Measurer {
       )
       const second = this.#read(instance, host)
       if (!isDeepStrictEqual(stable(first), stable(second))) return undefined
+      const { contract } = second.unit.facts
+      const launched = second.processes.find(
+        ({ pid, stat }) => pid === contract?.pid && stat.startTicks === contract.startTicks,
+      )
       const processes = second.processes.map((snapshot, index) =>
         factsOf(
           snapshot,
           worse(first.weather[index], second.weather[index]),
           files[index] as (typeof files)[number], // as many as there are snapshots
           host,
+          launched,
         ),
       )
       const { facts: unit, main } = second.unit

@@ -170,6 +170,7 @@ export function factsOf(
   weather: ProcessWeather,
   files: { executable: MappedFile; files: MappedFile[] },
   host: Host,
+  main: ProcessSnapshot | undefined,
 ): ProcessFacts {
   const { credentials, store } = snapshot
   const readable = snapshot.regions.filter((region) => region.path !== '[vsyscall]')
@@ -178,6 +179,7 @@ export function factsOf(
     startTicks: snapshot.stat.startTicks,
     uids: [...credentials.uids],
     gids: [...credentials.gids],
+    isMainImage: main !== undefined && sameImage(snapshot, main),
     ...files,
     anonymousExecutable: { ...weather.anonymousExecutable },
     modifiedTextBytes: modifiedTextBytes(snapshot.pid, readable),
@@ -195,6 +197,15 @@ export function factsOf(
     environmentHints: readEnvironmentHints(snapshot.pid),
     argv: readArguments(snapshot.pid),
   }
+}
+
+/** True of a process and its forks until either executes something: exec draws both addresses anew. */
+function sameImage(a: ProcessSnapshot, b: ProcessSnapshot): boolean {
+  return (
+    a.executable === b.executable &&
+    a.stat.startCode === b.stat.startCode &&
+    a.stat.startStack === b.stat.startStack
+  )
 }
 
 function readCredentials(pid: number, threads: readonly string[]): Credentials {

@@ -97,6 +97,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
         pid: unit.pid,
         uids: [990, 990, 990, 990],
         gids: [991, 991, 991, 991],
+        isMainImage: true,
         executable: {
           path: BUSYBOX,
           sha256: createHash('sha256').update(readFileSync(BUSYBOX)).digest('hex'),
@@ -131,6 +132,21 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     expect(programs.some((path) => path.endsWith('/sleep'))).toBe(true)
     // A caller in the inner cgroup belongs to the same unit.
     expect(measurer.measure(readInstance(child.pid!)).unit.cgroup).toBe(unit.cgroup)
+  })
+
+  test('that forks is told as one program, until a fork executes something', async () => {
+    const script = 'exec 3<&0; (read line <&3; exec sleep 1000) & read line; sleep 1000; :'
+    await using unit = await start({ command: [BUSYBOX, 'sh', '-c', script], stdio: 'pipe' })
+    const images = (): boolean[] => measure(unit).processes.map(({ isMainImage }) => isMainImage)
+    await until(() => images().length === 2)
+    expect(images()).toEqual([true, true])
+    const child = readFileSync(join(unit.directory, 'cgroup.procs'), 'utf8')
+      .split('\n')
+      .find((pid) => pid !== '' && pid !== String(unit.pid))
+    unit.child.stdin!.write('\n\n')
+    await until(() => readFileSync(`/proc/${child}/cmdline`, 'utf8').startsWith('sleep'))
+    const found = measure(unit).processes.find(({ pid }) => String(pid) === child)
+    expect(found?.isMainImage).toBe(false)
   })
 
   test('identical bytes outside the store are not a store file', async () => {
