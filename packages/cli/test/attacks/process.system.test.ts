@@ -1,0 +1,314 @@
+import { execFileSync } from 'node:child_process'
+import {
+  closeSync,
+  copyFileSync,
+  cpSync,
+  globSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { findSpareLibrary } from '../../src/demo/build.ts'
+import { Arena, UID, type Answer, type Start, type Subject } from './arena.ts'
+import { inArena } from './in-arena.ts'
+
+const BUSYBOX = '/bin/busybox'
+/** An audit library, which only Debian's libc6-dev has. */
+const auditLibrary = globSync('/usr/lib/*-linux-gnu/audit/sotruss-lib.so')
+if (auditLibrary.length === 0)
+  console.warn('the attack with LD_AUDIT is left out: no audit library is installed (libc6-dev)')
+
+/** One attack on the approved service. */
+interface Attack {
+  readonly name: string
+  /** Started with something wrong from the beginning; then there is no moment at which it is right. */
+  readonly start?: (arena: Arena) => Promise<Start> | Start
+  /** Done by the service before it first asks. */
+  readonly before?: (subject: Subject) => Promise<unknown>
+  /** Done to the service while it runs, after it was given a token. */
+  readonly stage?: (subject: Subject, arena: Arena) => Promise<unknown> | unknown
+  /** Puts right what is not the service's alone. */
+  readonly restore?: (arena: Arena) => unknown
+  readonly code: string
+  /** Something that the reason names. */
+  readonly names?: (arena: Arena) => string
+}
+
+const attacks: readonly Attack[] = [
+  {
+    name: 'it starts a program in a memfd',
+    stage: (subject) => subject.tell(`memfd-spawn ${BUSYBOX} sleep 1000`),
+    code: 'FILE_UNLINKED',
+    names: () => '/memfd:program',
+  },
+  {
+    name: 'it maps a memfd executable',
+    stage: (subject) => subject.tell('memfd-map'),
+    code: 'FILE_UNLINKED',
+    names: () => '/memfd:payload',
+  },
+  {
+    name: 'it starts a program that is deleted then',
+    stage: async (subject, arena) => {
+      const program = arena.publish(BUSYBOX, 'deleted')
+      await subject.tell(`spawn ${program} sleep 1000`)
+      rmSync(program)
+    },
+    code: 'FILE_UNLINKED',
+  },
+  {
+    name: 'it starts a program on a tmpfs',
+    stage: async (subject, arena) => {
+      arena.mountTmpfs('tmpfs')
+      await subject.tell(`spawn ${arena.publish(BUSYBOX, 'tmpfs/program')} sleep 1000`)
+    },
+    code: 'FILE_NOT_IN_CLOSURE',
+    names: (arena) => join(arena.publicDirectory, 'tmpfs/program'),
+  },
+  {
+    name: 'a child of it runs a foreign program',
+    stage: (subject, arena) =>
+      subject.tell(`spawn ${arena.publish(BUSYBOX, 'foreign')} sleep 1000`),
+    code: 'FILE_NOT_IN_CLOSURE',
+    names: (arena) => join(arena.publicDirectory, 'foreign'),
+  },
+  {
+    name: 'a child of it runs the approved interpreter on standard input',
+    stage: (subject, arena) => subject.tell(`spawn ${arena.perl} -e sleep(1000)`),
+    code: 'INTERPRETER_WITHOUT_CONTRACT',
+  },
+  {
+    name: 'it loads a library from outside',
+    stage: async (subject, arena) =>
+      subject.tell(`load ${arena.publish(await findSpareLibrary(), 'libloaded.so')}`),
+    code: 'FILE_NOT_IN_CLOSURE',
+    names: (arena) => join(arena.publicDirectory, 'libloaded.so'),
+  },
+  {
+    name: 'a library was preloaded and its environment wiped afterwards',
+    start: async (arena) => ({
+      environment: { LD_PRELOAD: arena.publish(await findSpareLibrary(), 'libpreloaded.so') },
+    }),
+    before: (subject) => subject.tell('wipe-environment'),
+    code: 'FILE_NOT_IN_CLOSURE',
+    names: (arena) => join(arena.publicDirectory, 'libpreloaded.so'),
+  },
+  ...auditLibrary.map((library) => ({
+    name: 'an audit library was loaded and its environment wiped afterwards',
+    start: (arena: Arena) => ({
+      environment: { LD_AUDIT: arena.publish(library, 'libaudit.so') },
+    }),
+    before: (subject: Subject) => subject.tell('wipe-environment'),
+    code: 'FILE_NOT_IN_CLOSURE',
+    names: (arena: Arena) => join(arena.publicDirectory, 'libaudit.so'),
+  })),
+  {
+    name: 'its interpreter is given arguments by a variable',
+    start: () => ({ environment: { PERL5OPT: '-w' } }),
+    code: 'ARGUMENTS_MISMATCH',
+    names: () => 'PERL5OPT',
+  },
+  {
+    name: 'it was started on a foreign script',
+    start: (arena) => ({ script: arena.publish(join(arena.root, 'lib/subject.pl'), 'foreign.pl') }),
+    code: 'SCRIPT_NOT_IN_CLOSURE',
+    names: (arena) => join(arena.publicDirectory, 'foreign.pl'),
+  },
+  {
+    name: 'it was started on a copy of the interpreter',
+    start: (arena) => {
+      mkdirSync(join(arena.publicDirectory, 'bin'))
+      symlinkSync(join(dirname(dirname(arena.perl)), 'lib'), join(arena.publicDirectory, 'lib'))
+      return { program: arena.publish(arena.perl, 'bin/perl') }
+    },
+    code: 'FILE_NOT_STORE_FILE',
+  },
+  {
+    name: 'another user started it',
+    start: () => ({ uid: UID + 1 }),
+    code: 'UID_NOT_ALLOWED',
+  },
+  {
+    name: 'it executes the same program anew',
+    stage: (subject, arena) =>
+      subject.tell(`exec ${arena.perl} ${join(arena.root, 'lib/subject.pl')}`),
+    code: 'CONTRACT_BROKEN',
+  },
+  {
+    name: 'it executes its interpreter on a foreign script',
+    stage: (subject, arena) =>
+      subject.tell(
+        `exec ${arena.perl} ${arena.publish(join(arena.root, 'lib/subject.pl'), 'other.pl')}`,
+      ),
+    code: 'CONTRACT_BROKEN',
+  },
+  {
+    name: 'it maps anonymous memory writable and executable',
+    stage: (subject) => subject.tell('anonymous'),
+    code: 'JIT_NOT_ALLOWED',
+  },
+  {
+    name: 'it writes code and makes it executable then',
+    stage: (subject) => subject.tell('write-execute'),
+    code: 'JIT_NOT_ALLOWED',
+  },
+  {
+    name: 'a debugger writes to its code',
+    stage: (subject, arena) => {
+      const maps = readFileSync(`/proc/${subject.pid}/maps`, 'utf8')
+      const text = maps.split('\n').find((line) => / r-xp .*\/bin\/perl$/.test(line)) ?? ''
+      const [range = '', , offset = ''] = text.split(' ')
+      const start = range.slice(0, range.indexOf('-'))
+      const memory = openSync(`/proc/${subject.pid}/mem`, 'r+')
+      const bytes = readFileSync(arena.perl)
+      writeSync(memory, bytes, Number.parseInt(offset, 16), 16, Number.parseInt(start, 16))
+      closeSync(memory)
+    },
+    code: 'TEXT_MODIFIED',
+  },
+  {
+    name: 'root enters its unit with a foreign program',
+    stage: (subject) => subject.intrude(`exec ${BUSYBOX} sleep 1000`),
+    code: 'FILE_NOT_IN_CLOSURE',
+    names: () => BUSYBOX,
+  },
+  {
+    name: 'a process of its unit has another file over the interpreter, in a mount namespace of its own',
+    stage: (subject, arena) => {
+      const evil = arena.publish(arena.perl, 'evil')
+      writeFileSync(evil, '\0', { flag: 'a' })
+      const as = `setpriv --reuid ${UID} --regid ${UID} --clear-groups --no-new-privs --inh-caps=-all`
+      return subject.intrude(
+        `mount --bind ${evil} ${arena.perl} && exec ${as} ${arena.perl} -e 'sleep 1000'`,
+      )
+    },
+    code: 'MOUNT_BELOW_STORE',
+  },
+  {
+    name: 'a process of its unit has an overlay over the store',
+    stage: (subject, arena) => {
+      const layers = join(arena.publicDirectory, 'layers')
+      mkdirSync(layers)
+      return subject.intrude(
+        `mount -t tmpfs none ${layers} && mkdir ${layers}/upper ${layers}/work && ` +
+          `mount -t overlay -o lowerdir=/nix/store,upperdir=${layers}/upper,workdir=${layers}/work ` +
+          `none /nix/store && exec ${BUSYBOX} sleep 1000`,
+      )
+    },
+    code: 'STORE_MOUNT',
+  },
+  {
+    name: 'a process of its unit has another root directory',
+    stage: (subject, arena) => {
+      const root = join(arena.publicDirectory, 'root')
+      mkdirSync(root)
+      arena.publish(BUSYBOX, 'root/busybox')
+      return subject.intrude(`exec chroot ${root} /busybox sleep 1000`)
+    },
+    code: 'ROOT_DIRECTORY',
+  },
+  {
+    name: 'something is mounted over a file of its closure while it runs',
+    stage: (_subject, arena) => {
+      const evil = arena.publish(BUSYBOX, 'mounted')
+      execFileSync('mount', ['--bind', evil, join(arena.root, 'lib/subject.pl')])
+    },
+    restore: (arena) => execFileSync('umount', [join(arena.root, 'lib/subject.pl')]),
+    code: 'MOUNT_BELOW_STORE',
+  },
+  {
+    name: 'a file of its closure is replaced while it runs',
+    stage: (_subject, arena) => {
+      const data = join(arena.root, 'share/prices.json')
+      renameSync(data, `${data}.kept`)
+      writeFileSync(data, '[]')
+    },
+    restore: (arena) => {
+      const data = join(arena.root, 'share/prices.json')
+      renameSync(`${data}.kept`, data)
+    },
+    code: 'CONTENT_MISMATCH',
+    names: () => 'share/prices.json',
+  },
+  {
+    name: 'its interpreter is replaced by the same bytes while it runs',
+    stage: (_subject, arena) => {
+      renameSync(arena.perl, `${arena.perl}.kept`)
+      copyFileSync(`${arena.perl}.kept`, arena.perl)
+    },
+    restore: (arena) => renameSync(`${arena.perl}.kept`, arena.perl),
+    code: 'FILE_NOT_STORE_FILE',
+  },
+  {
+    name: 'its store path becomes a link to a copy',
+    stage: (_subject, arena) => {
+      const copy = join(arena.publicDirectory, 'copy')
+      cpSync(arena.root, copy, { recursive: true, verbatimSymlinks: true })
+      renameSync(arena.root, `${arena.root}.kept`)
+      symlinkSync(copy, arena.root)
+    },
+    restore: (arena) => {
+      rmSync(arena.root)
+      renameSync(`${arena.root}.kept`, arena.root)
+    },
+    code: 'CONTENT_MISMATCH',
+  },
+  {
+    name: 'it is attacked while the agent is stopped',
+    stage: async (subject, arena) => {
+      process.kill(arena.agent.child.pid!, 'SIGSTOP')
+      await subject.tell(`load ${arena.publish(await findSpareLibrary(), 'libunseen.so')}`)
+      process.kill(arena.agent.child.pid!, 'SIGCONT')
+    },
+    code: 'FILE_NOT_IN_CLOSURE',
+    names: (arena) => join(arena.publicDirectory, 'libunseen.so'),
+  },
+]
+
+describe.runIf(inArena())('an approved service', () => {
+  let arena: Arena
+  beforeAll(async () => {
+    arena = await Arena.open()
+  })
+  afterAll(() => arena[Symbol.asyncDispose]())
+
+  test('gets a token, again and again', async () => {
+    await using subject = await arena.start()
+    for (let round = 0; round < 3; round += 1) expect(await subject.ask()).toEqual({ token: true })
+    expect(await subject.tell('fork-ask')).toEqual({ token: true })
+  })
+
+  test.each(attacks)(
+    'is denied when $name',
+    async ({ start, before, stage, restore, ...expected }) => {
+      const { code, names } = expected
+      await using subject = await arena.start(await start?.(arena))
+      await before?.(subject)
+      if (stage !== undefined) {
+        expect(await subject.ask()).toEqual({ token: true })
+        await stage(subject, arena)
+      }
+      const answer = await subject.ask()
+      if (restore !== undefined) {
+        restore(arena)
+        expect(await subject.ask()).toEqual({ token: true })
+      }
+      expect(codesOf(answer)).toContain(code)
+      if (names !== undefined)
+        expect(answer.reasons?.find((reason) => reason.code === code)?.message).toContain(
+          names(arena),
+        )
+    },
+  )
+})
+
+function codesOf({ code, reasons }: Answer): string[] {
+  return [...(code === undefined ? [] : [code]), ...(reasons ?? []).map((reason) => reason.code)]
+}
