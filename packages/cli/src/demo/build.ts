@@ -56,15 +56,21 @@ async function needCommand(name: string): Promise<string> {
 }
 
 /** What a file shall be called, and where it lies, links resolved. */
-interface NamedFile {
+export interface NamedFile {
   name: string
   path: string
 }
 
-const named = (file: string): NamedFile => ({ name: basename(file), path: realpathSync(file) })
+/** A file under its own name. */
+export const named = (file: string): NamedFile => ({
+  name: basename(file),
+  path: realpathSync(file),
+})
 
 /** The libraries that a program loads, and the loader that loads them, as `ldd` of this machine says. */
-async function linkage(program: string): Promise<{ loader: NamedFile; libraries: NamedFile[] }> {
+export async function linkage(
+  program: string,
+): Promise<{ loader: NamedFile; libraries: NamedFile[] }> {
   const { stdout } = await run('ldd', [program])
   const libraries: NamedFile[] = []
   let loader: NamedFile | undefined

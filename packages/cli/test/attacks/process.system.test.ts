@@ -16,9 +16,11 @@ import {
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { findSpareLibrary } from '../../src/demo/build.ts'
-import { Arena, UID, type Answer, type Start, type Subject } from './arena.ts'
+import { Arena, type Answer, type Start, type Subject } from './arena.ts'
 import { inArena } from './in-arena.ts'
+import { perlRuntime, type Service } from './services.ts'
 
+const UID = 61_070
 const BUSYBOX = '/bin/busybox'
 /** An audit library, which only Debian's libc6-dev has. */
 const auditLibrary = globSync('/usr/lib/*-linux-gnu/audit/sotruss-lib.so')
@@ -29,13 +31,13 @@ if (auditLibrary.length === 0)
 interface Attack {
   readonly name: string
   /** Started with something wrong from the beginning; then there is no moment at which it is right. */
-  readonly start?: (arena: Arena) => Promise<Start> | Start
+  readonly start?: (arena: Arena, service: Service) => Promise<Start> | Start
   /** Done by the service before it first asks. */
   readonly before?: (subject: Subject) => Promise<unknown>
   /** Done to the service while it runs, after it was given a token. */
   readonly stage?: (subject: Subject, arena: Arena) => Promise<unknown> | unknown
   /** Puts right what is not the service's alone. */
-  readonly restore?: (arena: Arena) => unknown
+  readonly restore?: (service: Service) => unknown
   readonly code: string
   /** Something that the reason names. */
   readonly names?: (arena: Arena) => string
@@ -81,7 +83,7 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'a child of it runs the approved interpreter on standard input',
-    stage: (subject, arena) => subject.tell(`spawn ${arena.perl} -e sleep(1000)`),
+    stage: (subject) => subject.tell(`spawn ${subject.service.executable} -e sleep(1000)`),
     code: 'INTERPRETER_WITHOUT_CONTRACT',
   },
   {
@@ -117,16 +119,19 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'it was started on a foreign script',
-    start: (arena) => ({ script: arena.publish(join(arena.root, 'lib/subject.pl'), 'foreign.pl') }),
+    start: (arena, service) => ({ script: arena.publish(service.scriptPath, 'foreign.pl') }),
     code: 'SCRIPT_NOT_IN_CLOSURE',
     names: (arena) => join(arena.publicDirectory, 'foreign.pl'),
   },
   {
     name: 'it was started on a copy of the interpreter',
-    start: (arena) => {
+    start: (arena, service) => {
       mkdirSync(join(arena.publicDirectory, 'bin'))
-      symlinkSync(join(dirname(dirname(arena.perl)), 'lib'), join(arena.publicDirectory, 'lib'))
-      return { program: arena.publish(arena.perl, 'bin/perl') }
+      symlinkSync(
+        join(dirname(dirname(service.executable)), 'lib'),
+        join(arena.publicDirectory, 'lib'),
+      )
+      return { program: arena.publish(service.executable, 'bin/perl') }
     },
     code: 'FILE_NOT_STORE_FILE',
   },
@@ -137,15 +142,15 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'it executes the same program anew',
-    stage: (subject, arena) =>
-      subject.tell(`exec ${arena.perl} ${join(arena.root, 'lib/subject.pl')}`),
+    stage: (subject) =>
+      subject.tell(`exec ${subject.service.executable} ${subject.service.scriptPath}`),
     code: 'CONTRACT_BROKEN',
   },
   {
     name: 'it executes its interpreter on a foreign script',
     stage: (subject, arena) =>
       subject.tell(
-        `exec ${arena.perl} ${arena.publish(join(arena.root, 'lib/subject.pl'), 'other.pl')}`,
+        `exec ${subject.service.executable} ${arena.publish(subject.service.scriptPath, 'other.pl')}`,
       ),
     code: 'CONTRACT_BROKEN',
   },
@@ -161,13 +166,13 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'a debugger writes to its code',
-    stage: (subject, arena) => {
+    stage: (subject) => {
       const maps = readFileSync(`/proc/${subject.pid}/maps`, 'utf8')
       const text = maps.split('\n').find((line) => / r-xp .*\/bin\/perl$/.test(line)) ?? ''
       const [range = '', , offset = ''] = text.split(' ')
       const start = range.slice(0, range.indexOf('-'))
       const memory = openSync(`/proc/${subject.pid}/mem`, 'r+')
-      const bytes = readFileSync(arena.perl)
+      const bytes = readFileSync(subject.service.executable)
       writeSync(memory, bytes, Number.parseInt(offset, 16), 16, Number.parseInt(start, 16))
       closeSync(memory)
     },
@@ -182,11 +187,11 @@ const attacks: readonly Attack[] = [
   {
     name: 'a process of its unit has another file over the interpreter, in a mount namespace of its own',
     stage: (subject, arena) => {
-      const evil = arena.publish(arena.perl, 'evil')
+      const evil = arena.publish(subject.service.executable, 'evil')
       writeFileSync(evil, '\0', { flag: 'a' })
       const as = `setpriv --reuid ${UID} --regid ${UID} --clear-groups --no-new-privs --inh-caps=-all`
       return subject.intrude(
-        `mount --bind ${evil} ${arena.perl} && exec ${as} ${arena.perl} -e 'sleep 1000'`,
+        `mount --bind ${evil} ${subject.service.executable} && exec ${as} ${subject.service.executable} -e 'sleep 1000'`,
       )
     },
     code: 'MOUNT_BELOW_STORE',
@@ -216,22 +221,22 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'something is mounted over a file of its closure while it runs',
-    stage: (_subject, arena) => {
+    stage: (subject, arena) => {
       const evil = arena.publish(BUSYBOX, 'mounted')
-      execFileSync('mount', ['--bind', evil, join(arena.root, 'lib/subject.pl')])
+      execFileSync('mount', ['--bind', evil, subject.service.scriptPath])
     },
-    restore: (arena) => execFileSync('umount', [join(arena.root, 'lib/subject.pl')]),
+    restore: (service) => execFileSync('umount', [service.scriptPath]),
     code: 'MOUNT_BELOW_STORE',
   },
   {
     name: 'a file of its closure is replaced while it runs',
-    stage: (_subject, arena) => {
-      const data = join(arena.root, 'share/prices.json')
+    stage: (subject) => {
+      const data = join(subject.service.root, 'share/prices.json')
       renameSync(data, `${data}.kept`)
       writeFileSync(data, '[]')
     },
-    restore: (arena) => {
-      const data = join(arena.root, 'share/prices.json')
+    restore: (service) => {
+      const data = join(service.root, 'share/prices.json')
       renameSync(`${data}.kept`, data)
     },
     code: 'CONTENT_MISMATCH',
@@ -239,24 +244,24 @@ const attacks: readonly Attack[] = [
   },
   {
     name: 'its interpreter is replaced by the same bytes while it runs',
-    stage: (_subject, arena) => {
-      renameSync(arena.perl, `${arena.perl}.kept`)
-      copyFileSync(`${arena.perl}.kept`, arena.perl)
+    stage: (subject) => {
+      renameSync(subject.service.executable, `${subject.service.executable}.kept`)
+      copyFileSync(`${subject.service.executable}.kept`, subject.service.executable)
     },
-    restore: (arena) => renameSync(`${arena.perl}.kept`, arena.perl),
+    restore: (service) => renameSync(`${service.executable}.kept`, service.executable),
     code: 'FILE_NOT_STORE_FILE',
   },
   {
     name: 'its store path becomes a link to a copy',
-    stage: (_subject, arena) => {
+    stage: (subject, arena) => {
       const copy = join(arena.publicDirectory, 'copy')
-      cpSync(arena.root, copy, { recursive: true, verbatimSymlinks: true })
-      renameSync(arena.root, `${arena.root}.kept`)
-      symlinkSync(copy, arena.root)
+      cpSync(subject.service.root, copy, { recursive: true, verbatimSymlinks: true })
+      renameSync(subject.service.root, `${subject.service.root}.kept`)
+      symlinkSync(copy, subject.service.root)
     },
-    restore: (arena) => {
-      rmSync(arena.root)
-      renameSync(`${arena.root}.kept`, arena.root)
+    restore: (service) => {
+      rmSync(service.root)
+      renameSync(`${service.root}.kept`, service.root)
     },
     code: 'CONTENT_MISMATCH',
   },
@@ -274,13 +279,17 @@ const attacks: readonly Attack[] = [
 
 describe.runIf(inArena())('an approved service', () => {
   let arena: Arena
+  let service: Service
   beforeAll(async () => {
-    arena = await Arena.open()
+    const script = join(import.meta.dirname, 'subject.pl')
+    const runtime = await perlRuntime()
+    arena = await Arena.open(() => [{ name: 'subject', uid: UID, script, options: [], runtime }])
+    service = arena.services[0]!
   })
   afterAll(() => arena[Symbol.asyncDispose]())
 
   test('gets a token, again and again', async () => {
-    await using subject = await arena.start()
+    await using subject = await arena.start(service)
     for (let round = 0; round < 3; round += 1) expect(await subject.ask()).toEqual({ token: true })
     expect(await subject.tell('fork-ask')).toEqual({ token: true })
   })
@@ -289,7 +298,7 @@ describe.runIf(inArena())('an approved service', () => {
     'is denied when $name',
     async ({ start, before, stage, restore, ...expected }) => {
       const { code, names } = expected
-      await using subject = await arena.start(await start?.(arena))
+      await using subject = await arena.start(service, await start?.(arena, service))
       await before?.(subject)
       if (stage !== undefined) {
         expect(await subject.ask()).toEqual({ token: true })
@@ -297,7 +306,7 @@ describe.runIf(inArena())('an approved service', () => {
       }
       const answer = await subject.ask()
       if (restore !== undefined) {
-        restore(arena)
+        restore(service)
         expect(await subject.ask()).toEqual({ token: true })
       }
       expect(codesOf(answer)).toContain(code)

@@ -3,15 +3,7 @@
 { config }:
 let
   inherit (builtins.fromJSON (builtins.readFile config)) node perl;
-  machine = (builtins.fromJSON (builtins.readFile config)).tools;
-  tools = machine // {
-    # In a directory, because busybox goes by the name that it is called with.
-    busybox = "${builtins.path {
-      path = /. + dirOf machine.busybox.path;
-      name = "busybox";
-      filter = file: type: file == machine.busybox.path;
-    }}/${baseNameOf machine.busybox.path}";
-  };
+  tools = import ./tools.nix (builtins.fromJSON (builtins.readFile config)).tools;
   relink = arguments: import ./relink.nix (arguments // { inherit tools; });
   service = arguments: import ./service.nix (arguments // { inherit tools; });
   prices = rounding: builtins.toJSON { currency = "EUR"; inherit rounding; };

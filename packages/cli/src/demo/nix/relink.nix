@@ -8,12 +8,14 @@
 #   libraries      the libraries that it needs, all of them
 #   tools          { busybox, patchelf, loader, libraries }
 #   data           optional directory, copied to lib/
-{ name, version, program, loader, libraries, tools, data ? null }:
+#   settings       optional directory, copied to conf/
+{ name, version, program, loader, libraries, tools, data ? null, settings ? null }:
 let
   copy = folder: file: "cp ${builtins.path {
     path = /. + file.path;
     name = builtins.replaceStrings [ "+" ] [ "x" ] file.name;
   }} ${folder}/${file.name}";
+  source = kind: path: builtins.path { path = /. + path; name = "${name}-${kind}"; };
   lines = builtins.concatStringsSep "\n";
 in
 derivation {
@@ -39,8 +41,7 @@ derivation {
     # RPATH and not RUNPATH: it also holds for the libraries that the libraries need.
     patchelf --set-interpreter $out/lib/${loader.name} --force-rpath --set-rpath $out/lib \
       $out/bin/${program.name}
-    ${if data == null then "" else ''
-      cp -RL ${builtins.path { path = /. + data; name = "${name}-data"; }}/. $out/lib/
-    ''}
+    ${if data == null then "" else "cp -RL ${source "data" data}/. $out/lib/"}
+    ${if settings == null then "" else "cp -RL ${source "settings" settings} $out/conf"}
   '' ];
 }
