@@ -33,6 +33,12 @@ import {
   rootChainSchema,
   tokenResponseSchema,
 } from './wire.ts'
+import {
+  bundleMapSchema,
+  svidRequestSchema,
+  svidResponseSchema,
+  trustBundleSchema,
+} from './svid.ts'
 import { tokenRequestSchema } from './token-exchange.ts'
 
 /** How a route knows that it may answer. */
@@ -46,6 +52,9 @@ export const ROUTE_IDS = [
   'enrolNode',
   'challenge',
   'token',
+  'svids',
+  'bundle',
+  'bundles',
   'submitAttestation',
   'attestation',
   'policy',
@@ -96,9 +105,9 @@ export interface Route {
 /** Longest hold of a long poll, in seconds. */
 export const MAX_WAIT_SECONDS = 60
 
-/** `GET /v1/policy`. */
-export const policyQuerySchema = z.strictObject({
-  /** With `If-None-Match`: hold the answer so many seconds until another policy is installed. */
+/** `GET /v1/policy`, `/bundle`, `/bundles`. */
+export const waitQuerySchema = z.strictObject({
+  /** With `If-None-Match`: hold the answer so many seconds until there is another. */
   wait: z
     .string()
     .regex(/^[0-9]{1,2}$/)
@@ -195,6 +204,33 @@ export const ROUTES: readonly Route[] = [
     response: json(tokenResponseSchema),
   },
   {
+    id: 'svids',
+    method: 'POST',
+    path: '/v1/svids',
+    auth: 'node',
+    summary: 'Exchange evidence for an X.509-SVID or a JWT-SVID',
+    request: reads(svidRequestSchema, MAX_EVIDENCE_BYTES + 16 * KIB),
+    response: json(svidResponseSchema),
+  },
+  {
+    id: 'bundle',
+    method: 'GET',
+    path: '/bundle',
+    auth: 'public',
+    summary: 'The SPIFFE trust bundle (federation profile https_web); ETag and long poll',
+    query: waitQuerySchema,
+    response: json(trustBundleSchema),
+  },
+  {
+    id: 'bundles',
+    method: 'GET',
+    path: '/bundles',
+    auth: 'public',
+    summary: 'Trust bundles of other trust domains, as configured; ETag and long poll',
+    query: waitQuerySchema,
+    response: json(bundleMapSchema),
+  },
+  {
     id: 'submitAttestation',
     method: 'POST',
     path: '/v1/attestations',
@@ -217,7 +253,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/policy',
     auth: 'public',
     summary: 'The installed policy with its signatures; ETag and long poll',
-    query: policyQuerySchema,
+    query: waitQuerySchema,
     response: json(policyResponseSchema),
   },
   {

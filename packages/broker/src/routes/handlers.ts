@@ -7,12 +7,15 @@ import { checkpoint, logEntry, tile } from './log.ts'
 import { banNode, challenge, enrolNode, nodes } from './nodes.ts'
 import { livez, metrics, readyz } from './operations.ts'
 import { policy, publishPolicy, rootChain } from './policy.ts'
+import { bundle, bundles, svids } from './spiffe.ts'
 import { token } from './token.ts'
 
 export const handlers: Handlers = {
   attestation,
   authorizationServer,
   banNode,
+  bundle,
+  bundles,
   challenge,
   checkpoint,
   decision,
@@ -31,6 +34,7 @@ export const handlers: Handlers = {
   readyz,
   rootChain,
   submitAttestation,
+  svids,
   tile,
   token,
 }
