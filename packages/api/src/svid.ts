@@ -2,6 +2,7 @@
 // may gain fields.
 import { z } from 'zod'
 import { TEXT_LIMITS } from './limits.ts'
+import { AUTHORITY_KINDS } from './log-content.ts'
 import { publicJwkSchema } from './wire.ts'
 
 const base64 = z.string().regex(/^[A-Za-z0-9+/]+={0,2}$/)
@@ -87,3 +88,37 @@ export const bundleMapSchema = z.object({
   trust_domains: z.record(z.string(), z.looseObject({ keys: z.array(z.looseObject({})) })),
 })
 export type BundleMap = z.infer<typeof bundleMapSchema>
+
+/** An authority that signs SVIDs, or did. Times are seconds since the epoch. */
+export const authorityRecordSchema = z.object({
+  /** Subject key identifier of an X.509 authority, in hexadecimal; `kid` of a JWT key. */
+  id: z.string(),
+  kind: z.enum(AUTHORITY_KINDS),
+  trustDomain: z.string(),
+  /** Prepared, active, old and tainted ones are in the bundle; the active one signs. */
+  state: z.enum(['prepared', 'active', 'old', 'tainted']),
+  /** True if the broker that answers has its key, and so can activate it. */
+  local: z.boolean(),
+  preparedAt: z.int(),
+  expiresAt: z.int(),
+})
+export type AuthorityRecord = z.infer<typeof authorityRecordSchema>
+
+/** `GET /v1/authorities` (admin): all that are in bundles, of all brokers. */
+export const authorityListSchema = z.object({ authorities: z.array(authorityRecordSchema) })
+export type AuthorityList = z.infer<typeof authorityListSchema>
+
+/** `POST /v1/authorities` (admin). */
+export const prepareAuthorityRequestSchema = z.strictObject({ kind: z.enum(AUTHORITY_KINDS) })
+export type PrepareAuthorityRequest = z.infer<typeof prepareAuthorityRequestSchema>
+
+/** `POST /v1/authorities/{id}/activate` (admin). */
+export const activateAuthorityRequestSchema = z.strictObject({})
+
+/** `POST /v1/authorities/{id}/taint`, `…/revoke` (admin). */
+export const authorityReasonSchema = z.strictObject({ reason: z.string().min(1).max(512) })
+export type AuthorityReason = z.infer<typeof authorityReasonSchema>
+
+/** The step that was taken, now or before. */
+export const authorityReceiptSchema = z.object({ id: z.string(), logIndex: z.int() })
+export type AuthorityReceipt = z.infer<typeof authorityReceiptSchema>

@@ -1,5 +1,12 @@
 // The one place where a route's name meets its handler.
 import type { Handlers } from '../app.ts'
+import {
+  activateAuthority,
+  authorities,
+  prepareAuthority,
+  revokeAuthority,
+  taintAuthority,
+} from './authorities.ts'
 import { attestation, submitAttestation } from './attestations.ts'
 import { decision, decisions, evidence } from './audit.ts'
 import { authorizationServer, jwks, openapi, openidConfiguration } from './discovery.ts'
@@ -11,7 +18,9 @@ import { bundle, bundles, svids } from './spiffe.ts'
 import { token } from './token.ts'
 
 export const handlers: Handlers = {
+  activateAuthority,
   attestation,
+  authorities,
   authorizationServer,
   banNode,
   bundle,
@@ -30,11 +39,14 @@ export const handlers: Handlers = {
   openapi,
   openidConfiguration,
   policy,
+  prepareAuthority,
   publishPolicy,
   readyz,
+  revokeAuthority,
   rootChain,
   submitAttestation,
   svids,
+  taintAuthority,
   tile,
   token,
 }
