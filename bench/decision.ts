@@ -75,6 +75,7 @@ function measure(
     now,
     workloadKey: 'A'.repeat(43),
     profile: null,
+    type: 'access_token',
     closures: { get: (digest) => closures.get(digest as never) },
   }
   const decide = (index: number): void => {

@@ -5,6 +5,15 @@ import { request as httpsRequest } from 'node:https'
 import type { z } from 'zod'
 import { ApiError } from './error.ts'
 import { BODY_LIMITS, TEXT_LIMITS } from './limits.ts'
+import type { AuthorityKind } from './log-content.ts'
+import {
+  authorityListSchema,
+  authorityReceiptSchema,
+  authorityRecordSchema,
+  type AuthorityList,
+  type AuthorityReceipt,
+  type AuthorityRecord,
+} from './svid.ts'
 import {
   ACCESS_TOKEN_TYPE,
   JWT_TYPE,
@@ -88,6 +97,11 @@ export interface Client {
   evidence(jti: string): Promise<Uint8Array>
   nodes(): Promise<NodeList>
   banNode(node: string, reason: string): Promise<BanReceipt>
+  authorities(): Promise<AuthorityList>
+  prepareAuthority(kind: AuthorityKind): Promise<AuthorityRecord>
+  activateAuthority(id: string): Promise<AuthorityReceipt>
+  taintAuthority(id: string, reason: string): Promise<AuthorityReceipt>
+  revokeAuthority(id: string, reason: string): Promise<AuthorityReceipt>
 }
 
 const KIB = 1024
@@ -161,6 +175,14 @@ export function createClient(address: BrokerAddress, options?: { timeoutMs?: num
     decision: (id) => get(`/v1/decisions/${part(id)}`, decisionSchema),
     evidence: (jti) => bytes(`/v1/evidence/${part(jti)}`, BODY_LIMITS.bundle),
     nodes: () => get('/v1/nodes', nodeListSchema, 64 * MIB),
+    authorities: () => get('/v1/authorities', authorityListSchema, 4 * MIB),
+    prepareAuthority: (kind) => post('/v1/authorities', { kind }, authorityRecordSchema),
+    activateAuthority: (id) =>
+      post(`/v1/authorities/${part(id)}/activate`, {}, authorityReceiptSchema),
+    taintAuthority: (id, reason) =>
+      post(`/v1/authorities/${part(id)}/taint`, { reason }, authorityReceiptSchema),
+    revokeAuthority: (id, reason) =>
+      post(`/v1/authorities/${part(id)}/revoke`, { reason }, authorityReceiptSchema),
     banNode: (node, reason) => post(`/v1/nodes/${part(node)}/ban`, { reason }, banReceiptSchema),
   }
 }

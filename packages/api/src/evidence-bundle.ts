@@ -35,7 +35,7 @@ export const evidenceBundleSchema = z.strictObject({
     iat: seconds,
     exp: seconds,
     cnf: z.strictObject({ jkt: z.string().min(1) }).nullable(),
-    /** The key that signs tokens at the time of the export. */
+    /** What signed it; of an access token the key that signs tokens at the time of the export. */
     kid: z.string().nullable(),
     /** Null: tokens are not kept, nor is anything that would identify a stolen one. */
     sha256: hex64.nullable(),

@@ -8,7 +8,7 @@ export {
   ROUTES,
   ROUTE_IDS,
   decisionsQuerySchema,
-  policyQuerySchema,
+  waitQuerySchema,
   type Route,
   type RouteAuth,
   type RouteId,
@@ -17,6 +17,7 @@ export * from './evidence.ts'
 export * from './evidence-bundle.ts'
 export { BODY_LIMITS, TEXT_LIMITS } from './limits.ts'
 export * from './log-content.ts'
+export * from './svid.ts'
 export * from './token-exchange.ts'
 export type { UnitRecord } from './unit-record.ts'
 export * from './wire.ts'

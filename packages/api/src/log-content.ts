@@ -1,22 +1,24 @@
 // What the broker writes into its log and an auditor reads out of it again, perhaps years later: the
-// predicates of decisions and enrolments. Strict and versioned as evidence is; see evidence.ts for the rule.
+// predicates of decisions, enrolments and authorities. Strict and versioned as evidence is; see evidence.ts for the rule.
 import { z } from 'zod'
 import { publicJwkSchema, reasonSchema } from './wire.ts'
 
 const hex64 = z.string().regex(/^[0-9a-f]{64}$/)
 const seconds = z.int().min(0)
 
-/** `schema` of a decision. */
+/** `schema` of a decision about an access token, and of every denial. */
 export const DECISION_SCHEMA = 'bagcheck.decision/v1'
+/** `schema` of a decision that allowed an SVID: what v1 says, and what is to sign. */
+export const SVID_DECISION_SCHEMA = 'bagcheck.decision/v2'
 
 /**
  * The extension member of a decision's statement. Null where a denial left it open, `unit` and `audience`
  * too where the evidence did not verify; times are seconds since the epoch.
  */
-export const decisionContentSchema = z.strictObject({
+const decisionV1 = z.strictObject({
   schema: z.literal(DECISION_SCHEMA),
   installation: z.string(),
-  /** UUIDv7; the `jti` of the token if there is one. */
+  /** UUIDv7; the `jti` of the token if there is one, the serial number (its 128 bits) of a certificate. */
   id: z.string(),
   purpose: z.enum(['issue', 'renew']),
   node: z.string(),
@@ -43,16 +45,13 @@ export const decisionContentSchema = z.strictObject({
   evidenceSha256: hex64,
   reasons: z.array(reasonSchema),
 })
-export type DecisionContent = z.infer<typeof decisionContentSchema>
 
-/** A decision that allowed a token: all that the token says is there, and no reason against it. */
-export const allowedDecisionSchema = z.strictObject({
-  ...decisionContentSchema.shape,
+/** An allow; what v1 leaves open is there. */
+const allowed = {
   unit: z.string(),
   role: z.string().min(1),
   audience: z.string().min(1),
   profile: z.string().min(1),
-  type: z.literal('access_token'),
   sub: z.string().min(1),
   closureDigest: hex64,
   root: z.string().min(1),
@@ -62,8 +61,33 @@ export const allowedDecisionSchema = z.strictObject({
   expiresAt: seconds,
   counter: z.int(),
   reasons: z.array(reasonSchema).max(0),
+}
+
+/** An allowed SVID. It may end before `ttlSeconds` are over, with what signs it. */
+const decisionV2 = z.strictObject({
+  ...decisionV1.shape,
+  ...allowed,
+  schema: z.literal(SVID_DECISION_SCHEMA),
+  type: z.enum(['jwt_svid', 'x509_svid']),
+  /** What signs it: the id of an X.509 authority, the `kid` of a JWT key. */
+  authority: z.string().min(1),
 })
+
+/** A decision of either version. */
+export const decisionContentSchema = z.discriminatedUnion('schema', [decisionV1, decisionV2])
+export type DecisionContent = z.infer<typeof decisionContentSchema>
+
+/** A decision that allowed a token: all that the token says is there, and no reason against it. */
+export const allowedDecisionSchema = z.discriminatedUnion('schema', [
+  z.strictObject({ ...decisionV1.shape, ...allowed, type: z.literal('access_token') }),
+  decisionV2,
+])
 export type AllowedDecisionContent = z.infer<typeof allowedDecisionSchema>
+
+/** What signs what a decision allows; null where that is not in the decision. */
+export function authorityOf(decision: AllowedDecisionContent): string | null {
+  return 'authority' in decision ? decision.authority : null
+}
 
 /**
  * Predicate of a decision's statement, a SLSA verification summary, as far as it is read.
@@ -94,3 +118,36 @@ export const enrolmentSchema = z.strictObject({
   expiresAt: seconds,
 })
 export type Enrolment = z.infer<typeof enrolmentSchema>
+
+/** `schema` of a step in the life of an authority. */
+export const AUTHORITY_SCHEMA = 'bagcheck.authority/v1'
+
+/** What an authority signs: certificates, or JWT-SVIDs. */
+export const AUTHORITY_KINDS = ['x509', 'jwt'] as const
+export type AuthorityKind = (typeof AUTHORITY_KINDS)[number]
+
+/** Predicate of a step in the life of an authority that signs SVIDs; see the broker's authorities.ts. */
+export const authorityStepSchema = z.strictObject({
+  schema: z.literal(AUTHORITY_SCHEMA),
+  installation: z.string(),
+  trustDomain: z.string(),
+  kind: z.enum(AUTHORITY_KINDS),
+  /** Subject key identifier of an X.509 authority, in hexadecimal; `kid` of a JWT key. */
+  authority: z.string().min(1).max(64),
+  action: z.enum(['prepare', 'activate', 'taint', 'revoke', 'retire']),
+  at: seconds,
+  /** Nothing that it signs outlives this. */
+  expiresAt: seconds,
+  /** Of `prepare`: its public half. */
+  jwk: publicJwkSchema.nullable(),
+  /** Of `prepare`, for X.509: DER in base64. */
+  certificate: z
+    .string()
+    .regex(/^[A-Za-z0-9+/]+={0,2}$/)
+    .nullable(),
+  /** Of `activate`: authorities of the same broker that sign no longer. */
+  supersedes: z.array(z.string()).max(16),
+  /** Of `taint` and `revoke`: why. */
+  reason: z.string().max(512).nullable(),
+})
+export type AuthorityStep = z.infer<typeof authorityStepSchema>

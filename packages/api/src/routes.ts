@@ -33,6 +33,18 @@ import {
   rootChainSchema,
   tokenResponseSchema,
 } from './wire.ts'
+import {
+  activateAuthorityRequestSchema,
+  authorityListSchema,
+  authorityReasonSchema,
+  authorityReceiptSchema,
+  authorityRecordSchema,
+  bundleMapSchema,
+  prepareAuthorityRequestSchema,
+  svidRequestSchema,
+  svidResponseSchema,
+  trustBundleSchema,
+} from './svid.ts'
 import { tokenRequestSchema } from './token-exchange.ts'
 
 /** How a route knows that it may answer. */
@@ -46,6 +58,9 @@ export const ROUTE_IDS = [
   'enrolNode',
   'challenge',
   'token',
+  'svids',
+  'bundle',
+  'bundles',
   'submitAttestation',
   'attestation',
   'policy',
@@ -63,6 +78,11 @@ export const ROUTE_IDS = [
   'evidence',
   'nodes',
   'banNode',
+  'authorities',
+  'prepareAuthority',
+  'activateAuthority',
+  'taintAuthority',
+  'revokeAuthority',
 ] as const
 export type RouteId = (typeof ROUTE_IDS)[number]
 
@@ -96,9 +116,9 @@ export interface Route {
 /** Longest hold of a long poll, in seconds. */
 export const MAX_WAIT_SECONDS = 60
 
-/** `GET /v1/policy`. */
-export const policyQuerySchema = z.strictObject({
-  /** With `If-None-Match`: hold the answer so many seconds until another policy is installed. */
+/** `GET /v1/policy`, `/bundle`, `/bundles`. */
+export const waitQuerySchema = z.strictObject({
+  /** With `If-None-Match`: hold the answer so many seconds until there is another. */
   wait: z
     .string()
     .regex(/^[0-9]{1,2}$/)
@@ -195,6 +215,33 @@ export const ROUTES: readonly Route[] = [
     response: json(tokenResponseSchema),
   },
   {
+    id: 'svids',
+    method: 'POST',
+    path: '/v1/svids',
+    auth: 'node',
+    summary: 'Exchange evidence for an X.509-SVID or a JWT-SVID',
+    request: reads(svidRequestSchema, MAX_EVIDENCE_BYTES + 16 * KIB),
+    response: json(svidResponseSchema),
+  },
+  {
+    id: 'bundle',
+    method: 'GET',
+    path: '/bundle',
+    auth: 'public',
+    summary: 'The SPIFFE trust bundle (federation profile https_web); ETag and long poll',
+    query: waitQuerySchema,
+    response: json(trustBundleSchema),
+  },
+  {
+    id: 'bundles',
+    method: 'GET',
+    path: '/bundles',
+    auth: 'public',
+    summary: 'Trust bundles of other trust domains, as configured; ETag and long poll',
+    query: waitQuerySchema,
+    response: json(bundleMapSchema),
+  },
+  {
     id: 'submitAttestation',
     method: 'POST',
     path: '/v1/attestations',
@@ -217,7 +264,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/policy',
     auth: 'public',
     summary: 'The installed policy with its signatures; ETag and long poll',
-    query: policyQuerySchema,
+    query: waitQuerySchema,
     response: json(policyResponseSchema),
   },
   {
@@ -334,5 +381,49 @@ export const ROUTES: readonly Route[] = [
     summary: 'Ban a node for good',
     request: reads(banRequestSchema, 4 * KIB),
     response: json(banReceiptSchema),
+  },
+  {
+    id: 'authorities',
+    method: 'GET',
+    path: '/v1/authorities',
+    auth: 'admin',
+    summary: 'Authorities that sign SVIDs, of all brokers',
+    response: json(authorityListSchema),
+  },
+  {
+    id: 'prepareAuthority',
+    method: 'POST',
+    path: '/v1/authorities',
+    auth: 'admin',
+    summary: 'Make the next authority of this broker; it is in the bundle and signs nothing yet',
+    request: reads(prepareAuthorityRequestSchema, 4 * KIB),
+    response: json(authorityRecordSchema, 201),
+  },
+  {
+    id: 'activateAuthority',
+    method: 'POST',
+    path: '/v1/authorities/{id}/activate',
+    auth: 'admin',
+    summary: 'Let a prepared authority of this broker sign instead of the active one',
+    request: reads(activateAuthorityRequestSchema, 4 * KIB),
+    response: json(authorityReceiptSchema),
+  },
+  {
+    id: 'taintAuthority',
+    method: 'POST',
+    path: '/v1/authorities/{id}/taint',
+    auth: 'admin',
+    summary: 'Sign nothing more with an authority, and have what it signed renewed at once',
+    request: reads(authorityReasonSchema, 4 * KIB),
+    response: json(authorityReceiptSchema),
+  },
+  {
+    id: 'revokeAuthority',
+    method: 'POST',
+    path: '/v1/authorities/{id}/revoke',
+    auth: 'admin',
+    summary: 'Take a tainted authority out of the bundle',
+    request: reads(authorityReasonSchema, 4 * KIB),
+    response: json(authorityReceiptSchema),
   },
 ]

@@ -8,7 +8,12 @@ import { Closures, type SignerRules } from './closures.ts'
 import type { Config } from './config.ts'
 import type { DecisionLog } from './decision.ts'
 import { BrokerError, quote } from './error.ts'
-import { ISSUE_CRASH_POINTS, type IssueCrashPoint } from './crash-point.ts'
+import {
+  AUTHORITY_CRASH_POINTS,
+  ISSUE_CRASH_POINTS,
+  type AuthorityCrashPoint,
+  type IssueCrashPoint,
+} from './crash-point.ts'
 import { openKeys, type BrokerKeys } from './keys.ts'
 import type { BrokerLogger } from './logger.ts'
 import { checkRecords, readNode } from './logged-records.ts'
@@ -16,6 +21,9 @@ import { Metrics } from './metrics.ts'
 import { NodeBook } from './nodes.ts'
 import { NonceBook } from './nonce.ts'
 import { PolicyState } from './policy-state.ts'
+import { Authorities, wantedBy } from './spiffe/authorities.ts'
+import { AuthorityKeys } from './spiffe/authority-keys.ts'
+import { Federation } from './spiffe/federation.ts'
 import { CRASH_POINTS, type CrashPoint } from './store/crash-point.ts'
 import { openStore, type Store } from './store/store.ts'
 import { readTlsFiles } from './tls-files.ts'
@@ -34,6 +42,8 @@ export interface Broker {
   readonly nodes: NodeBook
   readonly closures: Closures
   readonly policy: PolicyState
+  readonly authorities: Authorities
+  readonly federation: Federation
   readonly log: DecisionLog
   /** Kills the process if the configuration asks for a crash here. */
   crashAt(point: IssueCrashPoint): void
@@ -67,6 +77,8 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
     )
   readTlsFiles(config.listen) // a wrong path is noticed before state is written
   const keys = openKeys(config, root)
+  const authorityKeys = AuthorityKeys.open(config.stateDir)
+  const federation = new Federation(config.spiffe.federatesWith)
   const crash = parseCrashPoint(config.testingOnlyCrashAt)
   const store = await openStore({
     engine: config.store,
@@ -81,11 +93,28 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
     const records = await checkRecords(store, trust)
     const nodes = new NodeBook(records.nodes, (id) => readNode(store, id, trust))
     await policy.reload()
+    const clock = new ClockGuard(wall, records.latestMs)
+    const authorities = new Authorities({
+      store,
+      keys: authorityKeys,
+      decisionKey: keys.decision,
+      trust,
+      ttlSeconds: config.spiffe.authorityTtlSeconds,
+      steps: records.steps,
+      crashAt: (point) => {
+        if (point === crash.authority) process.kill(process.pid, 'SIGKILL')
+      },
+    })
+    await followAuthorities({ authorities, policy, clock, logger })
     const stopping = new AbortController()
     let loading = Promise.resolve()
+    let following = Promise.resolve()
     const poll = setInterval(() => {
       closures.lookAgain()
-      void followPolicy(policy, logger)
+      federation.reload((err) => logger.error({ err }, 'a trust bundle could not be read'))
+      following = followPolicy(policy, logger).then(() =>
+        followAuthorities({ authorities, policy, clock, logger }),
+      )
     }, POLL_MS).unref()
     return {
       config,
@@ -93,13 +122,15 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       rootChain,
       keys,
       store,
-      clock: new ClockGuard(wall, records.latestMs),
+      clock,
       logger,
       metrics: new Metrics(),
       nonces: new NonceBook(keys.nonce),
       nodes,
       closures,
       policy,
+      authorities,
+      federation,
       log: {
         issuer: config.issuer,
         installation: config.installation,
@@ -116,6 +147,7 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
         clearInterval(poll)
         stopping.abort()
         await loading
+        await following
         await store.close()
       },
     }
@@ -143,6 +175,22 @@ async function followPolicy(policy: PolicyState, logger: BrokerLogger): Promise<
   }
 }
 
+/** Takes over what other brokers did to authorities, and does what is due to ours. */
+async function followAuthorities({
+  authorities,
+  policy,
+  clock,
+  logger,
+}: Pick<Broker, 'authorities' | 'policy' | 'clock' | 'logger'>): Promise<void> {
+  const installed = policy.current()?.verified.policy
+  try {
+    if (installed === undefined) await authorities.reload()
+    else await authorities.tend(wantedBy(installed), Math.floor(clock.nowMs() / 1000))
+  } catch (err) {
+    logger.error({ err }, 'the authorities could not be tended')
+  }
+}
+
 /** The broker keys of every version of the trust root. */
 function brokerKeys(chain: readonly string[], pin: string): VerifyingKey[] {
   const versions = chain.map((_, i) =>
@@ -158,12 +206,14 @@ function brokerKeys(chain: readonly string[], pin: string): VerifyingKey[] {
 function parseCrashPoint(name: string | undefined): {
   store: CrashPoint | undefined
   issue: IssueCrashPoint | undefined
+  authority: AuthorityCrashPoint | undefined
 } {
   const store = CRASH_POINTS.find((point) => point === name)
   const issue = ISSUE_CRASH_POINTS.find((point) => point === name)
-  if (name !== undefined && store === undefined && issue === undefined)
+  const authority = AUTHORITY_CRASH_POINTS.find((point) => point === name)
+  if (name !== undefined && (store ?? issue ?? authority) === undefined)
     throw new BrokerError('CONFIG_INVALID', `testingOnlyCrashAt: no crash point ${quote(name)}`)
-  return { store, issue }
+  return { store, issue, authority }
 }
 
 function readText(file: string): string {

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { dirname, resolve } from 'node:path'
-import { INSTALLATION_NAME } from '@bagcheck/policy'
+import { INSTALLATION_NAME, TRUST_DOMAIN } from '@bagcheck/policy'
 import { z } from 'zod'
 import { BrokerError, quote } from './error.ts'
 import type { EngineConfig } from './store/engine.ts'
@@ -38,6 +38,21 @@ const configSchema = z.strictObject({
   }),
   logKey: path,
   decisionKey: path,
+  spiffe: z
+    .strictObject({
+      /** Life of an authority that signs SVIDs. What it signs ends with it at the latest. */
+      authorityTtlSeconds: z
+        .int()
+        .min(10)
+        .max(366 * 86_400)
+        .default(86_400),
+      /** Trust bundles of other trust domains, as files that somebody keeps up to date. */
+      federatesWith: z
+        .array(z.strictObject({ trustDomain: z.string().regex(TRUST_DOMAIN), bundle: path }))
+        .max(64)
+        .default([]),
+    })
+    .prefault({}),
   /** Name of a crash point; the process kills itself there. For tests of crash safety only. */
   testingOnlyCrashAt: z.string().optional(),
 })
@@ -95,6 +110,13 @@ function absolute(config: Written, base: string): Config {
     logKey: at(config.logKey),
     decisionKey: at(config.decisionKey),
     trustRoot: { ...trustRoot, chain: trustRoot.chain.map(at) },
+    spiffe: {
+      ...config.spiffe,
+      federatesWith: config.spiffe.federatesWith.map(({ trustDomain, bundle }) => ({
+        trustDomain,
+        bundle: at(bundle),
+      })),
+    },
     // The database belongs to the state, not to the configuration.
     store:
       'sqlite' in store

@@ -3,13 +3,14 @@
 // is made here, after the transaction, and can be used once.
 import {
   DECISION_SCHEMA,
+  SVID_DECISION_SCHEMA,
   type AllowedDecisionContent,
   type DecisionContent,
   type Reason,
 } from '@bagcheck/api'
 import { SLSA_VSA_V1, VSA_TOKEN_V1, type SigningKey } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
-import type { Approval } from '@bagcheck/policy'
+import type { Approval, Profile, TokenType } from '@bagcheck/policy'
 import type { Attested } from './closures.ts'
 import { BrokerError } from './error.ts'
 import type { IdentifiedEvidence, VerifiedEvidence } from './evidence.ts'
@@ -26,7 +27,7 @@ export interface DecisionLog {
 
 /** Under which policy, when and as what a decision is made. Times are seconds since the epoch. */
 export interface DecisionFrame {
-  /** UUIDv7; the `jti` of the token if there is one. */
+  /** UUIDv7: the `jti` of the token, the serial number of the certificate. */
   readonly id: string
   readonly at: number
   readonly policy: { readonly version: number; readonly sha256: Sha256 }
@@ -40,8 +41,10 @@ export interface AllowedDecision {
   readonly sub: string
   readonly audience: string
   /** What is minted, and what it is bound by. */
-  readonly type: AllowedDecisionContent['type']
-  readonly binding: 'dpop' | 'none'
+  readonly type: TokenType
+  readonly binding: Profile['binding']
+  /** What is to sign it, where authorities rotate. */
+  readonly authority: string | null
   readonly keyThumbprint: string | null
   readonly issuedAt: number
   readonly expiresAt: number
@@ -69,11 +72,16 @@ export class LoggedDecision {
     create = (content) => new LoggedDecision(content)
   }
 
-  /** Its content, once. @throws {TypeError} it was used before */
-  use(): AllowedDecision {
+  /**
+   * Its content, once, for whoever mints what it allows.
+   * @throws {TypeError} it was used before, also in vain; it allows another type
+   */
+  use(type: TokenType): AllowedDecision {
     const content = this.#content
     if (content === null) throw new TypeError('a logged decision can be used once')
     this.#content = null
+    if (content.type !== type)
+      throw new TypeError(`a decision about ${content.type}, used for ${type}`)
     return content
   }
 }
@@ -88,8 +96,9 @@ export interface LoggedDenial {
 /**
  * Uses an approval up and logs what it allows; `attestationOf` names the logged envelope of the attestation
  * that was evaluated.
- * @throws {BrokerError} POLICY_CHANGED, NODE_BANNED, NONCE_REUSED, COUNTER_REUSED, STORE_* – nothing was
- * logged and nothing may be minted
+ * @param signer what is to sign, where authorities rotate; what it signs ends no later than it does
+ * @throws {BrokerError} POLICY_CHANGED, AUTHORITY_CHANGED, NODE_BANNED, NONCE_REUSED, COUNTER_REUSED,
+ * STORE_* – nothing was logged and nothing may be minted
  */
 export async function logAllow(
   log: DecisionLog,
@@ -97,20 +106,21 @@ export async function logAllow(
   evidence: VerifiedEvidence,
   approved: Approval,
   attestationOf: (closureDigest: string, attested: Attested) => string,
+  signer: { readonly id: string; readonly expiresAt: number } | null = null,
 ): Promise<LoggedDecision> {
   const approval = approved.use()
   const { name: profile, type, binding } = approval.profile
   const { workloadKey } = evidence.content
-  if (binding === 'dpop' && workloadKey === null)
+  if (binding !== 'none' && workloadKey === null)
     throw new BrokerError('DECISION_INCOMPLETE', 'expected a workload key for a bound token')
   const { role, sub, root, closureDigest, successorOf, tier, strength, ttlSeconds } = approval
-  const expiresAt = frame.at + ttlSeconds
-  const decision: AllowedDecisionContent = {
+  const authority = signer?.id ?? null
+  const expiresAt = Math.min(frame.at + ttlSeconds, signer?.expiresAt ?? Infinity)
+  const allowed = {
     ...contextOf(log, frame),
     ...requestOf(evidence),
     role,
     profile,
-    type,
     sub,
     closureDigest,
     root,
@@ -121,15 +131,17 @@ export async function logAllow(
     expiresAt,
     reasons: [],
   }
+  const decision = contentOf(allowed, type, authority)
   const logIndex = await commit(log, frame, evidence, decision, {
     verdict: 'PASSED',
     resourceUri: root,
     inputAttestations: [attestationOf(closureDigest, approval.attested)],
     level: `BAGCHECK_TIER_${tier}`,
+    authority,
   })
   return create({
     ...{ id: frame.id, logIndex, role, sub, audience: approval.audience, type, binding },
-    ...{ keyThumbprint: workloadKey, issuedAt: frame.at, expiresAt },
+    ...{ authority, keyThumbprint: workloadKey, issuedAt: frame.at, expiresAt },
     ...{ root, closureDigest, successorOf, tier, strength },
     policyVersion: frame.policy.version,
     policySha256: frame.policy.sha256,
@@ -189,6 +201,18 @@ export async function logRefusal(
   return { id: frame.id, logIndex, reasons: [reason] }
 }
 
+/** An allow in the version that can say it: what rotates and signs an SVID is in the decision. */
+function contentOf(
+  allowed: Omit<Extract<AllowedDecisionContent, { type: 'access_token' }>, 'type'>,
+  type: TokenType,
+  authority: string | null,
+): AllowedDecisionContent {
+  if (type === 'access_token' && authority === null) return { ...allowed, type }
+  if (type !== 'access_token' && authority !== null)
+    return { ...allowed, schema: SVID_DECISION_SCHEMA, type, authority }
+  throw new BrokerError('DECISION_INCOMPLETE', `expected an SVID, and what signs it, saw ${type}`)
+}
+
 /** What an allow says and no denial does. */
 const NOTHING_ALLOWED = {
   profile: null,
@@ -204,7 +228,9 @@ const NOTHING_ALLOWED = {
 function contextOf(
   { installation }: DecisionLog,
   frame: DecisionFrame,
-): Pick<DecisionContent, 'schema' | 'installation' | 'id' | 'issuedAt' | 'policyVersion'> {
+): Pick<DecisionContent, 'installation' | 'id' | 'issuedAt' | 'policyVersion'> & {
+  schema: typeof DECISION_SCHEMA
+} {
   const { id, at: issuedAt, policy } = frame
   return { schema: DECISION_SCHEMA, installation, id, issuedAt, policyVersion: policy.version }
 }
@@ -242,10 +268,12 @@ interface SummedUp {
   /** sha256 of the envelopes that an allow rests on. */
   readonly inputAttestations: readonly string[]
   readonly level: string
+  /** What is to sign. */
+  readonly authority: string | null
 }
 
 function denied(resourceUri: string): SummedUp {
-  return { verdict: 'FAILED', resourceUri, inputAttestations: [], level: 'FAILED' }
+  return { verdict: 'FAILED', resourceUri, inputAttestations: [], level: 'FAILED', authority: null }
 }
 
 async function commit(
@@ -253,7 +281,7 @@ async function commit(
   frame: DecisionFrame,
   evidence: { readonly text: string },
   decision: DecisionContent,
-  { verdict, resourceUri, inputAttestations, level }: SummedUp,
+  { verdict, resourceUri, inputAttestations, level, authority }: SummedUp,
 ): Promise<number> {
   const statement = {
     subject: [{ name: 'evidence', digest: { sha256: decision.evidenceSha256 } }],
@@ -287,7 +315,7 @@ async function commit(
     code: decision.reasons[0]?.code ?? null,
     ...signEntry(statement, log.key),
     evidence: ownBytes(evidence.text),
-    expect: { policyVersion: frame.policy.version },
+    expect: { policyVersion: frame.policy.version, authority },
   })
   return index
 }

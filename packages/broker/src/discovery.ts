@@ -19,7 +19,7 @@ export function discoveryDocument(issuer: string): Discovery {
   }
 }
 
-/** The keys that verify tokens. */
-export function jwksDocument(key: TokenKey): Jwks {
-  return { keys: [{ ...key.jwk, kid: key.kid, alg: 'ES256', use: 'sig' }] }
+/** The keys that verify tokens: access tokens by ours, JWT-SVIDs by those of all brokers. */
+export function jwksDocument(key: TokenKey, svidKeys: Jwks['keys']): Jwks {
+  return { keys: [{ ...key.jwk, kid: key.kid, alg: 'ES256', use: 'sig' }, ...svidKeys] }
 }

@@ -35,7 +35,12 @@ export const BROKER_ERROR_CODES = [
   'EVIDENCE_TIME',
   'EVIDENCE_AUDIENCE',
   'EVIDENCE_PURPOSE',
+  'EVIDENCE_WORKLOAD_KEY',
   'NODE_KEY_CLONED',
+  // SVIDs and the authorities that sign them.
+  'SVID_KEY',
+  'AUTHORITY_MISSING',
+  'BUNDLE_FILE',
   // Policy, attestations, enrolment.
   'POLICY_MISSING',
   'ATTESTATION_SIGNER_UNKNOWN',
@@ -54,6 +59,9 @@ export const BROKER_ERROR_CODES = [
   'NONCE_REUSED',
   'COUNTER_REUSED',
   'JOIN_TOKEN_USED',
+  'AUTHORITY_UNKNOWN',
+  'AUTHORITY_STATE',
+  'AUTHORITY_CHANGED',
   // The store cannot.
   'STORE_CONFLICT',
   'STORE_UNAVAILABLE',

@@ -3,6 +3,7 @@
 import {
   EVIDENCE_BUNDLE_SCHEMA,
   allowedDecisionSchema,
+  authorityOf,
   evidenceBundleSchema,
   type EvidenceBundle,
   type LoggedEnvelope,
@@ -41,7 +42,8 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
     return Buffer.from(body).toString()
   }
   const json = await text(policy.entryIndex, 'policy', policy.sha256)
-  const bound = parsePolicy(json).profiles.get(content.profile)?.binding === 'dpop'
+  const binding = parsePolicy(json).profiles.get(content.profile)?.binding
+  const bound = binding !== undefined && binding !== 'none'
   // Read last: a checkpoint covers everything that was read before it.
   const checkpoint = await store.checkpoint()
   const { size } = openCheckpoint(checkpoint, broker.root.log.keys)
@@ -62,7 +64,7 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
       iat: content.issuedAt,
       exp: content.expiresAt,
       cnf: bound ? { jkt: content.keyThumbprint } : null,
-      kid: broker.keys.token.kid,
+      kid: authorityOf(content) ?? broker.keys.token.kid,
       sha256: null,
     },
     decision: await logged(row.entryIndex),

@@ -106,15 +106,18 @@ export interface EvidenceExpectation {
   readonly installation: string
   /** Pinned digest of the trust root. */
   readonly trustRoot: string
-  /** The audience that the exchange asks for. */
-  readonly audience: string
+  /** The audience that was asked for; null where only the evidence names one. */
+  readonly audience: string | null
+  /** Thumbprint of the key that is to be certified; null where none is. */
+  readonly workloadKey: string | null
   readonly nowSeconds: number
 }
 
 /**
  * Checks what the node signed.
  * @throws {BrokerError} EVIDENCE_SCHEMA, EVIDENCE_ISSUER – made for another broker;
- * EVIDENCE_INSTALLATION, EVIDENCE_TRUST_ROOT, EVIDENCE_TIME, EVIDENCE_AUDIENCE, EVIDENCE_PURPOSE
+ * EVIDENCE_INSTALLATION, EVIDENCE_TRUST_ROOT, EVIDENCE_TIME, EVIDENCE_AUDIENCE, EVIDENCE_PURPOSE;
+ * EVIDENCE_WORKLOAD_KEY – measured with another key than the one to be certified
  */
 export function checkEvidence(
   identified: IdentifiedEvidence,
@@ -137,11 +140,17 @@ export function checkEvidence(
       'EVIDENCE_TIME',
       `expected evidence of now (± ${MAX_EVIDENCE_SKEW_SECONDS} s), saw it ${skew} s off`,
     )
-  expectEqual('EVIDENCE_AUDIENCE', 'audience', expected.audience, content.facts.audience)
+  if (expected.audience !== null)
+    expectEqual('EVIDENCE_AUDIENCE', 'audience', expected.audience, content.facts.audience)
   if ((content.facts.purpose === 'renew') !== (content.previousDecision !== null))
     throw new BrokerError(
       'EVIDENCE_PURPOSE',
       'expected a renewal to name the decision it renews, and an issue to name none',
+    )
+  if (expected.workloadKey !== null && content.workloadKey !== expected.workloadKey)
+    throw new BrokerError(
+      'EVIDENCE_WORKLOAD_KEY',
+      `expected evidence with workload key ${quote(expected.workloadKey)}, saw ${quote(content.workloadKey)}`,
     )
   return create(identified, content)
 }

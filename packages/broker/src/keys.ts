@@ -82,10 +82,11 @@ export function openTokenKey(pem: string): TokenKey {
   }
 }
 
-function publicJwkOf(key: KeyObject): PublicJwk {
+/** The public half of a P-256 key. @throws {BrokerError} KEY_FILE_INVALID – of another kind */
+export function publicJwkOf(key: KeyObject): PublicJwk {
   const { kty, crv, x, y } = key.export({ format: 'jwk' })
   if (kty !== 'EC' || crv !== 'P-256' || x === undefined || y === undefined)
-    throw new BrokerError('KEY_FILE_INVALID', 'token-key.pem: expected an ECDSA key on P-256')
+    throw new BrokerError('KEY_FILE_INVALID', 'expected an ECDSA key on P-256')
   return { kty, crv, x, y }
 }
 

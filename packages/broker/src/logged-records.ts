@@ -1,4 +1,4 @@
-// Nodes, bans and the installed policy are rows that anybody can write who can write to the database. Who
+// Nodes, bans, authorities and the installed policy are rows that anybody can write who can write to the database. Who
 // they are and whether they stand is said by the log alone: at start every entry is read, and rows that say
 // less, more or something else end the start. Nodes that another replica enrolled later are checked alike.
 //
@@ -12,7 +12,9 @@ import { readBan } from './ban.ts'
 import { checkSignature, readLoggedStatement, type LoggedStatement } from './logged-statement.ts'
 import type { NodeRow } from './nodes.ts'
 import type { EnvelopedEntry } from './store/log-reads.ts'
-import type { StoredNode, StoredPolicy } from './store/record-reads.ts'
+import { stepOf, type LoggedStep } from './spiffe/authority-step.ts'
+import { stateAfter, type AuthorityState } from './store/authority-states.ts'
+import type { StoredAuthority, StoredNode, StoredPolicy } from './store/record-reads.ts'
 import type { Store } from './store/store.ts'
 
 /** What entries are checked against. */
@@ -25,6 +27,8 @@ export interface RecordTrust {
 /** What the log says, and the rows were found to say as well. */
 export interface LoggedRecords {
   readonly nodes: readonly NodeRow[]
+  /** Steps in the lives of authorities, in order. */
+  readonly steps: readonly LoggedStep[]
   /** When the newest decision, enrolment or ban was made, in milliseconds since the epoch; 0 for none. */
   readonly latestMs: number
 }
@@ -43,19 +47,22 @@ interface Found {
   readonly bans: Map<string, Ban>
   /** Log indices, by version. */
   readonly policies: Map<number, number>
+  readonly steps: LoggedStep[]
   latestSeconds: number
 }
 
 /**
  * Reads the whole log, which was verified before, and compares the rows with it.
- * @throws {BrokerError} LOG_CORRUPT – a node, a ban or the installed policy is not what the log says;
+ * @throws {BrokerError} LOG_CORRUPT – a node, a ban, an authority or the installed policy is not what the log says;
  * STORE_*
  */
 export async function checkRecords(store: Store, trust: RecordTrust): Promise<LoggedRecords> {
   const { size } = await store.head()
   const [rows, policy] = [await store.nodes(), await store.installedPolicy()]
+  const authorities = await store.authorities()
   const found = await readLog(store, trust)
   checkPolicy(policy, found, size)
+  checkAuthorities(authorities, found.steps, size)
   const nodes = rows.map((row): NodeRow => {
     checkNode(row, found.enrolments.get(row.enrolledEntry))
     const ban = found.bans.get(row.id)
@@ -66,7 +73,7 @@ export async function checkRecords(store: Store, trust: RecordTrust): Promise<Lo
   for (const [entry, { node }] of found.enrolments)
     if (entry < size && !enrolled.has(entry))
       throw corrupt(`node ${quote(node)} of log entry ${entry}`, 'none')
-  return { nodes, latestMs: found.latestSeconds * 1000 }
+  return { nodes, steps: found.steps, latestMs: found.latestSeconds * 1000 }
 }
 
 /**
@@ -92,6 +99,7 @@ async function readLog(store: Store, trust: RecordTrust): Promise<Found> {
     enrolments: new Map(),
     bans: new Map(),
     policies: new Map(),
+    steps: [],
     latestSeconds: 0,
   }
   for (let next = 0; ;) {
@@ -123,6 +131,10 @@ function addEntry(found: Found, entry: EnvelopedEntry, trust: RecordTrust): void
     // A second one would not have been logged: the first stands.
     if (!found.bans.has(said.node)) found.bans.set(said.node, ban)
     seen(found, said.bannedAt)
+  } else if (kind === 'authority') {
+    const step = stepOf(statement, trust)
+    found.steps.push(step)
+    seen(found, step.at)
   }
 }
 
@@ -191,6 +203,50 @@ function checkPolicy(row: StoredPolicy | undefined, { policies }: Found, size: n
       `policy ${row.version} in the log`,
       `log entry ${row.entryIndex}, which is not it`,
     )
+}
+
+/** Each row is what the steps in the log make of its authority. */
+function checkAuthorities(
+  rows: readonly StoredAuthority[],
+  steps: readonly LoggedStep[],
+  size: number,
+): void {
+  const logged = Map.groupBy(steps, ({ authority }) => authority)
+  for (const [id, of] of logged)
+    if ((of[0]?.entry ?? size) < size && !rows.some((row) => row.id === id))
+      throw corrupt(`authority ${id} of log entry ${of[0]?.entry}`, 'none')
+  for (const { id, state, entries } of rows) {
+    const of = logged.get(id) ?? []
+    const entryOf = (...actions: LoggedStep['action'][]): number | null =>
+      of.find(({ action }) => actions.includes(action))?.entry ?? null
+    const said = {
+      prepared: entryOf('prepare'),
+      activated: entryOf('activate'),
+      tainted: entryOf('taint'),
+      removed: entryOf('revoke', 'retire'),
+    }
+    // A step that another replica took while we read may be in the log and not yet in what we have of the row.
+    for (const [name, entry] of Object.entries(said)) {
+      const stored = entries[name as keyof typeof said]
+      if (stored !== entry && !(stored === null && entry !== null && entry >= size))
+        throw corrupt(`authority ${id} ${name} by log entry ${entry}`, `by ${stored}`)
+    }
+    const known = of.filter(({ entry }) => Object.values(entries).includes(entry))
+    const superseded = steps.find(({ supersedes }) => supersedes.includes(id))?.entry ?? Infinity
+    const last = known.reduce<AuthorityState | undefined>(
+      (now, { action }) => stateAfter(action, now === 'old' ? 'active' : now),
+      undefined,
+    )
+    const fits = last === 'active' ? expectedActive(superseded, size) : [last]
+    if (!fits.some((one) => one === state))
+      throw corrupt(`authority ${id} to be ${fits.join(' or ')}`, state)
+  }
+}
+
+/** What an authority is that was activated: old, once the log says that another took its place. */
+function expectedActive(superseded: number, size: number): AuthorityState[] {
+  if (superseded < size) return ['old']
+  return superseded === Infinity ? ['active'] : ['active', 'old']
 }
 
 function corrupt(expected: string, seenInstead: string): BrokerError {

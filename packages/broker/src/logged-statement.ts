@@ -2,6 +2,7 @@
 // later checkpoint; the columns beside it (`kind`, `ref`, `body_sha256`) are not, and decide nothing here.
 import { hash } from 'node:crypto'
 import {
+  AUTHORITY_V1,
   BAN_V1,
   ENROLMENT_V1,
   hashedRekordLeaf,
@@ -24,6 +25,7 @@ const KINDS: ReadonlyMap<unknown, EntryKind> = new Map([
   [POLICY_V1, 'policy'],
   [ENROLMENT_V1, 'enrolment'],
   [BAN_V1, 'ban'],
+  [AUTHORITY_V1, 'authority'],
 ])
 
 /** A statement as far as its entry vouches for it: nobody has looked at a signature. */

@@ -2,7 +2,6 @@
 // version is installed (exactly the previous one + 1); this process follows it, also when another
 // replica published. Every decision carries the version that it was made under, and commits only while
 // that is still the installed one.
-import { EventEmitter, once } from 'node:events'
 import type { PolicyReceipt, PolicyRequest } from '@bagcheck/api'
 import { firstSignatureLeaf, parseEnvelope } from '@bagcheck/attest'
 import type { Sha256 } from '@bagcheck/nix'
@@ -12,6 +11,7 @@ import {
   type TrustRoot,
   type VerifiedPolicy,
 } from '@bagcheck/policy'
+import { Changes } from './changes.ts'
 import { BrokerError } from './error.ts'
 import type { Store } from './store/store.ts'
 
@@ -38,7 +38,7 @@ export interface PolicyStateOptions {
 /** Follows the installed policy. */
 export class PolicyState {
   readonly #options: PolicyStateOptions
-  readonly #changed = new EventEmitter().setMaxListeners(0)
+  readonly #changes = new Changes()
   #current: InstalledPolicy | null = null
   // Publishing and reloading, one after the other.
   #turn: Promise<unknown> = Promise.resolve()
@@ -78,18 +78,12 @@ export class PolicyState {
 
   /** Resolves when another policy than `sha256` is installed, after `ms`, or when `signal` aborts. */
   async waitForChange(sha256: string, ms: number, signal: AbortSignal): Promise<void> {
-    if (this.#current?.sha256 !== sha256) return
-    const either = AbortSignal.any([signal, AbortSignal.timeout(ms)])
-    try {
-      await once(this.#changed, 'change', { signal: either })
-    } catch (error) {
-      if (!either.aborted) throw error
-    }
+    if (this.#current?.sha256 === sha256) await this.#changes.wait(ms, signal)
   }
 
   /** Lets every long poll answer now. */
   wakeAll(): void {
-    this.#changed.emit('change')
+    this.#changes.emit()
   }
 
   async #reload(): Promise<void> {
@@ -156,7 +150,7 @@ export class PolicyState {
     const closures = new Set(roles.flatMap(({ roots }) => roots.map(({ closure }) => closure)))
     const response = JSON.stringify({ version, sha256, policy, envelope, rootChain, logIndex })
     this.#current = { version, sha256, verified, logIndex, closures, response }
-    this.#changed.emit('change')
+    this.#changes.emit()
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {

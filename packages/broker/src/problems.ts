@@ -75,6 +75,7 @@ export const PROBLEM_TABLE: Readonly<Record<BrokerErrorCode, Row>> = {
   EVIDENCE_AUDIENCE: row(400, 'invalid_target'),
   EVIDENCE_PURPOSE: grant,
   COUNTER_REUSED: grant,
+  EVIDENCE_WORKLOAD_KEY: grant,
   NODE_KEY_CLONED: row(401, 'invalid_client'),
 
   POLICY_MISSING: busy('No policy is installed yet.'),
@@ -84,6 +85,13 @@ export const PROBLEM_TABLE: Readonly<Record<BrokerErrorCode, Row>> = {
   ENROL_PROOF: row(400, 'invalid_request'),
   NODE_KEY_KNOWN: row(409, 'invalid_request'),
   JOIN_TOKEN_USED: row(409, 'invalid_grant'),
+
+  SVID_KEY: row(400, 'invalid_request'),
+  AUTHORITY_MISSING: busy('No authority is ready to sign; try again.'),
+  AUTHORITY_CHANGED: busy('The authority that signs changed while this was decided; try again.'),
+  AUTHORITY_UNKNOWN: row(404, 'not_found'),
+  AUTHORITY_STATE: row(409, 'invalid_request'),
+  BUNDLE_FILE: start,
 
   CLOCK_STEPPED_BACK: busy(
     "The broker's clock went back; nothing is issued until it has caught up.",

@@ -1,11 +1,10 @@
-// Minting. The only function that makes a token takes a logged decision and nothing that a request
-// could have chosen: type, role, audience, key, lifetime and id are in the decision, which is durable.
+// Minting tokens. Each function here, and in svid.ts, makes one type of token from a logged decision about
+// that very type, and takes nothing that a request could have chosen: role, audience, key, lifetime and id
+// are in the decision, which is durable.
 import { TOKEN_CLAIM } from '@bagcheck/attest'
 import type { AllowedDecision, LoggedDecision } from './decision.ts'
 import type { TokenKey } from './keys.ts'
-
-/** Verifiers whose clock is behind ours by so much still accept the token. */
-const BACKDATE_SECONDS = 10
+import { BACKDATE_SECONDS } from './spiffe/certificate.ts'
 
 /** A minted token; `text` is a secret. */
 export interface MintedToken {
@@ -16,30 +15,47 @@ export interface MintedToken {
   readonly logIndex: number
 }
 
-/** Mints the one token that a logged decision allows; a second use throws TypeError. */
+/**
+ * Mints the one access token that a logged decision allows: RFC 9068; `cnf.jkt` (RFC 9449 §6.1) where the
+ * profile binds by DPoP.
+ * @throws {TypeError} a second use, or a decision about another type
+ */
 export function mintToken(logged: LoggedDecision, issuer: string, key: TokenKey): MintedToken {
-  const decision = logged.use()
-  switch (decision.type) {
-    case 'access_token':
-      return mintAccessToken(decision, issuer, key)
-    default:
-      throw new TypeError(`a decision about a ${decision.type satisfies never}`)
+  const decision = logged.use('access_token')
+  const claims = {
+    ...registeredClaims(decision, issuer),
+    aud: decision.audience,
+    client_id: decision.sub,
+    ...(decision.binding === 'dpop' && { cnf: { jkt: decision.keyThumbprint } }),
+    ...evidenceClaims(decision),
+  }
+  return {
+    text: signJwt('at+jwt', claims, key),
+    type: decision.binding === 'dpop' ? 'DPoP' : 'Bearer',
+    expiresInSeconds: decision.expiresAt - decision.issuedAt,
+    jti: decision.id,
+    logIndex: decision.logIndex,
   }
 }
 
-/** RFC 9068; `cnf.jkt` (RFC 9449 §6.1) where the profile binds by DPoP. */
-function mintAccessToken(decision: AllowedDecision, issuer: string, key: TokenKey): MintedToken {
-  const header = { typ: 'at+jwt', alg: 'ES256', kid: key.kid }
-  const claims = {
+/** RFC 7519 §4.1, but `aud`, whose form differs; integers only, because some verifiers read no others. */
+export function registeredClaims(
+  decision: AllowedDecision,
+  issuer: string,
+): Readonly<Record<'iss' | 'sub' | 'iat' | 'nbf' | 'exp' | 'jti', string | number>> {
+  return {
     iss: issuer,
     sub: decision.sub,
-    aud: decision.audience,
     iat: decision.issuedAt,
     nbf: decision.issuedAt - BACKDATE_SECONDS,
     exp: decision.expiresAt,
     jti: decision.id,
-    client_id: decision.sub,
-    ...(decision.binding === 'dpop' && { cnf: { jkt: decision.keyThumbprint } }),
+  }
+}
+
+/** What the token rests on, digests only; flat duplicates for verifiers that compare strings alone. */
+export function evidenceClaims(decision: AllowedDecision): Readonly<Record<string, unknown>> {
+  return {
     [TOKEN_CLAIM]: {
       root: decision.root,
       closure: decision.closureDigest,
@@ -54,15 +70,12 @@ function mintAccessToken(decision: AllowedDecision, issuer: string, key: TokenKe
     bagcheck_role: decision.role,
     bagcheck_tier: String(decision.tier),
   }
-  const signed = `${encode(header)}.${encode(claims)}`
-  const signature = key.sign(Buffer.from(signed, 'latin1')).toString('base64url')
-  return {
-    text: `${signed}.${signature}`,
-    type: decision.binding === 'dpop' ? 'DPoP' : 'Bearer',
-    expiresInSeconds: decision.expiresAt - decision.issuedAt,
-    jti: decision.id,
-    logIndex: decision.logIndex,
-  }
+}
+
+/** A compact JWS over claims: ES256, and `typ`, `alg` and `kid` alone in the header. */
+export function signJwt(typ: string, claims: object, key: Pick<TokenKey, 'kid' | 'sign'>): string {
+  const signed = `${encode({ typ, alg: 'ES256', kid: key.kid })}.${encode(claims)}`
+  return `${signed}.${key.sign(Buffer.from(signed, 'latin1')).toString('base64url')}`
 }
 
 function encode(value: unknown): string {

@@ -26,6 +26,10 @@ const GOOD = {
   logKey: 'log.key',
   decisionKey: 'broker.pem',
 }
+/** Keys that have defaults. */
+const OPTIONAL = {
+  spiffe: { authorityTtlSeconds: 86_400, federatesWith: [] },
+}
 const parse = (change: object) =>
   parseConfig(JSON.stringify({ ...GOOD, ...change }), '/etc/bagcheck')
 const listen = (host: string, tls: unknown = null) => ({ listen: { host, port: 1, tls } })
@@ -70,6 +74,11 @@ describe('the configuration', () => {
     ['an issuer with a query', { issuer: 'https://a.test/?x' }],
     ['an issuer with a slash at its end', { issuer: 'https://a.test/' }],
     ['an issuer of another scheme', { issuer: 'ftp://a.test' }],
+    ['an authority of no life', { spiffe: { authorityTtlSeconds: 0 } }],
+    [
+      'a trust domain that is none',
+      { spiffe: { federatesWith: [{ trustDomain: 'A/b', bundle: 'b' }] } },
+    ],
     ['tls left out', { listen: { host: '127.0.0.1', port: 1 } }],
   ])('with %s is refused', (_, change) => {
     expect(() => parse(change)).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID' }))
@@ -90,12 +99,13 @@ describe('docs/operations.md', () => {
   test('shows a configuration that is taken', () => {
     const [, example = ''] = /```json\n([^`]+)```/.exec(text) ?? []
     const config = parseConfig(example.replace('<64 hex digits>', 'a'.repeat(64)), '/etc/bagcheck')
-    expect(Object.keys(config).toSorted()).toEqual(Object.keys(GOOD).toSorted())
+    expect(Object.keys(config).toSorted()).toEqual(Object.keys({ ...GOOD, ...OPTIONAL }).toSorted())
   })
 
-  test('has a row for every key, each of which is required', () => {
+  test('has a row for every key, each of which is required or has a default', () => {
     const rows = [...text.matchAll(/^\| `(\w+)(\.\w+)?` \|/gm)].map(([, key = '']) => key)
-    expect([...new Set(rows)].toSorted()).toEqual(Object.keys(GOOD).toSorted())
+    expect([...new Set(rows)].toSorted()).toEqual(Object.keys({ ...GOOD, ...OPTIONAL }).toSorted())
+    expect(parse({})).toMatchObject(OPTIONAL)
     for (const key of Object.keys(GOOD))
       expect(() => parse({ [key]: undefined }), key).toThrow(
         expect.objectContaining({ code: 'CONFIG_INVALID' }),

@@ -2,6 +2,11 @@
 import { group, type Group } from './command.ts'
 import { attestRoot } from './commands/attest.ts'
 import { attestSubmit } from './commands/attest-submit.ts'
+import { authorityActivate } from './commands/authority-activate.ts'
+import { authorityList } from './commands/authority-list.ts'
+import { authorityPrepare } from './commands/authority-prepare.ts'
+import { authorityRevoke } from './commands/authority-revoke.ts'
+import { authorityTaint } from './commands/authority-taint.ts'
 import { closureDiff } from './commands/closure-diff.ts'
 import { closureAudit } from './commands/closure-audit.ts'
 import { closureCauses } from './commands/closure-causes.ts'
@@ -59,6 +64,13 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
     'join-token': nodeJoinToken,
     list: nodeList,
     ban: nodeBan,
+  }),
+  authority: group('Authorities: what signs SVIDs.', {
+    list: authorityList,
+    prepare: authorityPrepare,
+    activate: authorityActivate,
+    taint: authorityTaint,
+    revoke: authorityRevoke,
   }),
   exec,
   token,

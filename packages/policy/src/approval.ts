@@ -2,6 +2,7 @@
 // by a function that this package does not export and that `evaluate` alone calls; what it allows can be
 // taken out of it once.
 import type { Sha256, StorePath, Strength } from '@bagcheck/nix'
+import type { Profile } from './policy.ts'
 
 /** What was approved. */
 export interface ApprovalContent {
@@ -9,11 +10,7 @@ export interface ApprovalContent {
   /** `spiffe://TRUST-DOMAIN/role/NAME`, the same for every closure of the role. */
   readonly sub: string
   readonly audience: string
-  readonly profile: {
-    readonly name: string
-    readonly type: 'access_token'
-    readonly binding: 'dpop' | 'none'
-  }
+  readonly profile: Profile & { readonly name: string }
   readonly root: StorePath
   readonly closureDigest: Sha256
   /** The closure that this one succeeds; null if it stands for itself. */

@@ -2,6 +2,7 @@
 // built twice, the two could drift, and an audit would no longer repeat the decision.
 import type { ClosureIndex } from './closures.ts'
 import type { EvaluationContext } from './evaluate.ts'
+import type { TokenType } from './policy.ts'
 
 /** What a decision is made from, beside policy and facts. */
 export interface DecisionBasis {
@@ -11,12 +12,15 @@ export interface DecisionBasis {
   readonly nodeClass: string
   /** When it is decided, in seconds since the epoch: what the decision says as `issuedAt`. */
   readonly decidedAt: number
+  /** What was asked for. */
+  readonly type: TokenType
   readonly closures: ClosureIndex
 }
 
 /** The context of a decision about evidence that an agent signed by a key on disk: tier 0, its word. */
 export function decisionContext(input: DecisionBasis): EvaluationContext {
-  const { evidence, nodeClass, decidedAt, closures } = input
+  const { evidence, nodeClass, decidedAt, type, closures } = input
   const { workloadKey, profile } = evidence
-  return { nodeClass, tier: 0, now: new Date(decidedAt * 1000), workloadKey, profile, closures }
+  const now = new Date(decidedAt * 1000)
+  return { nodeClass, tier: 0, now, workloadKey, profile, type, closures }
 }

@@ -17,7 +17,8 @@ import { Denials, type DenialReason } from './denial.ts'
 import { messageOf, show } from './error.ts'
 import type { Facts } from './facts.ts'
 import type { VerifiedPolicy } from './policy-signature.ts'
-import type { Audience } from './policy.ts'
+import { trustDomainId } from './policy.ts'
+import type { Audience, TokenType } from './policy.ts'
 import type { IndexedRole } from './role-index.ts'
 
 /** What the broker knows beside the facts; none of it is the agent's word. */
@@ -31,6 +32,8 @@ export interface EvaluationContext {
   readonly workloadKey: string | null
   /** Profile that the workload expects; null if any will do. */
   readonly profile: string | null
+  /** What is to be minted: an audience of another type is refused. */
+  readonly type: TokenType
   readonly closures: ClosureIndex
 }
 
@@ -134,6 +137,11 @@ function judge(
       'PROFILE_MISMATCH',
       `${facts.audience} has profile ${audience.profile}, and ${show(context.profile)} was asked for`,
     )
+  if (context.type !== profile.type)
+    denials.add(
+      'TOKEN_TYPE_MISMATCH',
+      `${facts.audience} gets ${profile.type}, and ${context.type} was asked for`,
+    )
   if (profile.binding !== 'none' && !context.workloadKey)
     denials.add(
       'KEY_REQUIRED',
@@ -149,9 +157,9 @@ function judge(
   if (!chosen) return undefined
   return {
     role: role.name,
-    sub: `spiffe://${policy.policy.trustDomain}/role/${role.name}`,
+    sub: `${trustDomainId(policy.policy.trustDomain)}/role/${role.name}`,
     audience: facts.audience,
-    profile: { name: audience.profile, type: profile.type, binding: profile.binding },
+    profile: { name: audience.profile, ...profile },
     root: chosen.facts.root,
     closureDigest: chosen.facts.closureDigest,
     successorOf: chosen.successorOf,

@@ -2,6 +2,12 @@
 import type { ApprovalContent } from './approval.ts'
 import type { Facts } from './facts.ts'
 
+const BINDINGS: Readonly<Record<ApprovalContent['profile']['binding'], string>> = {
+  dpop: "The token is bound to the workload's key (DPoP).",
+  certificate: "The certificate is of the workload's key: only who holds that key can use it.",
+  none: 'The token is a bearer token: the profile of this audience says so.',
+}
+
 /** Why a token was issued, one sentence a line, in the order of the checks. */
 export function explainApproval(approval: ApprovalContent, facts: Facts): readonly string[] {
   const { unit, processes } = facts
@@ -29,8 +35,6 @@ export function explainApproval(approval: ApprovalContent, facts: Facts): readon
       : []),
     `The store content was checked as ${approval.strength}${root ? ` at ${checked(root.checkedAt)}, in full at ${checked(root.lastFullAt)}` : ''}.`,
     `The proof is of tier ${approval.tier}${approval.tier === 0 ? ': the word of the agent on that host' : ''}.`,
-    approval.profile.binding === 'dpop'
-      ? "The token is bound to the workload's key (DPoP)."
-      : 'The token is a bearer token: the profile of this audience says so.',
+    BINDINGS[approval.profile.binding],
   ]
 }

@@ -25,11 +25,15 @@ export {
 export {
   MAX_POLICY_BYTES,
   POLICY_SCHEMA,
+  TRUST_DOMAIN,
   parsePolicy,
+  trustDomainId,
   type ApprovedRoot,
   type Audience,
   type Policy,
+  type Profile,
   type Role,
+  type TokenType,
 } from './policy.ts'
 export {
   VerifiedPolicy,

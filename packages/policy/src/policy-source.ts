@@ -82,7 +82,7 @@ export function compilePolicy(
     unreadable.add(name)
     report(['signers', name, 'key'], message)
   })
-  const policy = readPolicy(resolved, {
+  const policy = readPolicy(resolveLifetimes(resolved), {
     complete: false,
     // Of a signer whose key file could not be read everything else is wrong too.
     report: (path, message) => {
@@ -118,6 +118,34 @@ function resolveSigners(
     }
   })
   return { ...(value as object), signers: Object.fromEntries(resolved) }
+}
+
+/** Lifetime of an X.509-SVID where the source names none: for most clients nothing ends one but its end. */
+const X509_TTL_SECONDS = 600
+
+/** Puts the default lifetime of X.509-SVIDs, which differs from that of tokens, where the source names none. */
+function resolveLifetimes(value: unknown): unknown {
+  const profiles = member(value, 'profiles')
+  const inAudience = (audience: unknown): unknown => {
+    const type = member(member(profiles, String(member(audience, 'profile'))), 'type')
+    const ttlSeconds = member(audience, 'ttlSeconds') ?? {}
+    const ownDefault = member(ttlSeconds, 'default') !== undefined
+    if (type !== 'x509_svid' || typeof ttlSeconds !== 'object' || ownDefault) return audience
+    return { ...(audience as object), ttlSeconds: { ...ttlSeconds, default: X509_TTL_SECONDS } }
+  }
+  const inRole = (role: unknown): unknown =>
+    eachMember(role, (name, one) =>
+      name === 'audiences' ? eachMember(one, (_, a) => inAudience(a)) : one,
+    )
+  return eachMember(value, (name, one) =>
+    name === 'roles' ? eachMember(one, (_, r) => inRole(r)) : one,
+  )
+}
+
+/** An object with other values under the same names; what is no object stays what it is. */
+function eachMember(value: unknown, change: (name: string, value: unknown) => unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, change(name, one)]))
 }
 
 function member(value: unknown, name: string): unknown {

@@ -29,6 +29,8 @@ import {
 } from './reader.ts'
 
 export const POLICY_SCHEMA = 'bagcheck.policy/v1'
+/** @see https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md §2.1 */
+export const TRUST_DOMAIN: RegExp = /^[a-z0-9._-]{1,255}$/
 export const MAX_POLICY_BYTES: number = 64 * 1024 * 1024
 /** Stands in an interpreter's arguments for the path of the script. */
 export const SCRIPT = '{script}'
@@ -169,13 +171,30 @@ const role = record({
   ),
 })
 
+/** What an audience gets. An X.509-SVID is bound by the key in it; a JWT-SVID is a bearer token by nature. */
+const profile = either<
+  | { readonly type: 'access_token'; readonly binding: 'dpop' | 'none' }
+  | { readonly type: 'jwt_svid'; readonly binding: 'none' }
+  | { readonly type: 'x509_svid'; readonly binding: 'certificate' }
+>('type', {
+  access_token: record({ type: literal('access_token'), binding: literal('dpop', 'none') }),
+  jwt_svid: record({
+    type: literal('jwt_svid'),
+    binding: optional(literal('none'), () => 'none' as const),
+  }),
+  x509_svid: record({
+    type: literal('x509_svid'),
+    binding: optional(literal('certificate'), () => 'certificate' as const),
+  }),
+})
+
 const policyReader = record({
   schema: literal(POLICY_SCHEMA),
   installation: installationName,
   version: integer(1, 2 ** 31),
   notBefore: optional(nullable(time), () => null),
   expires: time,
-  trustDomain: matching('a SPIFFE trust domain', /^[a-z0-9._-]{1,255}$/),
+  trustDomain: matching('a SPIFFE trust domain', TRUST_DOMAIN),
   signers: table(
     simpleName,
     record({
@@ -185,12 +204,7 @@ const policyReader = record({
     1,
     256,
   ),
-  profiles: table(
-    simpleName,
-    record({ type: literal('access_token'), binding: literal('dpop', 'none') }),
-    1,
-    256,
-  ),
+  profiles: table(simpleName, profile, 1, 256),
   roles: table(simpleName, role, 1, MAX_ROLES),
 })
 
@@ -199,6 +213,14 @@ export type Policy = Read<typeof policyReader>
 export type Role = Read<typeof role>
 export type Audience = Read<typeof audience>
 export type ApprovedRoot = Read<typeof approvedRoot>
+export type Profile = Read<typeof profile>
+/** What can be minted. */
+export type TokenType = Profile['type']
+
+/** A trust domain as a SPIFFE ID: the audience that X.509-SVIDs stand under, for they have none of their own. */
+export function trustDomainId(trustDomain: string): string {
+  return `spiffe://${trustDomain}`
+}
 
 /** Reads a policy and reports everything that is wrong with it. */
 export function readPolicy(value: unknown, reading: Reading): Policy {
@@ -251,6 +273,13 @@ function checkPolicy(policy: Policy, reading: Reading): void {
           ...at('audiences', uriOf, 'profile'),
         )
       profileOf.set(uriOf, profile)
+      const type = policy.profiles.get(profile)?.type
+      const ownId = trustDomainId(policy.trustDomain)
+      if (type !== undefined && (type === 'x509_svid') !== (uriOf === ownId))
+        say(
+          `expected X.509-SVIDs, and nothing else, under the trust domain's ID ${quote(ownId)}, saw type ${quote(type)}`,
+          ...at('audiences', uriOf, 'profile'),
+        )
       if (!(ttlSeconds.min <= ttlSeconds.default && ttlSeconds.default <= ttlSeconds.max))
         say('expected min ≤ default ≤ max', ...at('audiences', uriOf, 'ttlSeconds'))
     }

@@ -240,6 +240,7 @@ export function context(
     now: NOW,
     workloadKey: 'wOrKlOaDkEyThUmBpRiNt0000000000000000000000',
     profile: null,
+    type: 'access_token',
     closures: { get: (digest) => closures.find((closure) => closure.digest === digest) },
     ...wish,
   }

@@ -15,12 +15,21 @@ export interface TestPolicy {
   readonly script: string
   /** Default: what `runningFacts` states. */
   readonly arguments?: readonly string[]
-  /** Profile (`api`: bound, `plain`: bearer) and bounds of lifetime by audience. */
-  readonly audiences: Readonly<Record<string, { readonly profile: 'api' | 'plain'; ttl?: string }>>
+  /** Profile, a name among {@link PROFILES}, and bounds of lifetime by audience. */
+  readonly audiences: Readonly<Record<string, { readonly profile: TestProfile; ttl?: string }>>
   readonly root: StorePath
   readonly closure: Sha256 | string
   readonly state?: 'active' | 'revoked'
 }
+
+/** `api`: bound, `plain`: bearer; they are always there. The others are where an audience has them. */
+const PROFILES = {
+  api: '{ type: access_token, binding: dpop }',
+  plain: '{ type: access_token, binding: none }',
+  svid: '{ type: x509_svid }',
+  jwt: '{ type: jwt_svid }',
+} as const
+export type TestProfile = keyof typeof PROFILES
 
 const DEFAULT_TTL = '{ min: 5, default: 300, max: 3600 }'
 
@@ -36,6 +45,10 @@ export function policyText(policy: TestPolicy): string {
         minStrength: incremental
         maxAgeFullSeconds: 86400`,
   )
+  const used = Object.values(policy.audiences).map(({ profile }) => profile)
+  const profiles = Object.entries(PROFILES)
+    .filter(([name]) => (['api', 'plain', ...used] as string[]).includes(name))
+    .map(([name, text]) => `  ${name}: ${text}`)
   return `schema: bagcheck.policy/v1
 installation: ${policy.installation}
 version: ${version}
@@ -44,8 +57,7 @@ trustDomain: ${policy.installation}.bagcheck.test
 signers:
   ci: { key: keys/ci.pub }
 profiles:
-  api: { type: access_token, binding: dpop }
-  plain: { type: access_token, binding: none }
+${profiles.join('\n')}
 roles:
   ${policy.role}:
     nodeClasses: [${nodeClass}]

@@ -12,10 +12,13 @@ export const openidConfiguration: Handler = ({ broker }) =>
 // RFC 8414: the same document under its own name.
 export const authorizationServer: Handler = (call) => openidConfiguration(call)
 
-export const jwks: Handler = ({ broker }) =>
-  json(jwksDocument(broker.keys.token), {
+export const jwks: Handler = ({ broker }) => {
+  const trustDomain = broker.policy.current()?.verified.policy.trustDomain
+  const svidKeys = trustDomain === undefined ? [] : broker.authorities.jwtKeys(trustDomain)
+  return json(jwksDocument(broker.keys.token, svidKeys), {
     headers: { ...CACHED.headers, 'content-type': 'application/jwk-set+json' },
   })
+}
 
 export const openapi: Handler = () => json(openApiDocument(VERSION))
 

@@ -4,18 +4,18 @@ import { ACCESS_TOKEN_TYPE, tokenRequestSchema, type TokenResponse } from '@bagc
 import type { z } from 'zod'
 import type { Handler } from '../app.ts'
 import { BrokerError, quote, type BrokerErrorCode } from '../error.ts'
-import { issue, type IssueRequest } from '../issue.ts'
+import { issueToken, type IssueRequest } from '../issue.ts'
 import { denialOf } from '../problems.ts'
 import { json } from './answer.ts'
 
 export const token: Handler = async ({ broker, body }) => {
   const start = performance.now()
-  const issued = await issue(broker, parseExchange(body as string))
+  const issued = await issueToken(broker, parseExchange(body as string))
   if (issued.kind === 'denied') {
     const { status, body: problem } = denialOf(issued.denial)
     return json(problem, { status })
   }
-  const { text, type, expiresInSeconds, jti, logIndex } = issued.token
+  const { text, type, expiresInSeconds, jti, logIndex } = issued.minted
   const answer: TokenResponse = {
     access_token: text,
     issued_token_type: ACCESS_TOKEN_TYPE,

@@ -6,6 +6,7 @@ import type { ErrorMessage, QueuedWrite, Reply, Request, WorkerOptions } from '.
 import {
   checkWrite,
   type AttestationInput,
+  type AuthorityInput,
   type BanInput,
   type Committed,
   type DecisionInput,
@@ -64,7 +65,7 @@ export class LogClient {
 
   /**
    * Commits a decision.
-   * @throws {BrokerError} POLICY_CHANGED, NODE_BANNED, NODE_EXPIRED – (allowing decisions) what it rests
+   * @throws {BrokerError} POLICY_CHANGED, AUTHORITY_CHANGED, NODE_BANNED, NODE_EXPIRED – (allowing decisions) what it rests
    * on has changed; NODE_UNKNOWN; NONCE_REUSED, COUNTER_REUSED – a replay; STORE_… – not committed, or
    * after STORE_TIMEOUT and STORE_UNAVAILABLE perhaps committed: never act on it
    */
@@ -94,6 +95,14 @@ export class LogClient {
   /** Bans a node. A second ban resolves to the first's entry. @throws {BrokerError} NODE_UNKNOWN; STORE_… */
   banNode(ban: BanInput): Promise<Committed> {
     return this.#send({ ...ban, kind: 'ban' })
+  }
+
+  /**
+   * Takes a step in the life of an authority. One that was taken already resolves to its entry.
+   * @throws {BrokerError} AUTHORITY_UNKNOWN; AUTHORITY_STATE – no such step from where it stands; STORE_…
+   */
+  commitAuthority(step: AuthorityInput): Promise<Committed> {
+    return this.#send({ ...step, kind: 'authority' })
   }
 
   /** Throws when no write can succeed any more. @throws {BrokerError} STORE_UNAVAILABLE */

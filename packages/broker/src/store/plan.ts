@@ -3,9 +3,11 @@
 import { hash } from 'node:crypto'
 import type { Insertable } from 'kysely'
 import { BrokerError } from '../error.ts'
+import { isDone, stateAfter } from './authority-states.ts'
 import { bodyId, type BodyPart, type EntryKind, type Tables } from './schema.ts'
 import type {
   AttestationInput,
+  AuthorityInput,
   BanInput,
   Committed,
   DecisionInput,
@@ -27,6 +29,7 @@ export interface Context {
   readonly joinTokens: Set<string>
   /** sha256 of the envelope → its entry. */
   readonly attestations: Map<string, number>
+  readonly authorities: Map<string, Tables['authority']>
 }
 
 /** The rows that a batch adds. */
@@ -39,6 +42,9 @@ export interface Rows {
   readonly joinTokens: Insertable<Tables['join_token']>[]
   readonly attestations: Insertable<Tables['attestation']>[]
   readonly policies: Insertable<Tables['policy']>[]
+  readonly authorities: Tables['authority'][]
+  /** Rows as they become. */
+  readonly authorityChanges: Tables['authority'][]
 }
 
 /** The rows, and for each write of the batch its index or why it was refused. */
@@ -61,6 +67,8 @@ export function planBatch(batch: readonly Write[], context: Context): Plan {
     joinTokens: [],
     attestations: [],
     policies: [],
+    authorities: [],
+    authorityChanges: [],
   }
   const outcomes = batch.map((write) => {
     try {
@@ -96,6 +104,8 @@ function planWrite(write: Write, context: Context, rows: Rows): number {
       return planEnrolment(write, context, rows)
     case 'ban':
       return planBan(write, context, rows)
+    case 'authority':
+      return planAuthority(write, context, rows)
   }
 }
 
@@ -116,6 +126,7 @@ function planDecision(write: DecisionInput, context: Context, rows: Rows): numbe
         'POLICY_CHANGED',
         `expected policy version ${policyVersion}, installed is ${context.policyVersion}`,
       )
+    checkSigner(write, context)
   }
   if (nonce !== null && context.nonces.has(nonce))
     throw new BrokerError('NONCE_REUSED', `node ${JSON.stringify(node)} used its nonce before`)
@@ -143,6 +154,22 @@ function planDecision(write: DecisionInput, context: Context, rows: Rows): numbe
     evidence_sha256: addBody(index, 'evidence', write.evidence, rows),
   })
   return index
+}
+
+/** What is to be signed is signed by an active authority and does not outlive it. */
+function checkSigner({ expect: { authority }, expiresAt }: DecisionInput, context: Context): void {
+  if (typeof authority !== 'string') return
+  const known = context.authorities.get(authority)
+  if (known?.state !== 'active')
+    throw new BrokerError(
+      'AUTHORITY_CHANGED',
+      `expected authority ${authority} to be active, saw it ${known?.state ?? 'unknown'}`,
+    )
+  if (expiresAt === null || expiresAt > known.expires_at)
+    throw new BrokerError(
+      'AUTHORITY_CHANGED',
+      `expected authority ${authority} to live until ${expiresAt}, saw ${known.expires_at}`,
+    )
 }
 
 /**
@@ -231,6 +258,56 @@ function planBan(write: BanInput, context: Context, rows: Rows): number {
   known.bannedEntry = index
   rows.bans.push({ id: write.node, entry: index, at: write.bannedAt, reason: write.reason })
   return index
+}
+
+function planAuthority(write: AuthorityInput, context: Context, rows: Rows): number {
+  const { id, action, at, supersedes } = write
+  const known = context.authorities.get(id)
+  const state = stateAfter(action, known?.state)
+  if (known !== undefined && isDone(action, known.state)) return entryOf(action, known)
+  if (state === undefined)
+    throw known === undefined
+      ? new BrokerError('AUTHORITY_UNKNOWN', `no authority ${JSON.stringify(id)}`)
+      : new BrokerError('AUTHORITY_STATE', `cannot ${action} authority ${id}: it is ${known.state}`)
+  if (action === 'retire' && known !== undefined && at <= known.expires_at)
+    throw new BrokerError('AUTHORITY_STATE', `authority ${id} has not expired`)
+  const { index } = addEntry('authority', id, write, context, rows)
+  if (known === undefined) {
+    const row: Tables['authority'] = {
+      id,
+      kind: write.authorityKind,
+      state,
+      expires_at: write.expiresAt,
+      prepared_entry: index,
+      activated_entry: null,
+      tainted_entry: null,
+      removed_entry: null,
+    }
+    context.authorities.set(id, row)
+    rows.authorities.push({ ...row })
+    return index
+  }
+  const change = (row: Tables['authority'], to: Partial<Tables['authority']>): void => {
+    Object.assign(row, to)
+    rows.authorityChanges.push({ ...row })
+  }
+  for (const other of supersedes.map((one) => context.authorities.get(one)))
+    if (other?.state === 'active') change(other, { state: 'old' })
+  if (action === 'activate') change(known, { state, activated_entry: index })
+  else if (action === 'taint') change(known, { state, tainted_entry: index })
+  else change(known, { state, removed_entry: index })
+  return index
+}
+
+function entryOf(action: AuthorityInput['action'], row: Tables['authority']): number {
+  const entry =
+    action === 'activate'
+      ? row.activated_entry
+      : action === 'taint'
+        ? row.tainted_entry
+        : row.removed_entry
+  if (entry === null) throw new TypeError(`authority ${row.id} is ${row.state} by no entry`)
+  return entry
 }
 
 function addEntry(

@@ -1,6 +1,7 @@
 // What entries mean: nodes, attestations, the installed policy, decisions. Bodies are read apart, by digest.
 import type { Kysely, Selectable } from 'kysely'
 import { BrokerError } from '../error.ts'
+import type { AuthorityState } from './authority-states.ts'
 import type { Tables } from './schema.ts'
 import type { DecisionRecord } from './writes.ts'
 
@@ -43,6 +44,18 @@ export interface StoredPolicy {
 export interface StoredDecision extends DecisionRecord {
   readonly entryIndex: number
   readonly evidenceSha256: string
+}
+
+/** An authority: where it stands, and the log entries that brought it there. */
+export interface StoredAuthority {
+  readonly id: string
+  readonly state: AuthorityState
+  readonly entries: {
+    readonly prepared: number
+    readonly activated: number | null
+    readonly tainted: number | null
+    readonly removed: number | null
+  }
 }
 
 /**
@@ -121,6 +134,36 @@ export async function policy(
     .where('version', '=', version)
     .executeTakeFirst()
   return row && toPolicy(row)
+}
+
+/** Authorities that an entry after `after` is about, or all, oldest first. */
+export async function authorities(
+  db: Kysely<Tables>,
+  after: number = -1,
+): Promise<StoredAuthority[]> {
+  const rows = await db
+    .selectFrom('authority')
+    .selectAll()
+    .where((eb) =>
+      eb.or([
+        eb('prepared_entry', '>', after),
+        eb('activated_entry', '>', after),
+        eb('tainted_entry', '>', after),
+        eb('removed_entry', '>', after),
+      ]),
+    )
+    .orderBy('prepared_entry')
+    .execute()
+  return rows.map((row) => ({
+    id: row.id,
+    state: row.state,
+    entries: {
+      prepared: row.prepared_entry,
+      activated: row.activated_entry,
+      tainted: row.tainted_entry,
+      removed: row.removed_entry,
+    },
+  }))
 }
 
 /** One decision, or undefined. */

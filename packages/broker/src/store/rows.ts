@@ -72,6 +72,20 @@ const ATTESTATIONS: Statement = {
   postgres: 'select assertion, entry_idx from attestation where assertion = any($1::text[])',
 }
 
+const AUTHORITIES: Statement = {
+  name: 'authorities',
+  sqlite: 'select * from authority where id in (select value ->> 0 from json_each(?))',
+  postgres: 'select * from authority where id = any($1::text[])',
+}
+
+const AUTHORITY_CHANGE: Statement = {
+  name: 'authority',
+  sqlite: `update authority set state = ?, activated_entry = ?, tainted_entry = ?, removed_entry = ?
+    where id = ?`,
+  postgres: `update authority
+    set state = $1, activated_entry = $2, tainted_entry = $3, removed_entry = $4 where id = $5`,
+}
+
 const BAN: Statement = {
   name: 'ban',
   sqlite: 'update node_identity set banned_entry = ?, banned_at = ?, ban_reason = ? where id = ?',
@@ -151,6 +165,11 @@ export async function readContext(
   const decisions = batch.filter((write) => write.kind === 'decision')
   const enrolments = batch.filter((write) => write.kind === 'enrolment')
   const attestations = batch.filter((write) => write.kind === 'attestation')
+  const steps = batch.filter((write) => write.kind === 'authority')
+  const authorities = new Set([
+    ...steps.flatMap(({ id, supersedes }) => [id, ...supersedes]),
+    ...decisions.flatMap(({ expect: { authority } }) => authority ?? []),
+  ])
   const nodes = new Set([
     ...decisions.map(({ node }) => node),
     ...enrolments.map(({ node }) => node.id),
@@ -165,7 +184,7 @@ export async function readContext(
     const whole = keys.filter((key): key is readonly (string | number)[] => !key.includes(null))
     return whole.length === 0 ? [] : await tx.lookup<Row>(statement, whole)
   }
-  const [versions, states, nonces, counters, joinTokens, known] = await Promise.all([
+  const [versions, states, nonces, counters, joinTokens, known, authorityRows] = await Promise.all([
     needsPolicy ? tx.query<{ version: number | null }>(POLICY_VERSION) : [],
     lookup<Tables['node_identity']>(
       NODE_STATES,
@@ -187,6 +206,10 @@ export async function readContext(
       ATTESTATIONS,
       attestations.map((write) => [assertionOf(write)]),
     ),
+    lookup<Tables['authority']>(
+      AUTHORITIES,
+      [...authorities].map((id) => [id]),
+    ),
   ])
   return {
     policyVersion: versions[0]?.version ?? null,
@@ -197,6 +220,8 @@ export async function readContext(
     counters: new Set(counters.map(({ node_id, counter }) => counterKey(node_id, counter))),
     joinTokens: new Set(joinTokens.map(({ id }) => id)),
     attestations: new Map(known.map((row) => [row.assertion, row.entry_idx])),
+    // Copies: the plan changes them.
+    authorities: new Map(authorityRows.map((row) => [row.id, { ...row }])),
   }
 }
 
@@ -218,6 +243,17 @@ export async function insertRows(
     tx.insert('join_token', rows.joinTokens),
     tx.insert('attestation', rows.attestations),
     tx.insert('policy', rows.policies),
+    tx.insert('authority', rows.authorities),
+    ...rows.authorityChanges.map((row) =>
+      tx.query(
+        AUTHORITY_CHANGE,
+        row.state,
+        row.activated_entry,
+        row.tainted_entry,
+        row.removed_entry,
+        row.id,
+      ),
+    ),
     ...rows.bans.map(({ id, entry, at, reason }) => tx.query(BAN, entry, at, reason, id)),
   ])
 }

@@ -10,9 +10,10 @@
 //   the others  what entries mean, for look-ups; each row points to its entry
 import { sql, type Kysely } from 'kysely'
 import { BrokerError } from '../error.ts'
+import type { AuthorityState } from './authority-states.ts'
 
 /** What a log entry is about. */
-export type EntryKind = 'decision' | 'attestation' | 'policy' | 'enrolment' | 'ban'
+export type EntryKind = 'decision' | 'attestation' | 'policy' | 'enrolment' | 'ban' | 'authority'
 
 /** The tables as Kysely sees them. */
 export interface Tables {
@@ -66,6 +67,16 @@ export interface Tables {
     envelope_sha256: string
     entry_idx: number
     installed_at: number
+  }
+  authority: {
+    id: string
+    kind: string
+    state: AuthorityState
+    expires_at: number
+    prepared_entry: number
+    activated_entry: number | null
+    tainted_entry: number | null
+    removed_entry: number | null
   }
 }
 
@@ -176,6 +187,19 @@ const migrations: readonly ((types: Types) => readonly string[])[] = [
       envelope_sha256 text not null,
       entry_idx ${integer} not null unique,
       installed_at ${integer} not null
+    ) ${options}`,
+  ],
+  // Few rows, for ever: two for each day of each broker.
+  ({ integer, options }) => [
+    `create table authority (
+      id text primary key,
+      kind text not null,
+      state text not null,
+      expires_at ${integer} not null,
+      prepared_entry ${integer} not null unique,
+      activated_entry ${integer},
+      tainted_entry ${integer},
+      removed_entry ${integer}
     ) ${options}`,
   ],
 ]

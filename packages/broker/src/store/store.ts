@@ -65,6 +65,7 @@ export async function openStore(options: StoreOptions) {
     commitPolicy: client.commitPolicy.bind(client),
     commitEnrolment: client.commitEnrolment.bind(client),
     banNode: client.banNode.bind(client),
+    commitAuthority: client.commitAuthority.bind(client),
 
     head: (): Promise<Head> => coded(log.head(db)),
     checkpoint: () => coded(log.checkpoint(db)),
@@ -82,6 +83,7 @@ export async function openStore(options: StoreOptions) {
     attestations: (closureDigest?: string) => coded(records.attestations(db, closureDigest)),
     installedPolicy: () => coded(records.installedPolicy(db)),
     policy: (version: number) => coded(records.policy(db, version)),
+    authorities: (after?: number) => coded(records.authorities(db, after)),
     decision: (id: string) => coded(records.decision(db, id)),
     decisions: (query?: records.DecisionQuery) => coded(records.decisions(db, query)),
 

@@ -1,6 +1,7 @@
-// What may be written: five kinds of log entry, each with the rows that belong to it. One write is one
+// What may be written: six kinds of log entry, each with the rows that belong to it. One write is one
 // message to the worker and commits as a whole or not at all.
 import { MAX_ENTRY_BYTES } from '@bagcheck/log'
+import type { AuthorityAction } from './authority-states.ts'
 
 /** What every entry has. */
 export interface Logged {
@@ -33,8 +34,11 @@ export interface DecisionRecord {
 export interface DecisionInput extends DecisionRecord, Logged {
   /** What the decision rests on, kept by its sha256. */
   readonly evidence: Uint8Array
-  /** The policy it was made under; an allowing decision commits only while that is still installed. */
-  readonly expect: { readonly policyVersion: number | null }
+  /**
+   * The policy it was made under and the authority that is to sign, if one is: an allowing decision commits
+   * only while that policy is installed and that authority active, and does not outlive it.
+   */
+  readonly expect: { readonly policyVersion: number | null; readonly authority?: string | null }
 }
 
 /** An attestation to commit. The same envelope again is not a second entry. */
@@ -75,6 +79,17 @@ export interface BanInput extends Logged {
   readonly bannedAt: number
 }
 
+/** A step in the life of an authority. One that was taken already is not a second entry. */
+export interface AuthorityInput extends Logged {
+  readonly id: string
+  readonly authorityKind: string
+  readonly action: AuthorityAction
+  readonly at: number
+  readonly expiresAt: number
+  /** Of `activate`: those that sign no longer, if they are active. */
+  readonly supersedes: readonly string[]
+}
+
 /** One write as the worker gets it. */
 export type Write =
   | (DecisionInput & { readonly kind: 'decision' })
@@ -82,6 +97,7 @@ export type Write =
   | (PolicyInput & { readonly kind: 'policy' })
   | (EnrolmentInput & { readonly kind: 'enrolment' })
   | (BanInput & { readonly kind: 'ban' })
+  | (AuthorityInput & { readonly kind: 'authority' })
 
 /** Where an entry stands: `index` from 0, in a log of `treeSize` entries whose checkpoint is signed. */
 export interface Committed {

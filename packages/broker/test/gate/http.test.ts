@@ -31,9 +31,20 @@ describe('the route table', () => {
     expect(routesOf('public').map(({ auth }) => auth)).not.toContain('admin')
   })
 
-  test('names admin every route that reads decisions, evidence or nodes, or bans', () => {
+  test('names admin every route that reads decisions, evidence or nodes, bans, or turns authorities', () => {
     const admin = ROUTES.filter(({ auth }) => auth === 'admin').map(({ id }) => id)
-    expect(admin.toSorted()).toEqual(['banNode', 'decision', 'decisions', 'evidence', 'nodes'])
+    expect(admin.toSorted()).toEqual([
+      'activateAuthority',
+      'authorities',
+      'banNode',
+      'decision',
+      'decisions',
+      'evidence',
+      'nodes',
+      'prepareAuthority',
+      'revokeAuthority',
+      'taintAuthority',
+    ])
   })
 
   test('leaves no POST route public but the challenge', () => {

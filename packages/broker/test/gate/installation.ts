@@ -40,6 +40,10 @@ import { parseConfig, type Config } from '../../src/config.ts'
 
 export const AUDIENCE = 'https://api.demo.test'
 export const BEARER_AUDIENCE = 'https://reports.demo.test'
+/** The trust domain, under which X.509-SVIDs stand, and an audience of JWT-SVIDs; with `svids` only. */
+export const TRUST_DOMAIN = 'demo.bagcheck.test'
+export const SVID_AUDIENCE = `spiffe://${TRUST_DOMAIN}`
+export const JWT_AUDIENCE = 'spiffe://demo.bagcheck.test/role/ledger'
 export const ISSUER = 'https://broker.demo.test'
 export const INSTALLATION = 'demo'
 /** 2026-11-24T08:00:00Z in seconds. */
@@ -125,6 +129,10 @@ export interface InstallationOptions {
   readonly rootExpires?: string
   /** Leaves the broker closed; `broker` then throws. */
   readonly closed?: boolean
+  /** Lets the role have SVIDs too. */
+  readonly svids?: boolean
+  /** Of the configuration. */
+  readonly spiffe?: Record<string, unknown>
 }
 
 export async function createInstallation(options: InstallationOptions = {}): Promise<Installation> {
@@ -173,6 +181,7 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
     trustRoot: { pin, chain: ['root.json'] },
     logKey: 'log.key',
     decisionKey: 'broker.pem',
+    ...(options.spiffe && { spiffe: options.spiffe }),
   })
   const configFile = join(dir, 'broker.json')
   writeFileSync(configFile, configText)
@@ -208,7 +217,14 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
         role: 'orders',
         executable: 'demo-node-*/bin/node',
         script: 'orders-*/lib/service.mjs',
-        audiences: { [AUDIENCE]: { profile: 'api' }, [BEARER_AUDIENCE]: { profile: 'plain' } },
+        audiences: {
+          [AUDIENCE]: { profile: 'api' },
+          [BEARER_AUDIENCE]: { profile: 'plain' },
+          ...(options.svids && {
+            [SVID_AUDIENCE]: { profile: 'svid', ttl: '{ min: 5, max: 3600 }' },
+            [JWT_AUDIENCE]: { profile: 'jwt' },
+          }),
+        },
         root: ROOT_PATH,
         closure: closureDigest,
         state,

@@ -97,6 +97,7 @@ test('an approval and a logged decision can be used once each', async () => {
     installation: 'demo',
     trustRoot: self.pin,
     audience: AUDIENCE,
+    workloadKey: null,
     nowSeconds,
   })
   const { version, sha256, verified: policy } = broker.policy.installed()
@@ -106,6 +107,7 @@ test('an approval and a logged decision can be used once each', async () => {
     now: new Date(self.nowMs),
     workloadKey: verified.content.workloadKey,
     profile: null,
+    type: 'access_token',
     closures,
   })
   if (!decision.allow) throw new Error('expected an allow')

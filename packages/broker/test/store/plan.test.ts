@@ -61,6 +61,12 @@ class Tables {
       ),
       counters: new Set(decisions.map((row) => counterKey(row.node_id, row.counter ?? -1))),
       joinTokens: new Set(this.all('joinTokens').map(({ id }) => id)),
+      authorities: new Map(
+        [...this.all('authorities'), ...this.all('authorityChanges')].map((row) => [
+          row.id,
+          { ...row },
+        ]),
+      ),
       attestations: new Map(this.all('attestations').map((row) => [row.assertion, row.entry_idx])),
     }
   }

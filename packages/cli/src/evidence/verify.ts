@@ -16,6 +16,7 @@ import {
   EVIDENCE_TYP,
   MAX_EVIDENCE_BUNDLE_BYTES,
   allowedDecisionSchema,
+  authorityOf,
   enrolmentSchema,
   evidenceBundleSchema,
   evidenceSchema,
@@ -283,6 +284,7 @@ function evaluateAgain(
     evidence,
     nodeClass: enrolment.nodeClass,
     decidedAt: decision.issuedAt,
+    type: decision.type,
     closures: { get: (digest) => (digest === decision.closureDigest ? closure : undefined) },
   })
   const verdict = evaluate(policy, evidence.facts, context)
@@ -305,7 +307,7 @@ function evaluateAgain(
   return approval
 }
 
-/** `kid` and `sha256` are hints to find the token by; nothing here vouches for them. */
+/** `kid` of an access token and `sha256` are hints to find it by; nothing here vouches for them. */
 function checkToken(
   { token }: EvidenceBundle,
   decision: AllowedDecision,
@@ -316,8 +318,14 @@ function checkToken(
   equal('aud', token.aud, decision.audience)
   equal('iat', token.iat, decision.issuedAt)
   equal('exp', token.exp, decision.expiresAt)
-  equal('exp − iat', token.exp - token.iat, decision.ttlSeconds)
-  const bound = profile.binding === 'dpop' ? decision.keyThumbprint : null
+  // An SVID ends with the authority that signs it; nothing is issued for longer than was decided.
+  const authority = authorityOf(decision)
+  const { ttlSeconds } = decision
+  const life = token.exp - token.iat
+  if (authority === null || life <= 0 || life > ttlSeconds) equal('exp − iat', life, ttlSeconds)
+  if (profile.type === 'access_token') equal('the authority', authority, null)
+  else equal('kid', token.kid, authority)
+  const bound = profile.binding !== 'none' ? decision.keyThumbprint : null
   equal('cnf.jkt', token.cnf?.jkt ?? null, bound)
 }
 

@@ -9,6 +9,7 @@ const REMEDIES: Readonly<Record<DenialCode, string | null>> = {
   ROLE_AMBIGUOUS: 'make the units of the roles differ',
   AUDIENCE_NOT_ALLOWED: 'add the audience to the role',
   PROFILE_MISMATCH: 'ask for the profile that the audience has in the policy',
+  TOKEN_TYPE_MISMATCH: 'ask for the type of token that the audience has in the policy',
   NODE_CLASS_NOT_ALLOWED: "add the node's class to the role",
   TIER_TOO_LOW: 'run it on a node with stronger proof',
   CALLER_NOT_IN_UNIT: 'let a process of the unit itself ask',
