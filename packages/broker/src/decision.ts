@@ -53,6 +53,7 @@ export interface AllowedDecision {
   readonly policyVersion: number
   readonly policySha256: Sha256
   readonly evidenceSha256: Sha256
+  readonly jit: boolean
 }
 
 let create: (content: AllowedDecision) => LoggedDecision
@@ -104,6 +105,7 @@ export async function logAllow(
   if (binding === 'dpop' && workloadKey === null)
     throw new BrokerError('DECISION_INCOMPLETE', 'expected a workload key for a bound token')
   const { role, sub, root, closureDigest, successorOf, tier, strength, ttlSeconds } = approval
+  const { attested, systems, jit } = approval
   const expiresAt = frame.at + ttlSeconds
   const decision: AllowedDecisionContent = {
     ...contextOf(log, frame),
@@ -119,12 +121,15 @@ export async function logAllow(
     strength,
     ttlSeconds,
     expiresAt,
+    hostObjects: approval.hostObjects.map((object) => ({ ...object })),
+    jit,
     reasons: [],
   }
   const logIndex = await commit(log, frame, evidence, decision, {
     verdict: 'PASSED',
     resourceUri: root,
-    inputAttestations: [attestationOf(closureDigest, approval.attested)],
+    // The closure's first, then those of the systems that host objects belong to.
+    inputAttestations: [attested, ...systems].map((one) => attestationOf(one.closureDigest, one)),
     level: `BAGCHECK_TIER_${tier}`,
   })
   return create({
@@ -134,6 +139,7 @@ export async function logAllow(
     policyVersion: frame.policy.version,
     policySha256: frame.policy.sha256,
     evidenceSha256: evidence.sha256,
+    jit,
   })
 }
 
@@ -199,7 +205,9 @@ const NOTHING_ALLOWED = {
   strength: null,
   ttlSeconds: null,
   expiresAt: null,
-} as const
+  hostObjects: [] as AllowedDecisionContent['hostObjects'],
+  jit: null,
+}
 
 function contextOf(
   { installation }: DecisionLog,

@@ -12,7 +12,7 @@
 // hurt; after the log and before the mint a decision without a token is what remains, never the reverse.
 import { randomBytes } from 'node:crypto'
 import type { Reason } from '@bagcheck/api'
-import { decisionContext, evaluate, type Decision } from '@bagcheck/policy'
+import { closuresNeeded, decisionContext, evaluate, type Decision } from '@bagcheck/policy'
 import type { Broker } from './broker.ts'
 import { banNode } from './ban.ts'
 import {
@@ -128,9 +128,8 @@ async function judge(
   frame: DecisionFrame,
 ): Promise<Decision> {
   // An attestation that another replica took in is loaded before, because evaluation cannot wait.
-  const digests = content.facts.roots.map(({ closureDigest }) => closureDigest)
-  await broker.closures.prepare(digests.filter((digest) => policy.closures.has(digest)))
   const { nodeClass } = node
+  await broker.closures.prepare(closuresNeeded(policy.verified, content.facts, nodeClass))
   const { closures } = broker
   const context = decisionContext({ evidence: content, nodeClass, decidedAt: frame.at, closures })
   return evaluate(policy.verified, content.facts, context)

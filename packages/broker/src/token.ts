@@ -49,6 +49,7 @@ function mintAccessToken(decision: AllowedDecision, issuer: string, key: TokenKe
       tier: decision.tier,
       strength: decision.strength,
       ...(decision.successorOf !== null && { succ: decision.successorOf }),
+      ...(decision.jit && { jit: true }),
     },
     bagcheck_closure: decision.closureDigest,
     bagcheck_role: decision.role,

@@ -162,6 +162,7 @@ function judge(
     policySha256: policy.sha256,
     attested: chosen.closure.attestation,
     hostObjects: chosen.hostObjects,
+    systems: chosen.systems,
     jit: chosen.jit,
   }
 }

@@ -169,6 +169,21 @@ const role = record({
   ),
 })
 
+/** A system closure that hosts of a class may run. */
+const system = record({
+  root: storePath,
+  closure: digest,
+  state: optional(literal('active', 'revoked'), () => 'active' as const),
+  notAfter: optional(nullable(time), () => null),
+})
+
+/** What is known and demanded of the hosts of one node class. */
+const hosts = record({
+  /** Who may attest the systems. */
+  signers: optional(list(simpleName, 0, 64), () => []),
+  systems: optional(list(system, 0, 4096), () => []),
+})
+
 const policyReader = record({
   schema: literal(POLICY_SCHEMA),
   installation: installationName,
@@ -191,6 +206,7 @@ const policyReader = record({
     1,
     256,
   ),
+  hosts: optional(table(simpleName, hosts, 0, 256), () => new Map()),
   roles: table(simpleName, role, 1, MAX_ROLES),
 })
 
@@ -199,6 +215,7 @@ export type Policy = Read<typeof policyReader>
 export type Role = Read<typeof role>
 export type Audience = Read<typeof audience>
 export type ApprovedRoot = Read<typeof approvedRoot>
+export type Hosts = Read<typeof hosts>
 
 /** Reads a policy and reports everything that is wrong with it. */
 export function readPolicy(value: unknown, reading: Reading): Policy {
@@ -231,6 +248,8 @@ function checkPolicy(policy: Policy, reading: Reading): void {
   const say = (message: string, ...path: (string | number)[]): void => reading.report(path, message)
   if (policy.notBefore !== null && policy.notBefore >= policy.expires)
     say(`expected a time after notBefore, saw ${quote(policy.expires)}`, 'expires')
+  for (const [nodeClass, found] of policy.hosts)
+    checkHosts(policy, found, (message, ...path) => say(message, 'hosts', nodeClass, ...path))
   const profileOf = new Map<string, string>()
   for (const [name, found] of policy.roles) {
     const at = (...path: (string | number)[]): (string | number)[] => ['roles', name, ...path]
@@ -261,6 +280,19 @@ function checkPolicy(policy: Policy, reading: Reading): void {
 }
 
 type Say = (message: string, ...path: (string | number)[]) => void
+
+function checkHosts(policy: Policy, { signers, systems }: Hosts, say: Say): void {
+  for (const [index, signer] of signers.entries())
+    if (!policy.signers.has(signer))
+      say(`expected one of the policy's signers, saw ${quote(signer)}`, 'signers', index)
+  if (systems.length > 0 && signers.length === 0)
+    say('expected who may attest the systems', 'signers')
+  const known = new Set<string>()
+  for (const [index, { closure }] of systems.entries()) {
+    if (known.has(closure)) say('expected each closure once', 'systems', index, 'closure')
+    known.add(closure)
+  }
+}
 
 function checkEntry({ entry: found }: Role, say: Say): void {
   if (found.kind === 'native') {

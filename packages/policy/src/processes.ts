@@ -3,16 +3,21 @@
 //
 // Numbers are compared so that one that is missing denies: `!(seen <= limit)`, never `seen > limit`.
 import type { FileList, Sha256 } from '@bagcheck/nix'
+import type { AttestedBy } from './approval.ts'
 import { capabilityNames } from './capabilities.ts'
 import type { AttestedClosure } from './closures.ts'
 import type { Denials } from './denial.ts'
 import { show } from './error.ts'
+import type { EvaluationContext } from './evaluate.ts'
 import type { Facts, MappedFile, ProcessFacts } from './facts.ts'
+import { approvedSystems, findHostObject, type UsedHostObject } from './host-objects.ts'
 import type { IndexedRole } from './role-index.ts'
 
 /** Allowances that were made use of. */
 export interface UsedAllowances {
-  readonly hostObjects: readonly Sha256[]
+  readonly hostObjects: readonly UsedHostObject[]
+  /** Attestations of the systems that these belong to. */
+  readonly systems: readonly AttestedBy[]
   readonly jit: boolean
 }
 
@@ -21,9 +26,11 @@ export function checkProcesses(
   role: IndexedRole,
   closure: AttestedClosure,
   facts: Facts,
+  context: EvaluationContext,
   denials: Denials,
 ): UsedAllowances {
-  const hostObjects = new Set<Sha256>()
+  const hostObjects = new Map<string, UsedHostObject>()
+  let systems: readonly AttestedClosure[] | undefined
   const foreign: ForeignFile[] = []
   let jit = false
   if (!facts.processes.some(({ pid }) => pid === facts.callerPid))
@@ -39,13 +46,32 @@ export function checkProcesses(
       foreign.push({ file: process.executable, pid: process.pid })
     for (const file of process.files) {
       if (isInClosure(closure, file)) continue
-      if (role.hostObjects.has(file.sha256)) hostObjects.add(file.sha256)
-      else foreign.push({ file, pid: process.pid })
+      if (!role.hostObjects.has(file.sha256)) {
+        foreign.push({ file, pid: process.pid })
+        continue
+      }
+      systems ??= approvedSystems(role, context)
+      const object = findHostObject(file, systems)
+      if (object) hostObjects.set(object.path, object)
+      else
+        denials.add(
+          'HOST_OBJECT_NOT_IN_SYSTEM',
+          `${show(file.path)}, mapped by process ${process.pid}, is allowed by digest, and is no file of a ` +
+            `system that is approved and attested for nodes of class ${context.nodeClass}`,
+        )
     }
     if (checkMemory(role, process, denials)) jit = true
   }
   denyForeign(closure, foreign, denials)
-  return { hostObjects: [...hostObjects].toSorted(), jit }
+  const used = [...hostObjects.values()].toSorted((a, b) => (a.path < b.path ? -1 : 1))
+  const owners = new Set(used.map(({ system }) => system))
+  return {
+    hostObjects: used,
+    systems: (systems ?? [])
+      .map(({ attestation }) => attestation)
+      .filter(({ closureDigest }) => owners.has(closureDigest)),
+    jit,
+  }
 }
 
 function checkIdentity({ name, role }: IndexedRole, process: ProcessFacts, denials: Denials): void {

@@ -69,6 +69,7 @@ describe('an approval', () => {
       policySha256: POLICY.sha256,
       attested: ORDERS.attestation,
       hostObjects: [],
+      systems: [],
       jit: false,
     })
   })
@@ -425,18 +426,6 @@ describe('policy that differs', () => {
     expect(codesOf(judge(using(3, 8192), ours))).toEqual(['JIT_LIMIT'])
     expect(codesOf(judge(using(2, 8193), ours))).toEqual(['JIT_LIMIT'])
     expect(codesOf(judge(using(1, 1), jit(sha256Hex('other'))))).toEqual(['JIT_NOT_ALLOWED'])
-  })
-
-  test('a file of the host is allowed by digest where it is mapped, never as the program', () => {
-    const policy = allow(`      hostObjects: [{ sha256: ${sha256Hex('nss')}, reason: nss }]`)
-    const file = mapped('/run/current-system/sw/lib/libnss.so', 'nss', { isStoreFile: false })
-    const mapping = factsWith((facts) => process0(facts).files.push(file))
-    expect(approvalOf(mapping, policy).use().hostObjects).toEqual([sha256Hex('nss')])
-    expect(codesOf(judge(mapping))).toEqual(['FILE_NOT_IN_CLOSURE'])
-    const executing = factsWith((facts) =>
-      facts.processes.push({ ...process0(facts), pid: 101, executable: file }),
-    )
-    expect(codesOf(judge(executing, policy))).toContain('FILE_NOT_IN_CLOSURE')
   })
 
   const native = (more = '') =>

@@ -25,6 +25,7 @@ describe('compiling', () => {
     expect(parsePolicy(json)).toEqual(policy)
     expect(json).toContain('"notBefore":null')
     expect(json).toContain('"capabilities":[]')
+    expect(json).toContain('"hosts":{}')
     expect(json).toContain('"allow":{"hostObjects":[],"jit":[]}')
   })
 

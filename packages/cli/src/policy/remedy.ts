@@ -38,6 +38,8 @@ const REMEDIES: Readonly<Record<DenialCode, string | null>> = {
   FILE_NOT_IN_CLOSURE: 'remove what loads the foreign file, and restart the unit',
   FILE_NOT_STORE_FILE: 'run the file from the store instead of a copy',
   FILE_UNLINKED: 'restart the unit',
+  HOST_OBJECT_NOT_IN_SYSTEM:
+    'approve the system closure that the file comes from under hosts, and submit its attestation',
   TEXT_MODIFIED: 'restart the unit; find out what altered its memory',
   JIT_NOT_ALLOWED: 'run without JIT, or allow it for this runtime by digest in the policy',
   JIT_LIMIT: 'raise maxRegions or maxBytes of the allowance in the policy',
