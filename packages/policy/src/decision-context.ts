@@ -2,11 +2,16 @@
 // built twice, the two could drift, and an audit would no longer repeat the decision.
 import type { ClosureIndex } from './closures.ts'
 import type { EvaluationContext } from './evaluate.ts'
+import type { HostFacts } from './facts.ts'
 
 /** What a decision is made from, beside policy and facts. */
 export interface DecisionBasis {
   /** What the evidence says beside its facts. */
-  readonly evidence: { readonly workloadKey: string | null; readonly profile: string | null }
+  readonly evidence: {
+    readonly workloadKey: string | null
+    readonly profile: string | null
+    readonly host: HostFacts
+  }
   /** From the enrolment of the node. */
   readonly nodeClass: string
   /** When it is decided, in seconds since the epoch: what the decision says as `issuedAt`. */
@@ -17,6 +22,7 @@ export interface DecisionBasis {
 /** The context of a decision about evidence that an agent signed by a key on disk: tier 0, its word. */
 export function decisionContext(input: DecisionBasis): EvaluationContext {
   const { evidence, nodeClass, decidedAt, closures } = input
-  const { workloadKey, profile } = evidence
-  return { nodeClass, tier: 0, now: new Date(decidedAt * 1000), workloadKey, profile, closures }
+  const { workloadKey, profile, host } = evidence
+  const now = new Date(decidedAt * 1000)
+  return { nodeClass, tier: 0, now, workloadKey, profile, host, closures }
 }

@@ -9,7 +9,9 @@ export { explainApproval } from './explain.ts'
 export { closuresNeeded } from './host-objects.ts'
 export type {
   ContentMismatch,
+  ExecutableMemory,
   Facts,
+  HostFacts,
   LaunchContract,
   MappedFile,
   ProcessFacts,

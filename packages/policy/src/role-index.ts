@@ -27,6 +27,7 @@ export interface IndexedRole {
 export interface IndexedHosts {
   readonly systems: Hosts['systems']
   readonly signers: ReadonlySet<string>
+  readonly require: Hosts['require']
 }
 
 export class RoleIndex {
@@ -51,8 +52,8 @@ const unitKey = (launcher: string, name: string): string => `${launcher}\0${name
 const keyIdsOf = (policy: Policy, signers: readonly string[]): ReadonlySet<string> =>
   new Set(signers.flatMap((signer) => policy.signers.get(signer)?.keyId ?? []))
 
-function indexHosts(policy: Policy, { systems, signers }: Hosts): IndexedHosts {
-  return { systems, signers: keyIdsOf(policy, signers) }
+function indexHosts(policy: Policy, { systems, signers, require }: Hosts): IndexedHosts {
+  return { systems, signers: keyIdsOf(policy, signers), require }
 }
 
 function indexRole(

@@ -146,3 +146,45 @@ test.each([
   const text = policySource(['roles:\n', `${hosts().replace(from, to)}roles:\n`])
   expect(() => compile(text)).toThrow(expected)
 })
+
+describe('a host that must run an approved system', () => {
+  const demanding = (systems = hosts()) =>
+    policyOf(systems.replace('signers:', 'require: { approvedSystem: true }\n    signers:'))
+  const on = (currentSystem: string | null, bootedSystem: string | null, policy = demanding()) =>
+    codesOf(
+      evaluate(
+        policy,
+        factsWith(() => undefined),
+        {
+          ...context(),
+          host: { ...context().host, currentSystem, bootedSystem },
+          closures: {
+            get: (digest) =>
+              [ORDERS, HOST].find(
+                ({ attestation }) => attestation.closureDigest === digest,
+              ) as typeof ORDERS,
+          },
+        },
+      ),
+    )
+  const OTHER = inventPath('nixos-system-other')
+
+  test('passes with one that is approved and attested, booted and current', () => {
+    expect(on(SYSTEM, SYSTEM)).toEqual([])
+  })
+
+  test.each([
+    ['another was booted', SYSTEM, OTHER],
+    ['another is current', OTHER, SYSTEM],
+    ['it cannot name one', null, SYSTEM],
+    ['it is no NixOS', null, null],
+  ])('is denied where %s', (_what, current, booted) => {
+    expect(on(current, booted)).toEqual(['HOST_SYSTEM_NOT_APPROVED'])
+  })
+
+  test('is denied where the system is revoked', () => {
+    expect(on(SYSTEM, SYSTEM, demanding(hosts(', state: revoked')))).toEqual([
+      'HOST_SYSTEM_NOT_APPROVED',
+    ])
+  })
+})

@@ -22,6 +22,7 @@ import {
   policyText,
   pureFacts,
   runningFacts,
+  runningHost,
   runningProcess,
   type RunningService,
 } from '@bagcheck/testkit'
@@ -240,6 +241,7 @@ export function context(
     now: NOW,
     workloadKey: 'wOrKlOaDkEyThUmBpRiNt0000000000000000000000',
     profile: null,
+    host: runningHost(),
     closures: { get: (digest) => closures.find((closure) => closure.digest === digest) },
     ...wish,
   }

@@ -106,6 +106,7 @@ test('an approval and a logged decision can be used once each', async () => {
     now: new Date(self.nowMs),
     workloadKey: verified.content.workloadKey,
     profile: null,
+    host: verified.content.host,
     closures,
   })
   if (!decision.allow) throw new Error('expected an allow')
