@@ -55,6 +55,7 @@ export function checkDataFiles(
     // Its content was verified with the store, because it is the very file at this path.
     if (isStoreFile === true && files.byPath.has(path)) continue
     if (role.role.allow.foreignFiles.some((allowed) => isWithin(path, allowed))) continue
+    if (isStoreFile === true && role.foreignStoreFiles.some((one) => one.test(path))) continue
     denials.add(
       'FOREIGN_FILE',
       `process ${process.pid}, an interpreter, reads ${show(path)}, which is not in the closure of ` +

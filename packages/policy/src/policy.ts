@@ -57,9 +57,10 @@ const text = (max: number): Reader<string> =>
     (value): value is string =>
       typeof value === 'string' && value.length > 0 && value.length <= max,
   )
+const FILE_PATTERN = /^(?!\.)[0-9A-Za-z+\-._?=*]{1,211}(\/(?!\.{0,2}(\/|$))[^/\0]+)+$/
 const filePattern = matching(
   'NAME/FILE: a store path name, in which * stands for anything, and a file in it',
-  /^(?!\.)[0-9A-Za-z+\-._?=*]{1,211}(\/(?!\.{0,2}(\/|$))[^/\0]+)+$/,
+  FILE_PATTERN,
 )
 const uri = when(
   'an absolute URI without fragment, at most 256 characters',
@@ -147,9 +148,11 @@ const jitAllowance = record({
 /** A ring for I/O that holds no files of its own does what system calls do, and Node 24 opens one for each loop. */
 const EVERYDAY_DESCRIPTORS: readonly (typeof DESCRIPTOR_KINDS)[number][] = ['io-uring']
 
-const fileOrDirectory = matching(
-  'the full path of a file, or of a directory with a slash at its end',
-  /^(\/(?!\.{0,2}(\/|$))[^/\0]+)+\/?$/,
+const foreignFile = when(
+  'the full path of a file, or of a directory with a slash at its end, or NAME/FILE of a store path',
+  (value): value is string =>
+    typeof value === 'string' &&
+    (/^(\/(?!\.{0,2}(\/|$))[^/\0]+)+\/?$/.test(value) || FILE_PATTERN.test(value)),
 )
 
 /** Kinds of namespaces that a role may allow its processes to have of their own. */
@@ -181,7 +184,7 @@ const role = record({
         list(literal(...DESCRIPTOR_KINDS), 0, DESCRIPTOR_KINDS.length),
         () => EVERYDAY_DESCRIPTORS,
       ),
-      foreignFiles: optional(list(fileOrDirectory, 0, 256), () => []),
+      foreignFiles: optional(list(foreignFile, 0, 256), () => []),
       namespaces: optional(list(literal(...NAMESPACE_KINDS), 0, NAMESPACE_KINDS.length), () => []),
     }),
     () => ({

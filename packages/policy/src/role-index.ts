@@ -18,6 +18,8 @@ export interface IndexedRole {
   readonly hostObjects: ReadonlySet<Sha256>
   /** What the policy says of the hosts of each node class. */
   readonly hosts: ReadonlyMap<string, IndexedHosts>
+  /** Store files that interpreters may read though they are not in the closure. */
+  readonly foreignStoreFiles: readonly RegExp[]
   /** Which store files the entry's patterns mean; no script for a native entry. */
   readonly executable: RegExp
   readonly script: RegExp | null
@@ -72,6 +74,9 @@ function indexRole(
     jit: new Map(role.allow.jit.map((allowance) => [allowance.runtime, allowance])),
     hostObjects: new Set(role.allow.hostObjects.map(({ sha256 }) => sha256)),
     hosts,
+    foreignStoreFiles: role.allow.foreignFiles
+      .filter((one) => !one.startsWith('/'))
+      .map(compilePattern),
     executable: compilePattern(role.entry.executable),
     script: role.entry.kind === 'interpreter' ? compilePattern(role.entry.script) : null,
   }

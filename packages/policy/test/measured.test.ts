@@ -167,11 +167,22 @@ describe('files that an interpreter reads', () => {
       expect(codes(reading(path), policy)).toEqual(['FOREIGN_FILE'])
   })
 
+  test('pass as files of the store by name, and only if they are the store’s', () => {
+    const policy = foreign("'glibc-locales-*/lib/locale/locale-archive'")
+    const archive = `${inventPath('glibc-locales-2.40')}/lib/locale/locale-archive`
+    expect(codes(reading(archive, true), policy)).toEqual([])
+    expect(codes(reading(archive, false), policy)).toEqual(['FOREIGN_FILE'])
+    expect(codes(reading(`${archive}.sh`, true), policy)).toEqual(['FOREIGN_FILE'])
+    expect(
+      codes(reading('/tmp/glibc-locales-2.40/lib/locale/locale-archive', true), policy),
+    ).toEqual(['FOREIGN_FILE'])
+  })
+
   test('more than evidence can tell deny', () => {
     expect(codes((process) => (process.dataFiles.count = 1))).toEqual(['FOREIGN_FILE'])
   })
 
-  test.each(['/', 'etc/x', '/etc/../x', '/etc//x', '/etc/.'])(
+  test.each(['/', '../x', 'x/', '/etc/../x', '/etc//x', '/etc/.'])(
     '%s is no place in a policy',
     (path) => {
       expect(() => compile(`${policySource()}    allow: { foreignFiles: ['${path}'] }\n`)).toThrow(

@@ -5,14 +5,7 @@
 //
 // Before an object is touched its file system is looked up: a FUSE server run by the workload could
 // answer each read differently, or never.
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  lstatSync,
-  openSync,
-  realpathSync,
-} from 'node:fs'
+import { closeSync, constants, fstatSync, lstatSync, openSync, realpathSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
 import type { Budget } from './budget.ts'
 import type { HashCache } from './hash-cache.ts'
