@@ -13,7 +13,7 @@ import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
 import { ensureEnrolled, isRefusal } from './front/enrol.ts'
-import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
+import { readAgentFacts } from './front/agent-facts.ts'
 import { issueToken } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
@@ -33,6 +33,7 @@ import {
 } from './front/state.ts'
 import { describe, type Log } from './log.ts'
 import { FirstSights } from './measure/first-sights.ts'
+import { readBootId } from './measure/host.ts'
 import { isRunning } from './measure/instance.ts'
 import type { Measurement, ProcessInstance } from './measure/messages.ts'
 import { MeasurerPool } from './measure/pool.ts'
@@ -101,8 +102,7 @@ export async function startAgent(
         issueToken(request, {
           ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
           measure,
-          host: readHostFacts,
-          agent: () => (agentFacts ??= readAgentFacts()),
+          agent: () => (agentFacts ??= readAgentFacts(local)),
         }),
       { now, random: Math.random, schedule },
       log,
@@ -150,7 +150,7 @@ async function checkTrustRoot(
 /** First sights as they were when the agent last ran in this boot. */
 function firstSightsOf(state: AgentState): FirstSights {
   const store = {
-    bootId: readHostFacts().bootId,
+    bootId: readBootId(),
     text: state.readFirstSights(),
     save: (text: string) => state.writeFirstSights(text),
   }

@@ -6,9 +6,12 @@ export { decisionContext, type DecisionBasis } from './decision-context.ts'
 export { INSTALLATION_NAME } from './installation-name.ts'
 export { evaluate, whyNotInForce, type Decision, type EvaluationContext } from './evaluate.ts'
 export { explainApproval } from './explain.ts'
+export { closuresNeeded } from './host-objects.ts'
 export type {
   ContentMismatch,
+  ExecutableMemory,
   Facts,
+  HostFacts,
   LaunchContract,
   MappedFile,
   ProcessFacts,

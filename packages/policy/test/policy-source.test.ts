@@ -25,7 +25,12 @@ describe('compiling', () => {
     expect(parsePolicy(json)).toEqual(policy)
     expect(json).toContain('"notBefore":null')
     expect(json).toContain('"capabilities":[]')
-    expect(json).toContain('"allow":{"hostObjects":[],"jit":[]}')
+    expect(json).toContain('"hosts":{}')
+    expect(json).toContain(
+      '"allow":{"descriptors":["io-uring"],"foreignFiles":[],"hostObjects":[],"jit":[],"namespaces":[]}',
+    )
+    expect(json).toContain('"boundingSet":null')
+    expect(json).toContain('"seccomp":false')
   })
 
   test('names one mistake for a signer whose key file is missing', () => {

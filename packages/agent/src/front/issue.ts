@@ -50,7 +50,6 @@ export interface IssueContext {
   readonly installation: string
   readonly issuer: string
   readonly trustRootPin: string
-  readonly host: () => Evidence['host']
   readonly agent: () => Promise<Evidence['agent']>
   readonly now: () => number
 }
@@ -124,7 +123,7 @@ async function issueOnce(
       processes: [...measurement.processes],
       roots: fitting,
     },
-    host: context.host(),
+    host: measurement.host,
     agent: await context.agent(),
   }
   const jws = signJws({ typ: 'bagcheck-evidence+jwt', kid: key.thumbprint }, evidence, key)

@@ -9,6 +9,8 @@ export type ProcessFacts = Evidence['facts']['processes'][number]
 export type MappedFile = ProcessFacts['executable']
 /** The smallest group that the caller belongs to. */
 export type UnitFacts = Evidence['facts']['unit']
+/** What evidence says of the host. */
+export type HostFacts = Evidence['host']
 /** How the unit was started. */
 export type LaunchContract = NonNullable<UnitFacts['contract']>
 /**
@@ -57,6 +59,7 @@ export interface Measurement {
   /** See {@link ObservedUnit}. The measurer keeps no first sights: whoever asks it does. */
   readonly main: MainProcess | null
   readonly processes: readonly ProcessFacts[]
+  readonly host: HostFacts
   /** Wall clock when the second snapshot was taken. */
   readonly measuredAtMs: number
 }

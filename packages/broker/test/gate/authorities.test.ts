@@ -493,6 +493,7 @@ async function loggedAllow(
   const decision = evaluate(installed.verified, verified.content.facts, {
     ...{ nodeClass: 'demo', tier: 0, now: new Date(self.nowMs), profile: null, closures },
     type: audience === SVID_AUDIENCE ? 'x509_svid' : 'jwt_svid',
+    host: verified.content.host,
     workloadKey: verified.content.workloadKey,
   })
   if (!decision.allow) throw new Error('expected an allow')

@@ -74,6 +74,8 @@ export interface PolicyWish {
   readonly state?: 'active' | 'revoked'
   readonly keys?: readonly SigningKey[]
   readonly closure?: string
+  /** Changes the text before it is compiled. */
+  readonly edit?: (text: string) => string
 }
 
 export interface Installation extends AsyncDisposable {
@@ -229,7 +231,8 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
         closure: closureDigest,
         state,
       })
-      const { json } = compilePolicy(text, {
+      const { edit = (same: string) => same } = wish
+      const { json } = compilePolicy(edit(text), {
         file: 'policy.yaml',
         readFile: () => formatVerifyingKey(ci),
       })
