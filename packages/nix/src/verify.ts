@@ -27,7 +27,7 @@ import type { LastLook } from './verify/locate.ts'
 import type { Mismatch } from './verify/mismatch.ts'
 import { findMovedEntries } from './verify/moved.ts'
 import type { PathScan } from './verify/scan.ts'
-import { scanPaths, settlePaths, surveyPaths } from './verify/scan-paths.ts'
+import { INLINE_BYTES, scanPaths, settlePaths, surveyPaths } from './verify/scan-paths.ts'
 import type { MovedPath, Outcome } from './verify/scan-paths.ts'
 import type { SettledPath } from './verify/settle.ts'
 import { isSettled, renewSnapshot } from './verify/snapshot.ts'
@@ -35,6 +35,7 @@ import type { Snapshot } from './verify/snapshot.ts'
 import { LinkCount } from './verify/stray-links.ts'
 import type { StrayLink } from './verify/stray-links.ts'
 import { compareSurvey } from './verify/survey.ts'
+import { startThreads } from './verify/threads.ts'
 
 /** How store content was checked, weakest first. At tier 0 it is the agent's claim. */
 export const STRENGTHS = [
@@ -166,8 +167,11 @@ class Pass {
 
   /** Takes the short way where the ledger allows; returns the paths that must be read in full. */
   async recheckKnown(): Promise<PathInfo[]> {
-    const { ledger, full, workers, signal } = this.#options
-    if (ledger === undefined || full === true) return [...this.#entries]
+    const { ledger, full, workers = availableParallelism(), signal } = this.#options
+    const reads = ledger === undefined || full === true
+    // They start while the ledger is read; the looks at metadata are shared with this thread.
+    if (this.#totalBytes >= INLINE_BYTES) startThreads(reads ? workers : workers - 1)
+    if (reads) return [...this.#entries]
     const unknown: PathInfo[] = []
     const known: Known[] = []
     for (const entry of this.#entries) {
@@ -177,7 +181,7 @@ class Pass {
     }
     if (unknown.length === 0) this.#attributes = true // until a record says otherwise
     const looks = known.map(({ path, snapshot }) => ({ path, snapshot }))
-    const moved = await findMovedEntries(looks, workers ?? availableParallelism(), signal)
+    const moved = await findMovedEntries(looks, workers, signal)
     const open: KnownMoved[] = []
     for (const [position, look] of known.entries()) {
       const indexes = moved.get(position)

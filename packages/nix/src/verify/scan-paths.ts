@@ -37,8 +37,8 @@ export interface MovedPath {
   readonly moved: Uint32Array
 }
 
-// Below this a thread takes longer to start than the work does.
-const INLINE_BYTES = 16 << 20
+/** Below this a thread takes longer to start than the work does. */
+export const INLINE_BYTES: number = 16 << 20
 
 /**
  * Reads `entries` in full and reports each outcome as it comes, in no fixed order.
