@@ -143,7 +143,9 @@ function parseRows(rows: readonly Row[], named: readonly Row[] = rows): PathInfo
     path: parseStorePath(String(row['path'])),
     narHash: parseNarHash(String(row['hash'])),
     narSize: parseSize(row['narSize']),
-    references: parseReferences(row['refs'], places).map((place) => paths[place]?.path as StorePath),
+    references: parseReferences(row['refs'], places).map(
+      (place) => paths[place]?.path as StorePath,
+    ),
     ...(row['deriver'] ? { deriver: parseStorePath(String(row['deriver'])) } : {}),
     ultimate: row['ultimate'] === 1,
     signatures: row['sigs'] ? String(row['sigs']).split(' ') : [],

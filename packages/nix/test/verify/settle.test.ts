@@ -1,4 +1,5 @@
 // An entry that moved is read, and nothing else is, as long as everything is what it was.
+import { hash } from 'node:crypto'
 import {
   chmodSync,
   copyFileSync,
@@ -16,7 +17,14 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { openLedger, verifyClosure } from '@bagcheck/nix'
-import type { ClosureManifest, ClosureVerification, Ledger, VerifyOptions } from '@bagcheck/nix'
+import type {
+  ClosureManifest,
+  ClosureVerification,
+  Ledger,
+  LedgerRecord,
+  PathInfo,
+  VerifyOptions,
+} from '@bagcheck/nix'
 import { alter, makeScratch, makeTree, manifestOf, owner } from './tree.ts'
 
 const scratch = makeScratch()
@@ -265,11 +273,17 @@ describe('hashes of files in the ledger', () => {
     })
   })
 
-  test('do not make good what a full pass finds bad', async () => {
+  test('that somebody forged decide what an incremental pass says, and nothing of a full one', async () => {
+    const [{ path, narHash }] = manifest.entries as [PathInfo]
+    const record = ledger.find(path, narHash) as LedgerRecord
+    const hashes = ledger.findFileHashes(path, narHash) as Uint8Array
+    const right = hash('sha256', 'file 7\n', 'buffer')
+    const forged = Uint8Array.from(hashes)
+    forged.set(hash('sha256', 'evil 7\n', 'buffer'), Buffer.from(hashes).indexOf(right))
+    ledger.record(path, record, forged) // as whoever may write the file can do
     write('bin/n7', 'evil 7\n')
-    expect(await verify({ full: true })).toMatchObject({
-      ok: false,
-      mismatches: [{ kind: 'content', file: join(root, 'bin/n7') }],
-    })
+    expect(await verify()).toMatchObject({ ok: true, strength: 'incremental', lastFullAtMs: SINCE })
+    expect(await verify({ full: true })).toMatchObject({ ok: false })
+    expect(await verify()).toMatchObject({ ok: false }) // what was forged is forgotten
   })
 })
