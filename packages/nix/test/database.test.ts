@@ -72,6 +72,7 @@ describe("Nix's database", () => {
     ['no size', 'update ValidPaths set narSize = null where id = 3', 'DATABASE_ROW'],
     ['a size of 2^60', 'update ValidPaths set narSize = 1 << 60 where id = 3', 'DATABASE_ROW'],
     ['a hash that is none', `update ValidPaths set hash = 'x' where id = 3`, 'HASH'],
+    ['a reference to nothing', 'delete from ValidPaths where id = 3', 'DATABASE_ROW'],
     ['a path that is none', `update ValidPaths set path = '/etc' where id = 3`, 'STORE_PATH'],
   ])('is refused with %s', async (name, change, code) => {
     const database = openNixDatabase(make(name, change))

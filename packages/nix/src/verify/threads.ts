@@ -19,6 +19,11 @@ export function availableThreads(wanted: number): number {
   return workerFile === undefined ? 0 : wanted
 }
 
+/** Starts threads that {@link withThreads} will want soon, so that they are there when it does. */
+export function startThreads(count: number): void {
+  for (let missing = availableThreads(count) - idle.length; missing > 0; missing--) putBack(start())
+}
+
 /** Runs `work` with `count` threads. When it throws, the threads are ended, whatever they are at. */
 export async function withThreads<T>(
   count: number,
@@ -37,14 +42,16 @@ export async function withThreads<T>(
 
 function borrow(): Worker {
   const kept = idle.pop()
-  if (kept === undefined) {
-    if (workerFile === undefined) throw new TypeError('ask availableThreads first')
-    return new Worker(workerFile)
-  }
+  if (kept === undefined) return start()
   clearTimeout(kept.timer)
   kept.thread.removeAllListeners('error')
   kept.thread.ref()
   return kept.thread
+}
+
+function start(): Worker {
+  if (workerFile === undefined) throw new TypeError('ask availableThreads first')
+  return new Worker(workerFile)
 }
 
 function putBack(thread: Worker): void {
