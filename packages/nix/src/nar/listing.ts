@@ -102,7 +102,7 @@ export async function listNar(
  * JSON_DUPLICATE_KEY, JSON_LIMIT
  */
 export function parseNarListing(bytes: Uint8Array): NarListing {
-  const value = parseStrictJson(bytes, LISTING_MAX_BYTES, MAX_JSON_DEPTH)
+  const value = parseStrictJson(bytes, LISTING_MAX_BYTES, { maxDepth: MAX_JSON_DEPTH })
   if (!isJsonObject(value) || value['version'] !== 1)
     throw entryError('', 'version 1 of a listing', isJsonObject(value) ? value['version'] : value)
   checkKeys('', value, ['version', 'root'])
