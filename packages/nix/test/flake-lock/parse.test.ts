@@ -136,6 +136,7 @@ describe('a flake.lock', () => {
     ['no "locked"', one({ original: { type: 'path' } }), {}, 'FLAKE_LOCK_NODE'],
     ['no "original"', one({ locked: { type: 'path' } }), {}, 'FLAKE_LOCK_NODE'],
     ['"flake" that is no boolean', one(github('a', { flake: 'no' })), {}, 'FLAKE_LOCK_NODE'],
+    ['inputs that are null', one(github('a', { inputs: null })), {}, 'FLAKE_LOCK_NODE'],
     ['inputs in a list', one(github('a', { inputs: ['a'] })), {}, 'FLAKE_LOCK_NODE'],
     ['an input that is a number', one(github('a', { inputs: { b: 1 } })), {}, 'FLAKE_LOCK_NODE'],
     ['follows with a number', one(github('a', { inputs: { b: [1] } })), {}, 'FLAKE_LOCK_NODE'],
