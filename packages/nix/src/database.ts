@@ -83,6 +83,12 @@ class Database implements NixDatabase {
 
   constructor(database: DatabaseSync) {
     this.#database = database
+    // An image may hold any file: a view could say anything, and take for ever to say it.
+    const tables = database
+      .prepare(`select name from sqlite_schema where type = 'table' and name in ('ValidPaths', 'Refs')
+                and sql not like 'create virtual%'`)
+      .all()
+    if (tables.length !== 2) throw new Error('the tables ValidPaths and Refs are not both there')
     this.#path = database.prepare(`${FACTS} ValidPaths where path = ?`)
     this.#pathReferences = database.prepare(
       `select id, path from Refs join ValidPaths on id = reference where referrer = ?`,

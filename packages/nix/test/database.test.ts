@@ -34,6 +34,18 @@ function make(name: string, change = ''): string {
 }
 
 describe("Nix's database", () => {
+  test.each([
+    ['a view for a table', 'drop table Refs; create view Refs as select 1 referrer, 1 reference'],
+    [
+      'a virtual table',
+      'drop table Refs; create virtual table Refs using fts5(referrer, reference)',
+    ],
+    ['a table of another name', 'drop table Refs; create table Reffs (referrer, reference)'],
+  ])('with %s is not opened', (name, change) => {
+    const file = make(name.replaceAll(' ', '-'), change)
+    expect(() => openNixDatabase(file)).toThrow(expect.objectContaining({ code: 'DATABASE_OPEN' }))
+  })
+
   test('gives facts and closures', async () => {
     const database = openNixDatabase(make('good'))
     expect(await database.queryPathInfo(a)).toMatchObject({
