@@ -1,5 +1,5 @@
 // The life of what signs SVIDs, on a clock that tests move, and what somebody with a database could do to it.
-import { readdirSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { createPublicKey, X509Certificate } from 'node:crypto'
@@ -161,7 +161,6 @@ describe('rotation', () => {
   test('makes another authority where the keys of the active one are gone', async () => {
     const leaf = await leafOf(await x509())
     await self.broker.close()
-    const { rmSync } = await import('node:fs')
     rmSync(join(self.config.stateDir, 'authorities'), { recursive: true })
     await self.restart()
     const other = await leafOf(await x509())
