@@ -181,8 +181,9 @@ describe.runIf(postgresAvailable())('two brokers on one PostgreSQL', () => {
       }
       return answers
     }
-    const agree = (): Promise<void> =>
-      expect.poll(async () => new Set(await texts()).size, { timeout: 20_000 }).toBe(1)
+    const agree = async (): Promise<void> => {
+      await expect.poll(async () => new Set(await texts()).size, { timeout: 20_000 }).toBe(1)
+    }
     await agree()
     const both = await bundle()
     expect([verifies(byOne, both), verifies(byTwo, both)]).toEqual([true, true])
