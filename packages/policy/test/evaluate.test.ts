@@ -279,6 +279,8 @@ describe('one thing wrong in what the broker knows is denied', () => {
     ['KEY_REQUIRED', { workloadKey: null }],
     ['KEY_REQUIRED', { workloadKey: '' }],
     ['PROFILE_MISMATCH', { profile: 'plain' }],
+    ['TOKEN_TYPE_MISMATCH', { type: 'x509_svid' as const }],
+    ['TOKEN_TYPE_MISMATCH', { type: 'jwt_svid' as const }],
     ['TIER_TOO_LOW', { tier: Number.NaN }],
     ['POLICY_NOT_IN_FORCE', { now: at(30 * 86_400) }],
     ['EVALUATION_FAILED', { now: new Date(Number.NaN) }],
