@@ -5,13 +5,11 @@ import {
   generateKeyPairSync,
   X509Certificate,
 } from 'node:crypto'
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { statSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { parseConfig, startAgent, type RunningAgent } from '../src/index.ts'
-import { FakeBroker, PIN, SPIFFE_ID, TRUST_DOMAIN } from './fixture/fake-broker.ts'
+import { type FakeBroker, SPIFFE_ID, TRUST_DOMAIN } from './fixture/fake-broker.ts'
 import { inPrivateRoot } from './fixture/private-root.ts'
+import { startSpiffeAgent, type SpiffeAgent } from './fixture/spiffe-agent.ts'
 import { SpiffeAuthority } from './fixture/spiffe-authority.ts'
 import { header, SpiffeClient, type Message } from './fixture/spiffe-client.ts'
 
@@ -19,48 +17,26 @@ const AUDIENCE = 'https://api.demo.test'
 const OWN = `spiffe://${TRUST_DOMAIN}`
 const [OK, INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED, UNAVAILABLE] = [0, 3, 7, 12, 14]
 
-let directory: string
+let agent: SpiffeAgent
 let broker: FakeBroker
-let agent: RunningAgent | undefined
 let client: SpiffeClient
-const lines: string[] = []
-
-beforeEach(async () => {
-  directory = mkdtempSync(join(tmpdir(), 'bagcheck-spiffe-'))
-  broker = new FakeBroker()
-  lines.length = 0
-  const url = await broker.listen()
-  writeFileSync(join(directory, 'join.json'), '{"join":"token"}')
-  const config = parseConfig(
-    JSON.stringify({
-      ...{ installation: 'demo', broker: url, trustRootPin: PIN, stateDir: 'state' },
-      ...{ socket: 'run/agent.sock', unitsDir: 'run/units', joinToken: 'join.json' },
-      storeCheckIntervalSeconds: 0,
-    }),
-    directory,
-  )
-  if (!privateRoot) return
-  agent = await startAgent(config, {
-    log: (level, msg, fields) => lines.push(JSON.stringify({ level, msg, ...fields })),
-    signal: AbortSignal.timeout(60_000),
-  })
-  client = new SpiffeClient(socket())
-})
-
-afterEach(async () => {
-  client?.[Symbol.dispose]()
-  await agent?.[Symbol.asyncDispose]()
-  agent = undefined
-  await broker.close()
-  rmSync(directory, { recursive: true })
-})
 
 const privateRoot = inPrivateRoot()
-const socket = (): string => join(directory, 'run/spiffe.sock')
+const socket = (): string => agent.socket
 const svidOf = (message: Message | undefined): Message => message?.['svids'][0] as Message
 const leafOf = (svid: Message): X509Certificate => new X509Certificate(svid['x509_svid'])
 
 describe.runIf(privateRoot)('the Workload API', () => {
+  beforeEach(async () => {
+    agent = await startSpiffeAgent()
+    broker = agent.broker
+    client = new SpiffeClient(agent.socket)
+  })
+  afterEach(async () => {
+    client[Symbol.dispose]()
+    await agent[Symbol.asyncDispose]()
+  })
+
   test('anybody may connect to, and a caller gets an X.509-SVID whose key only it has', async () => {
     expect(statSync(socket()).mode & 0o777).toBe(0o666)
     const stream = client.stream('FetchX509SVID')
@@ -289,7 +265,7 @@ describe.runIf(privateRoot)('the Workload API', () => {
       audience: 'other',
       svid: broker.authority.token({ aud: AUDIENCE }),
     })
-    expect(lines.join('\n')).not.toMatch(/eyJ|PRIVATE KEY/)
+    expect(agent.lines.join('\n')).not.toMatch(/eyJ|PRIVATE KEY/)
   })
 })
 
