@@ -250,7 +250,7 @@ describe.runIf(inPrivateRoot())('the Workload API', () => {
   async function stillServes(): Promise<void> {
     using client = new SpiffeClient(agent.socket)
     const { message: bundles, end } = await client.stream('FetchX509Bundles').next()
-    expect([Object.keys(bundles?.['bundles'] ?? {}).length > 0, end]).toEqual([true, undefined])
+    expect([Object.keys(bundles?.bundles ?? {}).length > 0, end]).toEqual([true, undefined])
   }
 
   function startChild(): { child: ChildProcess; next(): Promise<Record<string, string>> } {

@@ -11,7 +11,7 @@ import { type FakeBroker, SPIFFE_ID, TRUST_DOMAIN } from './fixture/fake-broker.
 import { inPrivateRoot } from './fixture/private-root.ts'
 import { startSpiffeAgent, type SpiffeAgent } from './fixture/spiffe-agent.ts'
 import { SpiffeAuthority } from './fixture/spiffe-authority.ts'
-import { header, SpiffeClient, type Message } from './fixture/spiffe-client.ts'
+import { header, SpiffeClient, type Message, type Svid } from './fixture/spiffe-client.ts'
 
 const AUDIENCE = 'https://api.demo.test'
 const OWN = `spiffe://${TRUST_DOMAIN}`
@@ -23,8 +23,10 @@ let client: SpiffeClient
 
 const privateRoot = inPrivateRoot()
 const socket = (): string => agent.socket
-const svidOf = (message: Message | undefined): Message => message?.['svids'][0] as Message
-const leafOf = (svid: Message): X509Certificate => new X509Certificate(svid['x509_svid'])
+const svidOf = (message: Message | undefined): Svid => message?.svids[0] as Svid
+const jwksIn = (message: Message | undefined): { keys: unknown[] } =>
+  JSON.parse(String(message?.bundles[OWN])) as { keys: unknown[] }
+const leafOf = (svid: Svid): X509Certificate => new X509Certificate(svid.x509_svid)
 
 describe.runIf(privateRoot)('the Workload API', () => {
   beforeEach(async () => {
@@ -41,15 +43,15 @@ describe.runIf(privateRoot)('the Workload API', () => {
     expect(statSync(socket()).mode & 0o777).toBe(0o666)
     const stream = client.stream('FetchX509SVID')
     const { message } = await stream.next()
-    expect(message?.['svids']).toHaveLength(1)
+    expect(message?.svids).toHaveLength(1)
     const svid = svidOf(message)
-    expect(svid['spiffe_id']).toBe(SPIFFE_ID)
-    expect(svid['bundle']).toEqual(broker.authority.certificate)
+    expect(svid.spiffe_id).toBe(SPIFFE_ID)
+    expect(svid.bundle).toEqual(broker.authority.certificate)
     const leaf = leafOf(svid)
     expect(leaf.subjectAltName).toBe(`URI:${SPIFFE_ID}`)
-    const key = createPrivateKey({ key: svid['x509_svid_key'], format: 'der', type: 'pkcs8' })
+    const key = createPrivateKey({ key: svid.x509_svid_key, format: 'der', type: 'pkcs8' })
     expect(leaf.checkPrivateKey(key)).toBe(true)
-    expect(leaf.verify(new X509Certificate(svid['bundle']).publicKey)).toBe(true)
+    expect(leaf.verify(new X509Certificate(svid.bundle).publicKey)).toBe(true)
     expect(broker.evidence[0]).toMatchObject({
       previousDecision: null,
       workloadKey: expect.stringMatching(/^[\w-]{43}$/),
@@ -84,7 +86,7 @@ describe.runIf(privateRoot)('the Workload API', () => {
     const stream = client.stream('FetchX509SVID')
     const first = svidOf((await stream.next()).message)
     const second = svidOf((await stream.next()).message)
-    const keys = [first, second].map((svid) => svid['x509_svid_key'].toString('hex'))
+    const keys = [first, second].map((svid) => svid.x509_svid_key.toString('hex'))
     expect(keys[0]).not.toBe(keys[1])
     expect(leafOf(first).fingerprint256).not.toBe(leafOf(second).fingerprint256)
     const [issued, renewed] = broker.evidence
@@ -107,7 +109,7 @@ describe.runIf(privateRoot)('the Workload API', () => {
     await new Promise((resolve) => setTimeout(resolve, 3000))
     expect(broker.evidence).toHaveLength(asked)
     const again = client.stream('FetchX509SVID')
-    expect(svidOf((await again.next()).message)['spiffe_id']).toBe(SPIFFE_ID)
+    expect(svidOf((await again.next()).message).spiffe_id).toBe(SPIFFE_ID)
     expect(broker.evidence.at(-1)).toMatchObject({ previousDecision: null })
   })
 
@@ -152,21 +154,21 @@ describe.runIf(privateRoot)('the Workload API', () => {
     const bundles = client.stream('FetchX509Bundles')
     const jwtBundles = client.stream('FetchJWTBundles')
     const old = broker.authority
-    expect(svidOf((await svids.next()).message)['bundle']).toEqual(old.certificate)
-    expect((await bundles.next()).message?.['bundles']).toEqual({ [OWN]: old.certificate })
-    const jwks = JSON.parse((await jwtBundles.next()).message?.['bundles'][OWN])
+    expect(svidOf((await svids.next()).message).bundle).toEqual(old.certificate)
+    expect((await bundles.next()).message?.bundles).toEqual({ [OWN]: old.certificate })
+    const jwks = jwksIn((await jwtBundles.next()).message)
     expect(jwks).toEqual({ keys: [{ ...old.jwt.jwk, use: 'jwt-svid', kid: old.jwt.thumbprint }] })
     broker.retired = [old]
     broker.authority = new SpiffeAuthority(TRUST_DOMAIN)
     broker.sequence += 1
     const both = Buffer.concat([broker.authority.certificate, old.certificate])
-    expect((await bundles.next()).message?.['bundles']).toEqual({ [OWN]: both })
+    expect((await bundles.next()).message?.bundles).toEqual({ [OWN]: both })
     const next = svidOf((await svids.next()).message)
-    expect(next['bundle']).toEqual(both)
+    expect(next.bundle).toEqual(both)
     const issuer = new X509Certificate(broker.authority.certificate)
     expect(leafOf(next).verify(issuer.publicKey)).toBe(true)
     expect(broker.evidence.at(-1)).toMatchObject({ facts: { purpose: 'renew' } })
-    const { keys } = JSON.parse((await jwtBundles.next()).message?.['bundles'][OWN])
+    const { keys } = jwksIn((await jwtBundles.next()).message)
     expect(keys).toHaveLength(2)
   })
 
@@ -174,18 +176,18 @@ describe.runIf(privateRoot)('the Workload API', () => {
     const other = new SpiffeAuthority('other.test')
     broker.federated = [other]
     const bundles = await client.stream('FetchX509Bundles').next()
-    expect(bundles.message?.['bundles']).toEqual({
+    expect(bundles.message?.bundles).toEqual({
       [OWN]: broker.authority.certificate,
       'spiffe://other.test': other.certificate,
     })
     const svid = await client.stream('FetchX509SVID').next()
-    expect(svid.message?.['federated_bundles']).toEqual({
+    expect(svid.message?.federated_bundles).toEqual({
       'spiffe://other.test': other.certificate,
     })
-    expect(svidOf(svid.message)['bundle']).toEqual(broker.authority.certificate)
+    expect(svidOf(svid.message).bundle).toEqual(broker.authority.certificate)
     const validate = (svid: string) => client.call('ValidateJWTSVID', { audience: AUDIENCE, svid })
     const foreign = await validate(other.token({ aud: AUDIENCE }))
-    expect([foreign.code, foreign.message['spiffe_id']]).toEqual([
+    expect([foreign.code, foreign.message.spiffe_id]).toEqual([
       OK,
       'spiffe://other.test/role/orders',
     ])
@@ -213,8 +215,8 @@ describe.runIf(privateRoot)('the Workload API', () => {
     for (let n = 1; n <= 2; n += 1) {
       const { code, message } = await client.call('FetchJWTSVID', { audience: [AUDIENCE] })
       expect(code).toBe(OK)
-      expect(svidOf(message)['spiffe_id']).toBe(SPIFFE_ID)
-      svids.push(svidOf(message)['svid'])
+      expect(svidOf(message).spiffe_id).toBe(SPIFFE_ID)
+      svids.push(svidOf(message).svid)
     }
     expect(svids[0]).not.toBe(svids[1])
     expect(broker.evidence).toMatchObject([
@@ -222,9 +224,9 @@ describe.runIf(privateRoot)('the Workload API', () => {
       { workloadKey: null, facts: { audience: AUDIENCE, purpose: 'issue' } },
     ])
     const valid = await client.call('ValidateJWTSVID', { audience: AUDIENCE, svid: svids[0] })
-    expect(valid.message['spiffe_id']).toBe(SPIFFE_ID)
-    const { fields } = valid.message['claims']
-    expect(fields.sub.stringValue ?? fields.sub.string_value).toBe(SPIFFE_ID)
+    expect(valid.message.spiffe_id).toBe(SPIFFE_ID)
+    const { fields } = valid.message.claims
+    expect(fields['sub']?.stringValue).toBe(SPIFFE_ID)
   })
 
   test('a JWT-SVID for several audiences, for none, or for another is refused', async () => {

@@ -1,10 +1,11 @@
 // Builds the bags of programs that speak SPIFFE.
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, readFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { nixString } from '@bagcheck/testkit'
 import { nixEnvironment, writeInputs } from '../../src/demo/build.ts'
+import { pythonLinkage } from './clients.ts'
 
 /** Builds `attribute` of workload.nix for `arguments_` and returns its store path. */
 export async function buildBag(
@@ -18,6 +19,17 @@ export async function buildBag(
   const expression = `(import ${file} { config = ${config}; }).${attribute} { ${fields.join(' ')} }`
   const args = ['--no-out-link', '--expr', expression]
   return execFileSync('nix-build', args, { env: nixEnvironment(), encoding: 'utf8' }).trim()
+}
+
+/** A Python of this machine, relinked, with the modules and the program in `folder`. */
+export function buildPython(scratch: string, folder: string): Promise<string> {
+  const { program, loader, libraries } = pythonLinkage(folder)
+  const named = (file: string): object => ({ name: basename(file), path: realpathSync(file) })
+  const linkage = {
+    ...{ program: named(program), loader: named(loader), data: folder },
+    libraries: libraries.map(named),
+  }
+  return buildBag(scratch, 'python', { linkage: JSON.stringify(linkage) })
 }
 
 /** A folder with the workload and the packages that it needs, for {@link buildBag}. */

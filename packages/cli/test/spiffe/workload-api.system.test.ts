@@ -19,7 +19,7 @@ const REPORTS = { name: 'reports', uid: 61_102 }
 const idOf = ({ name }: { name: string }): string => `spiffe://${TRUST_DOMAIN}/role/${name}`
 const TTL_SECONDS = 10
 
-type Said = Record<string, any>
+type Said = Record<string, unknown>
 /** The next event of a kind, from line `from` on. */
 async function event(program: Program, kind: string, from = 0): Promise<Said> {
   const line = await program.line((text) => text.startsWith(`{"event":"${kind}"`), from)
@@ -54,7 +54,7 @@ describe.runIf(nixAvailable())('services that speak SPIFFE', () => {
   test('get SVIDs of their own, and know each other by them', async () => {
     const orders = start(ORDERS)
     const { port } = await event(orders, 'serving')
-    const reports = start(REPORTS, { PEER: `127.0.0.1:${port}` })
+    const reports = start(REPORTS, { PEER: `127.0.0.1:${String(port)}` })
     const [mine, other] = [await event(orders, 'svid'), await event(reports, 'svid')]
     expect([mine['id'], other['id']]).toEqual([idOf(ORDERS), idOf(REPORTS)])
     expect(await event(reports, 'server')).toMatchObject({ id: `URI:${idOf(ORDERS)}` })
@@ -80,7 +80,7 @@ describe.runIf(nixAvailable())('services that speak SPIFFE', () => {
     const jwt = await client.call('FetchJWTSVID', { audience: [AUDIENCE] })
     expect(jwt.code).toBe(7)
     const bundles = await client.stream('FetchX509Bundles').next()
-    expect(Object.keys(bundles.message?.['bundles'] ?? {})).toEqual([`spiffe://${TRUST_DOMAIN}`])
+    expect(Object.keys(bundles.message?.bundles ?? {})).toEqual([`spiffe://${TRUST_DOMAIN}`])
   })
 
   test('that run under another user than the role’s get none', async () => {
@@ -98,7 +98,7 @@ describe.runIf(nixAvailable())('services that speak SPIFFE', () => {
     writeFileSync(data, '{"note":"other"}', { flag: 'r+' })
     try {
       const { code, details } = await event(orders, 'end')
-      expect([code, details.split(':')[0]]).toEqual([7, 'CONTENT_MISMATCH'])
+      expect([code, String(details).split(':')[0]]).toEqual([7, 'CONTENT_MISMATCH'])
       const again = start(REPORTS)
       expect(await event(again, 'end')).toMatchObject({ code: 7 })
       expect(await event(again, 'no-jwt')).toMatchObject({ code: 7 })

@@ -37,4 +37,6 @@ in
     cp ${source "program" program} $out/bin/${name}
     chmod 755 $out/bin/${name}
   '' { };
+  # A Python with its modules and a program in one folder.
+  python = { linkage }: relink ((builtins.fromJSON linkage) // { name = "python-program"; version = "1.0"; });
 }
