@@ -5,6 +5,8 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  globSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   renameSync,
@@ -70,9 +72,11 @@ export function pythonLinkage(folder: string): {
   const modules = readdirSync(folder, { recursive: true, encoding: 'utf8' })
     .filter((name) => /\.so(\.[0-9.]+)?$/.test(name))
     .map((name) => join(folder, name))
-  const found = new Set<string>()
+  // Modules of the host's name service, which the C library loads into whoever asks for a user or a host.
+  const services = globSync(`/usr/lib/${process.arch === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu/libnss_*.so.2`)
+  const found = new Set<string>(services)
   let loader = ''
-  for (const file of [PYTHON, ...modules]) {
+  for (const file of [PYTHON, ...modules, ...services]) {
     const { stdout } = spawnSync('ldd', [file], { encoding: 'utf8' })
     for (const line of stdout.split('\n')) {
       const library = /^\s*\S+ => (\/\S+) \(/.exec(line)?.[1]

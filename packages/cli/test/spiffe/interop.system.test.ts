@@ -117,7 +117,7 @@ describe.runIf(available)('against the Workload API', () => {
       })
     })
 
-    test('is told PermissionDenied when it may have none, and goes on asking', async () => {
+    test('is told PermissionDenied when it may have none', async () => {
       const { root } = role('go-one')
       const command = [join(root, 'bin/go-program'), 'watch', AUDIENCE]
       const watch = installation.exec({ name: 'go-one', uid: 61_299 }, command)
