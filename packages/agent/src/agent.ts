@@ -1,8 +1,8 @@
 // Puts the agent together: state, enrolment, measurer, sessions, socket. Clock and chance enter here.
 import { randomBytes } from 'node:crypto'
 import { chmodSync, readFileSync, rmSync } from 'node:fs'
-import type { Server } from 'node:http'
-import { createConnection } from 'node:net'
+import type { Server as HttpServer } from 'node:http'
+import { createConnection, type Server } from 'node:net'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openLedger, STORE_DIR } from '@bagcheck/nix'
@@ -14,7 +14,7 @@ import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
 import { ensureEnrolled, isRefusal } from './front/enrol.ts'
 import { readAgentFacts } from './front/agent-facts.ts'
-import { issueToken } from './front/issue.ts'
+import { issueToken, type IssueContext } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
 import { NonceBook } from './front/nonce-book.ts'
@@ -23,6 +23,7 @@ import { assertTrustRoot } from './front/policy-view.ts'
 import { Roots } from './front/roots.ts'
 import { createFront } from './front/server.ts'
 import { Sessions } from './front/sessions.ts'
+import { startWorkloadApi } from './front/spiffe/workload-api.ts'
 import {
   AgentState,
   findClosedDirectory,
@@ -96,20 +97,18 @@ export async function startAgent(
   resources.defer(() => roots.close())
   const denials = new Denials(now)
   let agentFacts: ReturnType<typeof readAgentFacts> | undefined
+  const issuing: IssueContext = {
+    ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
+    measure,
+    agent: () => (agentFacts ??= readAgentFacts(local)),
+  }
+  const timing = { now, random: Math.random, schedule }
   const sessions = resources.use(
-    new Sessions(
-      (request) =>
-        issueToken(request, {
-          ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
-          measure,
-          agent: () => (agentFacts ??= readAgentFacts(local)),
-        }),
-      { now, random: Math.random, schedule },
-      log,
-    ),
+    new Sessions((request) => issueToken(request, issuing), timing, log),
   )
+  const callers = new Callers()
   const server = createFront({
-    callers: new Callers(),
+    callers,
     sessions,
     nonces: new NonceBook(now),
     unitOf: async (instance) => (await measure(instance)).unit,
@@ -125,7 +124,17 @@ export async function startAgent(
       directory: closed,
     })
   resources.defer(() => close(server))
-  log('info', 'serving', { node: node.node, nodeClass: node.nodeClass, socket: config.socket })
+  const { spiffeSocket } = config
+  if (spiffeSocket !== null) {
+    const workloadApi = resources.use(startWorkloadApi(issuing, { callers, timing, log }))
+    await listen(workloadApi.server, spiffeSocket)
+  }
+  log('info', 'serving', {
+    node: node.node,
+    nodeClass: node.nodeClass,
+    socket: config.socket,
+    spiffeSocket,
+  })
   const held = resources.move()
   return {
     node: node.node,
@@ -208,7 +217,7 @@ function isServed(path: string): Promise<boolean> {
   })
 }
 
-function close(server: Server): Promise<void> {
+function close(server: HttpServer): Promise<void> {
   return new Promise((resolve) => {
     server.close(() => resolve())
     server.closeAllConnections()

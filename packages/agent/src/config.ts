@@ -1,7 +1,7 @@
 // The configuration file: JSON, every key known, checked by hand because the agent carries no schema
 // library. Relative paths start at the file's directory.
 import { readFileSync } from 'node:fs'
-import { dirname, isAbsolute, resolve } from 'node:path'
+import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { AgentError, quote } from './error.ts'
 
 /** `bagcheck-agent --config FILE`. Paths are absolute once parsed. */
@@ -17,6 +17,8 @@ export interface AgentConfig {
   readonly trustRootPin: string
   readonly stateDir: string
   readonly socket: string
+  /** Where SPIFFE clients find the Workload API; default: beside `socket`; null: nowhere. */
+  readonly spiffeSocket: string | null
   readonly unitsDir: string
   /** Envelope file, used once if the node is not enrolled. */
   readonly joinToken: string | null
@@ -49,7 +51,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   }
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
-    ...['unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
+    ...['spiffeSocket', 'unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
   ])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
   const string = (key: string, grammar: RegExp, fallback?: string): string => {
@@ -66,6 +68,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     config[key] === undefined || config[key] === null ? null : path(config, key)
   const broker = string('broker', /^(https?:\/\/[^/?#\s]+|unix:\/\S+)$/)
   assertConfidential(broker)
+  const socket = path(config, 'socket', '/run/bagcheck/agent.sock')
   const interval = config['storeCheckIntervalSeconds'] ?? 1
   if (typeof interval !== 'number' || !(interval >= 0 && interval <= 60))
     throw invalid('storeCheckIntervalSeconds', interval)
@@ -76,7 +79,11 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     brokerCa: optionalPath('brokerCa'),
     trustRootPin: string('trustRootPin', /^[0-9a-f]{64}$/),
     stateDir: path(config, 'stateDir', '/var/lib/bagcheck-agent'),
-    socket: path(config, 'socket', '/run/bagcheck/agent.sock'),
+    socket,
+    spiffeSocket:
+      config['spiffeSocket'] === null
+        ? null
+        : path(config, 'spiffeSocket', join(dirname(socket), 'spiffe.sock')),
     unitsDir: path(config, 'unitsDir', '/run/bagcheck/units'),
     joinToken: optionalPath('joinToken'),
     nix: {

@@ -22,6 +22,7 @@ describe('the configuration', () => {
       trustRootPin: 'a'.repeat(64),
       stateDir: '/etc/bagcheck/state',
       socket: '/run/bagcheck/agent.sock',
+      spiffeSocket: '/run/bagcheck/spiffe.sock',
       unitsDir: '/run/bagcheck/units',
       joinToken: '/abs/join.json',
       nix: {

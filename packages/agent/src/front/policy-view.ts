@@ -20,11 +20,17 @@ export interface Candidate {
 /** The closures of one policy version, by unit name. */
 export interface PolicyView {
   readonly version: number
+  /** SPIFFE trust domain of every subject; undefined before any policy was read. */
+  readonly trustDomain: string | undefined
   candidates(unitName: string): readonly Candidate[]
 }
 
 /** Before any policy was read. */
-export const NO_POLICY: PolicyView = { version: 0, candidates: () => [] }
+export const NO_POLICY: PolicyView = {
+  version: 0,
+  trustDomain: undefined,
+  candidates: () => [],
+}
 
 /**
  * @param pin sha256 of the payload of version 1
@@ -52,13 +58,15 @@ export function readPolicyView(
   if (createHash('sha256').update(response.policy).digest('hex') !== response.sha256)
     throw new AgentError('BROKER_RESPONSE', 'the policy has another digest than its response says')
   const policy = parseObject(response.policy)
-  const { version } = policy
+  const { version, trustDomain } = policy
   if (!Number.isSafeInteger(version) || version !== response.version) throw malformed('version')
   if (version < highest)
     throw new AgentError(
       'POLICY_ROLLBACK',
       `expected policy version ${highest} or later, saw ${version}`,
     )
+  if (typeof trustDomain !== 'string' || !/^[a-z0-9._-]{1,255}$/.test(trustDomain))
+    throw malformed('trust domain')
   const byUnit = new Map<string, Candidate[]>()
   for (const role of rolesOf(policy['roles'])) {
     const unit = role['unit'] as Record<string, unknown> | null | undefined
@@ -79,7 +87,7 @@ export function readPolicyView(
       })
     }
   }
-  return { version, candidates: (unitName) => byUnit.get(unitName) ?? [] }
+  return { version, trustDomain, candidates: (unitName) => byUnit.get(unitName) ?? [] }
 }
 
 function rolesOf(roles: unknown): Record<string, unknown>[] {

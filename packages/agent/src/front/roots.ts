@@ -88,6 +88,11 @@ export class Roots {
     return this.#policy.version
   }
 
+  /** Of the policy; undefined before one was read. */
+  get trustDomain(): string | undefined {
+    return this.#policy.trustDomain
+  }
+
   /**
    * Makes sure that the policy is at least `version`.
    * @throws {AgentError} what the broker client throws; TRUST_ROOT_MISMATCH, POLICY_ROLLBACK
