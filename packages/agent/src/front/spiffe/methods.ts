@@ -224,8 +224,3 @@ function takeOne(limit: RateLimit, { instance }: Caller): void {
   if (!limit.take(instanceKey(instance)))
     throw new AgentError('REQUEST_LIMIT', 'a process asks once and uses its SVID until it expires')
 }
-
-/** For the log of a refused call. */
-export function describeCall({ call }: Exchange, error: unknown): Record<string, unknown> {
-  return { path: call.path, ...describe(error) }
-}
