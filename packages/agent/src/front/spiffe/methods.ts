@@ -4,7 +4,6 @@
 // Before anything is written the caller is looked at again: who runs another program than the one that
 // connected gets no message and no status, its connection is destroyed.
 import { AgentError, quote } from '../../error.ts'
-import { describe } from '../../log.ts'
 import { instanceKey } from '../../measure/instance.ts'
 import type { ProcessInstance } from '../../measure/messages.ts'
 import type { JwtSvidAnswer } from '../broker-client.ts'
