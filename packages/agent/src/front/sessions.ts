@@ -2,7 +2,7 @@
 // sessions with it: its pidfd says the one, its instance the other.
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { assertInstance, instanceKey } from '../measure/instance.ts'
+import { instanceKey } from '../measure/instance.ts'
 import type { ProcessInstance } from '../measure/messages.ts'
 import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
 import { BrokerProblem } from './broker-client.ts'
@@ -48,11 +48,12 @@ export class Sessions implements Disposable {
   }
 
   /**
-   * The session of `instance` for `audience`, made if there is none.
-   * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_MOVED, PROCESS_GONE
+   * The session of a caller, checked just now, for `audience`; made if there is none.
+   * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_GONE
    */
-  open({ instance, peer }: Caller, audience: string): Session {
-    const resident = this.#resident(instance, peer.uid)
+  open(caller: Caller, audience: string): Session {
+    const { instance } = caller
+    const resident = this.#resident(caller)
     const known = resident.sessions.get(audience)
     if (known !== undefined) return known
     if (resident.sessions.size >= MAX_AUDIENCES)
@@ -78,19 +79,18 @@ export class Sessions implements Disposable {
     for (const resident of this.#residents.values()) this.#end(resident)
   }
 
-  #resident(instance: ProcessInstance, uid: number): Resident {
+  #resident({ instance, peer, isPinned }: Caller): Resident {
     const key = instanceKey(instance)
     const known = this.#residents.get(key)
     if (known !== undefined) return known
     if (this.#residents.size >= MAX_INSTANCES) this.#evictIdle()
     const pidfd = openPidfd(instance.pid)
-    try {
-      assertInstance(instance) // after pinning: now the pid cannot be another's
-    } catch (error) {
+    // Pinned once more, since the connection may close. The pid is not another's if its first pin lives now.
+    if (!isPinned()) {
       closePidfd(pidfd)
-      throw error
+      throw new AgentError('PROCESS_GONE', `process ${peer.pid} has ended`)
     }
-    const resident = { instance, pidfd, uid, sessions: new Map<string, Session>() }
+    const resident = { instance, pidfd, uid: peer.uid, sessions: new Map<string, Session>() }
     this.#residents.set(key, resident)
     return resident
   }
