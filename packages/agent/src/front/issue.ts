@@ -8,8 +8,7 @@
 //   re-check    the instance is still what was measured, or the credential is thrown away
 import type { Evidence } from '@bagcheck/api'
 import { AgentError } from '../error.ts'
-import { assertInstance } from '../measure/instance.ts'
-import type { Measurement, ProcessInstance } from '../measure/messages.ts'
+import type { ProcessInstance, SettledMeasurement } from '../measure/messages.ts'
 import { BrokerProblem, type BrokerClient } from './broker-client.ts'
 import { denialKey, type Denials } from './denials.ts'
 import { signJws, type SigningKey } from './jws.ts'
@@ -52,7 +51,9 @@ export interface IssueContext {
   readonly broker: BrokerClient
   readonly roots: Roots
   readonly denials: Denials
-  readonly measure: (instance: ProcessInstance) => Promise<Measurement>
+  readonly measure: (instance: ProcessInstance) => Promise<SettledMeasurement>
+  /** Throws if another program runs there now, or if that cannot be told. */
+  readonly check: (instance: ProcessInstance) => Promise<void>
   readonly installation: string
   readonly issuer: string
   readonly trustRootPin: string
@@ -167,6 +168,6 @@ async function issueOnce<C extends Credential>(
       context.denials.count(asker, error.problem.code)
     throw error
   })
-  assertInstance(request.instance)
+  await context.check(request.instance)
   return credential
 }

@@ -27,7 +27,7 @@ import type { Evidence } from '@bagcheck/api'
 import { listAttributes } from '../attributes.ts'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import type { Measurement } from '../measure/messages.ts'
+import type { SettledMeasurement } from '../measure/messages.ts'
 import type { AttestationTexts, BrokerClient } from './broker-client.ts'
 import type { LocalClosures } from './local-closures.ts'
 import { NO_POLICY, readPolicyView, type Candidate, type PolicyView } from './policy-view.ts'
@@ -107,7 +107,7 @@ export class Roots {
    * Facts of every root that fits `measurement`, approved ones first, and the unit's own local root;
    * their content checked as `audience` demands.
    */
-  async fitting(measurement: Measurement, audience: string): Promise<RootFacts[]> {
+  async fitting(measurement: SettledMeasurement, audience: string): Promise<RootFacts[]> {
     const needed = neededPaths(measurement)
     const candidates = this.#policy
       .candidates(measurement.unit.name)
@@ -314,7 +314,7 @@ export interface NeededPaths {
 }
 
 /** Reads off a measurement what a fitting closure must hold. */
-export function neededPaths({ unit, processes }: Measurement): NeededPaths {
+export function neededPaths({ unit, processes }: SettledMeasurement): NeededPaths {
   const named = unit.contract === null ? [] : unit.contract.arguments
   const executable = unit.contract?.executable ?? processes[0]?.executable.path ?? ''
   const scripts = storePaths(named)

@@ -2,7 +2,7 @@
 // sessions with it: its pidfd says the one, its instance the other.
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { assertInstance, instanceKey } from '../measure/instance.ts'
+import { instanceKey } from '../measure/instance.ts'
 import type { ProcessInstance } from '../measure/messages.ts'
 import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
 import { BrokerProblem } from './broker-client.ts'
@@ -49,11 +49,12 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
   }
 
   /**
-   * The session of `instance` for `audience`, made if there is none.
-   * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_MOVED, PROCESS_GONE
+   * The session of a caller, checked just now, for `audience`; made if there is none.
+   * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_GONE
    */
-  open({ instance, peer }: Caller, audience: string | null): Session<C> {
-    const resident = this.#resident(instance, peer.uid)
+  open(caller: Caller, audience: string | null): Session<C> {
+    const { instance } = caller
+    const resident = this.#resident(caller)
     const known = resident.sessions.get(audience)
     if (known !== undefined && !known.hasEnded) return known
     if (known === undefined && resident.sessions.size >= MAX_AUDIENCES)
@@ -85,19 +86,19 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
     for (const resident of this.#residents.values()) this.#end(resident)
   }
 
-  #resident(instance: ProcessInstance, uid: number): Resident<C> {
+  #resident({ instance, peer, isPinned }: Caller): Resident<C> {
     const key = instanceKey(instance)
     const known = this.#residents.get(key)
     if (known !== undefined) return known
     if (this.#residents.size >= MAX_INSTANCES) this.#evictIdle()
     const pidfd = openPidfd(instance.pid)
-    try {
-      assertInstance(instance) // after pinning: now the pid cannot be another's
-    } catch (error) {
+    // Pinned once more, since the connection may close. The pid is not another's if its first pin lives now.
+    if (!isPinned()) {
       closePidfd(pidfd)
-      throw error
+      throw new AgentError('PROCESS_GONE', `process ${peer.pid} has ended`)
     }
-    const resident = { instance, pidfd, uid, sessions: new Map<string | null, Session<C>>() }
+    const sessions = new Map<string | null, Session<C>>()
+    const resident = { instance, pidfd, uid: peer.uid, sessions }
     this.#residents.set(key, resident)
     return resident
   }

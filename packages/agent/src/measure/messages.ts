@@ -1,5 +1,4 @@
-// What crosses between the front and the measurer: plain bounded data. The measurer has no network and
-// reads no foreign protocol, so it runs as a thread now and can become a root process of its own later.
+// What crosses between the measurer's threads, and from it to the front: plain bounded data.
 import type { Evidence } from '@bagcheck/api'
 import type { AgentErrorCode } from '../error.ts'
 
@@ -63,6 +62,9 @@ export interface Measurement {
   /** Wall clock when the second snapshot was taken. */
   readonly measuredAtMs: number
 }
+
+/** A measurement whose contract is that of the first sight: what leaves the measurer. */
+export type SettledMeasurement = Omit<Measurement, 'main'>
 
 /** Answer to the request with the same id. */
 export type MeasureReply =

@@ -5,7 +5,7 @@
 //
 // Before an object is touched its file system is looked up: a FUSE server run by the workload could
 // answer each read differently, or never.
-import { closeSync, constants, fstatSync, lstatSync, openSync, realpathSync } from 'node:fs'
+import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
 import type { Budget } from './budget.ts'
 import type { HashCache } from './hash-cache.ts'
@@ -13,6 +13,9 @@ import { formatDevice } from './instance.ts'
 import type { MappedFile } from './messages.ts'
 import { isForeignFileSystem, type Mount } from './mounts.ts'
 import { asProcError, readProcLink } from './proc-file.ts'
+
+/** What PID 1 sees is the host, also where we are in a mount namespace of our own. */
+const HOST_ROOT = '/proc/1/root'
 
 /** What is needed to judge the file systems of one process's objects. */
 export interface ObjectContext {
@@ -80,16 +83,27 @@ export function isStoreObject(
   if (!path.startsWith(`${context.storeDir}/`)) return false
   if (object.device !== context.storeDevice) return false
   try {
-    const named = lstatSync(path, { bigint: true })
+    const named = lstatSync(`${HOST_ROOT}${path}`, { bigint: true })
     return (
       named.isFile() &&
       formatDevice(named.dev) === object.device &&
       String(named.ino) === object.inode &&
-      realpathSync.native(path) === path
+      !hasLinkOnTheWay(`${HOST_ROOT}${path}`)
     )
   } catch {
     return false // No such name in the store: then it is no store file, whatever its bytes are.
   }
+}
+
+/** By each directory of its own: realpath(3) would follow /proc/1/root into our own mounts. */
+function hasLinkOnTheWay(path: string): boolean {
+  for (
+    let end = path.lastIndexOf('/');
+    end > HOST_ROOT.length;
+    end = path.lastIndexOf('/', end - 1)
+  )
+    if (lstatSync(path.slice(0, end)).isSymbolicLink()) return true
+  return false
 }
 
 function assertLocal(path: string, device: string, context: ObjectContext): void {

@@ -17,6 +17,8 @@ import { combineThreads, parseStatus, type Credentials } from './status.ts'
 import { modifiedTextBytes } from './text-pages.ts'
 
 const O_PATH = 0o10000000
+/** Whose mounts and namespaces are the host's. */
+const HOST_PID = 1
 const MAX_MAPS_BYTES = 16 * 1024 * 1024
 const MAX_MOUNTINFO_BYTES = 16 * 1024 * 1024
 const MAX_STATUS_BYTES = 64 * 1024
@@ -24,7 +26,7 @@ const MAX_THREADS = 4096
 const MAX_FILES = 4096
 const MAX_MOUNTS_TOLD = 64
 
-/** The agent's own surroundings, read once for each measurement. */
+/** The host, read once for each measurement. */
 export interface Host {
   readonly userNamespace: string
   readonly namespaces: Namespaces
@@ -75,18 +77,22 @@ export interface ProcessReading {
   readonly threads: readonly string[]
 }
 
-/** Reads the agent's own surroundings. @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT */
+/**
+ * Reads what the host is: what PID 1 sees. The measurer itself may be in a mount namespace of its own, in which
+ * its service manager made much of the host read-only or hid it.
+ * @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT
+ */
 export function readHost(storeDir: string): Host {
-  const mounts = parseMountinfo(readProcText('/proc/self/mountinfo', MAX_MOUNTINFO_BYTES))
-  const store = readStoreMount('self', storeDir, mounts)
+  const mounts = parseMountinfo(readProcText(`/proc/${HOST_PID}/mountinfo`, MAX_MOUNTINFO_BYTES))
+  const store = readStoreMount(HOST_PID, storeDir, mounts)
   if (store === null)
     throw new AgentError('PROC_UNREADABLE', `expected a store at ${storeDir}, saw none`)
   const { mount: storeMount, ...directory } = store
   return {
-    userNamespace: readProcLink('/proc/self/ns/user'),
-    namespaces: readNamespaces('/proc/self'),
+    userNamespace: readProcLink(`/proc/${HOST_PID}/ns/user`),
+    namespaces: readNamespaces(`/proc/${HOST_PID}`),
     mounts,
-    root: objectOf('/proc/self/root'),
+    root: objectOf(`/proc/${HOST_PID}/root`),
     store: { ...directory, mount: `${storeMount.device} ${storeMount.root}` },
     storeMount,
     storePlace: placeOf(storeMount, storeDir),
@@ -287,7 +293,7 @@ function objectOf(link: string): string {
 
 /** The store as the process sees it: which directory, on which mount. The mount id of an open file decides. */
 function readStoreMount(
-  pid: number | 'self',
+  pid: number,
   storeDir: string,
   mounts: readonly Mount[],
 ): (Omit<StoreMount, 'mount'> & { readonly mount: Mount }) | null {

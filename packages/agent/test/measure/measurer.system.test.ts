@@ -21,6 +21,7 @@ import koffi from 'koffi'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readInstance } from '../../src/measure/instance.ts'
 import { parseMaps } from '../../src/measure/maps.ts'
+import type { Measurement } from '../../src/measure/messages.ts'
 import { Measurer } from '../../src/measure/measurer.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
@@ -253,6 +254,25 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
       runs: BUSYBOX,
     })
     expect(facts).toMatchObject({ verifiedStoreMount: false, hostRoot: true })
+  })
+
+  test('is told the same by a measurer in a mount namespace of its own, where the store is hidden', async () => {
+    await using unit = await start({ command: [...SLEEP] })
+    const fixture = join(import.meta.dirname, '../fixture/measure-child.ts')
+    const tell = [process.execPath, '-C', '@bagcheck/source', fixture]
+    const measureIn = (before: string): Measurement['processes'] => {
+      const args = ['-m', 'sh', '-c', `${before} && exec "$@"`, 'sh', ...tell]
+      const said = execFileSync('unshare', [...args, join(directory, 'sights'), `${unit.pid}`])
+      return (JSON.parse(said.toString()) as Measurement).processes
+    }
+    const processes = measureIn('mount -t tmpfs none /nix/store')
+    expect(processes).toEqual(measureIn('true'))
+    expect(processes[0]).toMatchObject({
+      executable: { path: BUSYBOX, isStoreFile: true },
+      verifiedStoreMount: true,
+      hostRoot: true,
+      mountsBelowStore: [],
+    })
   })
 
   test('another root directory and another user namespace are told', async () => {
