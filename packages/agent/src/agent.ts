@@ -56,7 +56,7 @@ export interface RunningAgent extends AsyncDisposable {
  */
 export async function startAgent(
   config: AgentConfig,
-  options: { log: Log; signal: AbortSignal },
+  options: { log: Log; signal: AbortSignal; callers?: Callers },
 ): Promise<RunningAgent> {
   const { log, signal } = options
   const now = Date.now
@@ -106,7 +106,7 @@ export async function startAgent(
   const sessions = resources.use(
     new Sessions((request) => issueToken(request, issuing), timing, log),
   )
-  const callers = new Callers()
+  const callers = options.callers ?? new Callers()
   const server = createFront({
     callers,
     sessions,

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Callers } from '../src/front/callers.ts'
 import { signingKey, signJws } from '../src/front/jws.ts'
 import { startAgent, parseConfig, type RunningAgent } from '../src/index.ts'
 import { FakeBroker, PIN } from './fixture/fake-broker.ts'
@@ -18,6 +19,9 @@ let directory: string
 let broker: FakeBroker
 let agent: RunningAgent | undefined
 const lines: string[] = []
+
+// By the way of kernels before 6.5, which is as strict, and by that of later ones.
+let fallback = false
 
 async function start(trustRootPin = PIN): Promise<void> {
   const url = await broker.listen()
@@ -38,6 +42,7 @@ async function start(trustRootPin = PIN): Promise<void> {
   agent = await startAgent(config, {
     log: (_level, msg, fields) => lines.push(JSON.stringify({ msg, ...fields })),
     signal: AbortSignal.timeout(60_000),
+    callers: new Callers({ fallback }),
   })
 }
 
@@ -72,7 +77,14 @@ afterEach(async () => {
   rmSync(directory, { recursive: true })
 })
 
-describe.runIf(inPrivateRoot())('an agent before a broker', () => {
+describe.runIf(inPrivateRoot()).each([
+  { source: 'SO_PEERPIDFD', old: false },
+  { source: 'pidfd_open', old: true },
+])('an agent before a broker, whose callers are pinned by $source', ({ old }) => {
+  beforeEach(() => {
+    fallback = old
+  })
+
   test('enrols once, proves its key, and keeps its state to itself', async () => {
     await start()
     expect(agent?.node).toBe('demo-1')
