@@ -14,7 +14,7 @@ import { fileSystemsOf, readObject, type ObjectContext } from './objects.ts'
 import { asProcError, readProcFile, readProcLink, readProcText } from './proc-file.ts'
 import type { ProcessStat } from './stat.ts'
 import { combineThreads, parseStatus, type Credentials } from './status.ts'
-import { modifiedTextBytes } from './text-pages.ts'
+import { assertResident, modifiedTextBytes } from './text-pages.ts'
 
 const O_PATH = 0o10000000
 /** Whose mounts and namespaces are the host's. */
@@ -199,6 +199,8 @@ export function factsOf(
     mounts: new Map([...host.mounts, ...mounts].map((mount) => [mount.id, mount])),
     store: { device: host.storeMount.device, place: host.storePlace },
   })
+  const { argumentsAt, environmentAt } = readStat(snapshot.pid)
+  assertResident(snapshot.pid, [argumentsAt, environmentAt])
   const readable = snapshot.regions.filter((region) => region.path !== '[vsyscall]')
   return {
     pid: snapshot.pid,
