@@ -49,6 +49,8 @@ export interface AgentOptions {
   readonly measurer?: () => Promise<Socket>
   /** Reads a file that the configuration names. */
   readonly readText?: (file: string) => string
+  /** Pins callers by the way of kernels before 6.5. */
+  readonly fallback?: boolean
 }
 
 /**
@@ -103,7 +105,7 @@ export async function startAgent(
   const sessions = resources.use(
     new Sessions((request) => issueToken(request, issuing), timing, log),
   )
-  const callers = new Callers(measurer)
+  const callers = new Callers(measurer, { fallback: options.fallback ?? false })
   const server = createFront({
     callers,
     sessions,

@@ -19,6 +19,9 @@ let broker: FakeBroker
 let agent: RunningAgent | undefined
 const lines: string[] = []
 
+// By the way of kernels before 6.5, which is as strict, and by that of later ones.
+let fallback = false
+
 async function start(trustRootPin = PIN): Promise<void> {
   const url = await broker.listen()
   writeFileSync(join(directory, 'join.json'), '{"join":"token"}')
@@ -38,6 +41,7 @@ async function start(trustRootPin = PIN): Promise<void> {
   agent = await startAgent(config, {
     log: (_level, msg, fields) => lines.push(JSON.stringify({ msg, ...fields })),
     signal: AbortSignal.timeout(60_000),
+    fallback,
   })
 }
 
@@ -72,7 +76,14 @@ afterEach(async () => {
   rmSync(directory, { recursive: true })
 })
 
-describe.runIf(inPrivateRoot())('an agent before a broker', () => {
+describe.runIf(inPrivateRoot()).each([
+  { source: 'SO_PEERPIDFD', old: false },
+  { source: 'pidfd_open', old: true },
+])('an agent before a broker, whose callers are pinned by $source', ({ old }) => {
+  beforeEach(() => {
+    fallback = old
+  })
+
   test('enrols once, proves its key, and keeps its state to itself', async () => {
     await start()
     expect(agent?.node).toBe('demo-1')

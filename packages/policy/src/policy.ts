@@ -176,6 +176,8 @@ const role = record({
   /** Null: the same as `capabilities`. */
   boundingSet: optional(nullable(list(capability, 0, 41)), () => null),
   seccomp: flag,
+  /** What interpreters may read beside the closure; null: it is told and not judged. */
+  foreignFiles: optional(nullable(list(foreignFile, 0, 256)), () => null),
   roots: list(approvedRoot, 1, 200_000),
   successors: optional(list(record({ from: digest, to: digest, expires: time }), 0, 64), () => []),
   allow: optional(
@@ -186,14 +188,12 @@ const role = record({
         list(literal(...DESCRIPTOR_KINDS), 0, DESCRIPTOR_KINDS.length),
         () => EVERYDAY_DESCRIPTORS,
       ),
-      foreignFiles: optional(list(foreignFile, 0, 256), () => []),
       namespaces: optional(list(literal(...NAMESPACE_KINDS), 0, NAMESPACE_KINDS.length), () => []),
     }),
     () => ({
       jit: [],
       hostObjects: [],
       descriptors: EVERYDAY_DESCRIPTORS,
-      foreignFiles: [],
       namespaces: [],
     }),
   ),
