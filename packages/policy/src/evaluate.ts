@@ -11,7 +11,7 @@
 // Attacker: whoever runs code on the host, short of root (tier 0). `argv`, paths and environment are a
 // process's own words: they are read only to deny. Checks that do not depend on each other all run, so
 // that a denial shows everything that is wrong. Whatever throws is a denial.
-import { approve, type Approval, type ApprovalContent } from './approval.ts'
+import { approve, type Approval, type ApprovalContent, type AttestedBy } from './approval.ts'
 import { chooseClosure } from './choose-closure.ts'
 import type { ClosureIndex } from './closures.ts'
 import { Denials, type DenialReason } from './denial.ts'
@@ -155,7 +155,7 @@ function judge(
       'TIER_TOO_LOW',
       `${facts.audience} needs tier ${audience.minTier}, and the proof is of tier ${context.tier}`,
     )
-  checkHost(role, context, denials)
+  const running = checkHost(role, context, denials)
 
   const chosen = chooseClosure(role, facts, audience, context, denials)
   if (!chosen) return undefined
@@ -174,9 +174,14 @@ function judge(
     policySha256: policy.sha256,
     attested: chosen.closure.attestation,
     hostObjects: chosen.hostObjects,
-    systems: chosen.systems,
+    systems: withoutRepeats([...running, ...chosen.systems]),
     jit: chosen.jit,
   }
+}
+
+function withoutRepeats(systems: readonly AttestedBy[]): readonly AttestedBy[] {
+  const byDigest = new Map(systems.map((system) => [system.closureDigest, system]))
+  return [...byDigest.values()].toSorted((a, b) => (a.closureDigest < b.closureDigest ? -1 : 1))
 }
 
 /** What was asked for, within the bounds of the audience. */
