@@ -47,10 +47,10 @@ export interface AgentOptions {
   readonly signal: AbortSignal
   /** Connects to a measurer; default: to that of the configuration, or to a child. */
   readonly measurer?: () => Promise<Socket>
-  /** How callers are pinned; by default as the kernel can. */
-  readonly callers?: { readonly fallback: boolean }
   /** Reads a file that the configuration names. */
   readonly readText?: (file: string) => string
+  /** Pins callers by the way of kernels before 6.5. */
+  readonly fallback?: boolean
 }
 
 /**
@@ -105,7 +105,7 @@ export async function startAgent(
   const sessions = resources.use(
     new Sessions((request) => issueToken(request, issuing), timing, log),
   )
-  const callers = new Callers(measurer, options.callers)
+  const callers = new Callers(measurer, { fallback: options.fallback ?? false })
   const server = createFront({
     callers,
     sessions,

@@ -1,6 +1,6 @@
 // Who is at the other end of a unix socket, and does that process still live. The native calls of the
-// agent are in this file, in attributes.ts, privileges.ts and measure/native.ts. The credentials are those of the
-// process that called connect(2), whoever holds
+// agent are in this file, in attributes.ts, in privileges.ts and in measure/native.ts. The credentials are those
+// of the process that called connect(2), whoever holds
 // the socket now.
 //
 // SO_PEERPIDFD (Linux 6.5) pins that very process. Before it there is only a pid, which may have been

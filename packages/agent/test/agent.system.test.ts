@@ -41,7 +41,7 @@ async function start(trustRootPin = PIN): Promise<void> {
   agent = await startAgent(config, {
     log: (_level, msg, fields) => lines.push(JSON.stringify({ msg, ...fields })),
     signal: AbortSignal.timeout(60_000),
-    callers: { fallback },
+    fallback,
   })
 }
 

@@ -7,7 +7,7 @@ const MAX_BYTES = 4n * 1024n ** 3n
 const BYTES_PER_MS = 256n * 1024n
 /** Of all processes of a unit. */
 const MAX_MAPPINGS = 200_000
-const MAX_DESCRIPTORS = 200_000
+const MAX_DESCRIPTORS = 100_000
 /** Less than what whoever asked waits, so that the reason comes from here. */
 const MAX_MS = 10_000
 
