@@ -184,7 +184,7 @@ describe.runIf(inPrivateRoot()).each([
     expect(denied).toBeGreaterThanOrEqual(32)
     expect(denied).toBeLessThanOrEqual(33 + (Date.now() - startedAt) / 60_000)
     expect(lines.find((line) => line.includes('"no token"'))).toContain('"decision":"d"')
-  })
+  }, 600_000)
 
   test('tells its own user the unit of a process, and nobody of one that is not there', async () => {
     await start()

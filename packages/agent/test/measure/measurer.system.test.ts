@@ -407,10 +407,16 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     expect(measure(unit).unit).toMatchObject({ launcher: 'none', contract: null })
     writeFileSync(unit.recordFile, JSON.stringify(record))
     expect(measure(unit).unit.launcher).toBe('bagcheck-exec')
-    execFileSync('chmod', ['666', unit.recordFile])
-    expect(measurer.answer({ id: 1, instance: unit.instance() })).toMatchObject({
-      code: 'UNIT_RECORD',
-    })
+    for (const [command, what] of [
+      ['chmod', '666'],
+      ['chown', '990'],
+    ] as const) {
+      execFileSync(command, [what, unit.recordFile])
+      expect(measurer.answer({ id: 1, instance: unit.instance() })).toMatchObject({
+        code: 'UNIT_RECORD',
+      })
+      execFileSync('chmod', ['600', unit.recordFile])
+    }
   })
 
   test('no unit at all is told as none, with the caller alone', () => {

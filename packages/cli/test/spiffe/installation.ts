@@ -1,7 +1,7 @@
 // A whole Bagcheck for programs that speak SPIFFE: real Nix builds, a broker, an agent, units that
 // `bagcheck exec` starts. Everything but the programs is what an operator would run.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -122,12 +122,15 @@ export async function startInstallation(): Promise<SpiffeInstallation> {
       ...['--key', join(trust, 'keys/enrolment.pem')],
     )
     const config = join(directory, 'agent.json')
-    mkdirSync(join(directory, 'run'), { mode: 0o755 })
     writeFileSync(
       config,
       JSON.stringify({
         ...{ installation: 'demo', broker: issuer, trustRootPin: pin, joinToken },
-        ...{ stateDir: join(directory, 'agent'), socket: join(directory, 'run/agent.sock') },
+        ...{
+          user: '61000',
+          stateDir: join(directory, 'agent'),
+          socket: join(directory, 'run/agent.sock'),
+        },
         ...{ unitsDir: join(directory, 'units'), storeCheckIntervalSeconds: 0 },
         nix: { daemonSocket: NIX_DAEMON_SOCKET, database: NIX_DATABASE_FILE },
       }),
