@@ -3,7 +3,7 @@
 //
 // A gRPC layer of our own on node:http2, and not a library: who is on a connection must be known before its
 // first byte is read, that process is looked at before each message, and what carried a key is wiped. It also
-// costs the agent neither packages nor start time (docs/decisions says what was measured).
+// costs the agent neither packages nor start time (docs/architecture.md says what was measured).
 //
 //   connection   admitted by the kernel's word on its process, then HTTP/2 within ten seconds
 //   call         one request message within ten seconds; so many at a time of one user and one connection
@@ -20,6 +20,7 @@ import { AgentError } from '../../error.ts'
 import { describe, type Log } from '../../log.ts'
 import { BrokerProblem } from '../broker-client.ts'
 import type { Callers } from '../callers.ts'
+import { isTransient } from '../problem.ts'
 import { acceptCall, type Call } from './grpc.ts'
 import { METHODS } from './messages.ts'
 import { HANDLERS, type Exchange, type MethodContext } from './methods.ts'
@@ -100,6 +101,8 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
         continue
       }
       callers.check(socket).catch((error: unknown) => {
+        // A measurer that is away says nothing of the process, and until it is back nothing is written.
+        if (isTransient(error)) return
         log('warn', 'connection closed', describe(error))
         session.destroy()
       })
