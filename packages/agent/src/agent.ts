@@ -19,6 +19,7 @@ import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
 import { NonceBook } from './front/nonce-book.ts'
 import { isTransient } from './front/problem.ts'
+import { formatDenials, Outcomes, parseDenials } from './front/outcomes.ts'
 import { assertTrustRoot } from './front/policy-view.ts'
 import { Roots } from './front/roots.ts'
 import { createFront } from './front/server.ts'
@@ -94,18 +95,30 @@ export async function startAgent(
   const roots = new Roots({ state, broker, local, ledger, trustRootPin, intervalMs, now, log })
   resources.defer(() => roots.close())
   const denials = new Denials(now)
+  const outcomes = resources.use(
+    new Outcomes(
+      {
+        denials: parseDenials(state.readDenials()),
+        save: (kept) => state.writeDenials(formatDenials(kept)),
+      },
+      now,
+      log,
+    ),
+  )
   let agentFacts: ReturnType<typeof readAgentFacts> | undefined
   const sessions = resources.use(
     new Sessions(
       (request) =>
         issueToken(request, {
-          ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
+          ...{ node, key, state, broker, roots, denials, outcomes },
+          ...{ installation, issuer, trustRootPin, now },
           measure,
           host: readHostFacts,
           agent: () => (agentFacts ??= readAgentFacts()),
         }),
       { now, random: Math.random, schedule },
       log,
+      outcomes,
     ),
   )
   const server = createFront({

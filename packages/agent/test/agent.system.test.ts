@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -253,6 +253,56 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
       previousDecision: null,
       facts: { purpose: 'issue' },
     })
+  })
+
+  test('a denial of the bag for one audience drops the tokens of all, and all are measured anew at once', async () => {
+    await start()
+    const other = 'https://other.demo.test'
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(socket(), AUDIENCE)
+    expect(await events.next()).toMatchObject({ event: 'token' })
+    broker.denied.set(other, 'STRENGTH_TOO_LOW')
+    await call(socket(), 'POST', '/v1/token', { audience: other })
+    broker.denied.set(other, 'FILE_NOT_IN_CLOSURE')
+    const before = broker.evidence.length
+    expect((await call(socket(), 'POST', '/v1/token', { audience: other })).status).toBe(403)
+    // The first word about this audience since its token: what spoke against the other alone was not told.
+    expect(await events.next()).toMatchObject({
+      event: 'denied',
+      data: { code: 'FILE_NOT_IN_CLOSURE' },
+    })
+    expect(await events.next()).toMatchObject({ event: 'token', data: { renewed: false } })
+    expect(broker.evidence.slice(before).map(({ facts }) => facts.audience)).toEqual([
+      other,
+      AUDIENCE,
+    ])
+    expect(broker.evidence.at(-1)).toMatchObject({ previousDecision: null })
+    const line = lines.find((text) => text.includes('"unit denied"')) ?? ''
+    expect(JSON.parse(line)).toMatchObject({
+      ...{ pid: process.pid, audience: other, code: 'FILE_NOT_IN_CLOSURE', decision: 'd' },
+      offence: { path: realpathSync(process.execPath), kind: 'FILE_NOT_IN_CLOSURE' },
+    })
+    await agent?.[Symbol.asyncDispose]()
+    agent = undefined
+    const kept = JSON.parse(readFileSync(join(directory, 'state', 'denials.json'), 'utf8')) as {
+      denials: { code: string }[]
+    }
+    expect(kept.denials.map(({ code }) => code)).toContain('FILE_NOT_IN_CLOSURE')
+  })
+
+  test('a bag that is denied stays without tokens for every audience while it is', async () => {
+    await start()
+    const other = 'https://other.demo.test'
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(socket(), AUDIENCE)
+    await events.next()
+    broker.verdict = 'deny'
+    await call(socket(), 'POST', '/v1/token', { audience: other })
+    expect(await events.next()).toMatchObject({ event: 'denied' })
+    expect(await events.next()).toMatchObject({ event: 'denied' })
+    // Nothing is held that a broker which cannot be asked would let out again.
+    broker.verdict = 'down'
+    expect((await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })).status).toBe(503)
   })
 
   test('a broker that does not know its nonce is asked once more with another, and no token is dropped', async () => {

@@ -12,6 +12,7 @@ import type { Measurement, ProcessInstance } from '../measure/messages.ts'
 import { BrokerProblem, type BrokerClient } from './broker-client.ts'
 import { denialKey, type Denials } from './denials.ts'
 import { signJws, type SigningKey } from './jws.ts'
+import type { Outcomes, Stated } from './outcomes.ts'
 import type { Roots } from './roots.ts'
 import type { AgentState, NodeIdentity } from './state.ts'
 
@@ -46,6 +47,7 @@ export interface IssueContext {
   readonly broker: BrokerClient
   readonly roots: Roots
   readonly denials: Denials
+  readonly outcomes: Outcomes
   readonly measure: (instance: ProcessInstance) => Promise<Measurement>
   readonly installation: string
   readonly issuer: string
@@ -70,10 +72,26 @@ export async function issueToken(
   request: IssueRequest,
   context: IssueContext,
 ): Promise<IssuedToken> {
+  const stated: Stated = {}
+  try {
+    const token = await repeat(request, context, stated)
+    context.outcomes.succeeded(request, stated, token)
+    return token
+  } catch (error) {
+    context.outcomes.failed(request, stated, error)
+    throw error
+  }
+}
+
+async function repeat(
+  request: IssueRequest,
+  context: IssueContext,
+  stated: Stated,
+): Promise<IssuedToken> {
   let foreign = 0
   for (let round = 1; ; round += 1) {
     try {
-      const token = await issueOnce(request, context)
+      const token = await issueOnce(request, context, stated)
       if (token !== undefined) return token
     } catch (error) {
       // Either is said before anything of the evidence was looked at: no denial, and no allowance either.
@@ -91,12 +109,14 @@ export async function issueToken(
 async function issueOnce(
   request: IssueRequest,
   context: IssueContext,
+  stated: Stated,
 ): Promise<IssuedToken | undefined> {
   const { broker, roots, node, key, now } = context
   const purpose = request.previousDecision === null ? 'issue' : 'renew'
   const challenge = await broker.challenge(node.node, purpose)
   await roots.refreshPolicy(challenge.policyVersion)
   const measurement = await context.measure(request.instance)
+  stated.unit = measurement.unit
   const asker = denialKey(measurement.unit)
   if (purpose === 'issue') context.denials.check(asker)
   const fitting = await roots.fitting(measurement, request.audience)
@@ -127,6 +147,7 @@ async function issueOnce(
     host: context.host(),
     agent: await context.agent(),
   }
+  stated.facts = evidence.facts
   const jws = signJws({ typ: 'bagcheck-evidence+jwt', kid: key.thumbprint }, evidence, key)
   // Reckoned from before the exchange: the token expires at the broker no earlier than we say.
   const askedAt = Math.floor(now() / 1000)

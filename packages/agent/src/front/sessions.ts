@@ -8,6 +8,7 @@ import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
 import { BrokerProblem } from './broker-client.ts'
 import type { Caller } from './callers.ts'
 import type { IssuedToken, IssueRequest } from './issue.ts'
+import type { InstanceDenied, Outcomes } from './outcomes.ts'
 import { refusalOf } from './problem.ts'
 import { Session, type SessionContext } from './session.ts'
 
@@ -29,22 +30,38 @@ export class Sessions implements Disposable {
   readonly #context: Omit<SessionContext, 'issue'>
   readonly #log: Log
   readonly #timer: NodeJS.Timeout
+  readonly #unsubscribe: () => void
+  /** Whose request each is. */
+  readonly #asking = new WeakMap<IssueRequest, Session>()
 
+  /** @param outcomes where denials are heard of that are about a bag, whoever asked */
   constructor(
     issue: (request: IssueRequest) => Promise<IssuedToken>,
     context: Omit<SessionContext, 'issue'>,
     log: Log,
+    outcomes: Pick<Outcomes, 'subscribe'>,
   ) {
     this.#issue = issue
     this.#context = context
     this.#log = log
     this.#timer = setInterval(() => this.#reap(), EXIT_POLL_MS)
     this.#timer.unref()
+    this.#unsubscribe = outcomes.subscribe((event) => this.#deny(event))
   }
 
   /** How many process instances have sessions. */
   get size(): number {
     return this.#residents.size
+  }
+
+  /** Tokens that are held. */
+  get held(): number {
+    const residents = [...this.#residents.values()]
+    return residents.reduce(
+      (sum, { sessions }) =>
+        sum + [...sessions.values()].filter(({ token }) => token !== undefined).length,
+      0,
+    )
   }
 
   /**
@@ -60,8 +77,10 @@ export class Sessions implements Disposable {
     const session: Session = new Session({
       ...this.#context,
       issue: async (ask) => {
+        const request: IssueRequest = { ...ask, instance, audience }
+        this.#asking.set(request, session)
         try {
-          return await this.#issue({ ...ask, instance, audience })
+          return await this.#issue(request)
         } catch (error) {
           this.#tell(resident, audience, error)
           this.#endIfMoved(resident, error)
@@ -75,6 +94,7 @@ export class Sessions implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
+    this.#unsubscribe()
     for (const resident of this.#residents.values()) this.#end(resident)
   }
 
@@ -114,6 +134,15 @@ export class Sessions implements Disposable {
       code: problem.code,
       error: problem.error_description,
     })
+  }
+
+  /** What the same bag was given for other audiences goes too; the session that asked sees to itself. */
+  #deny({ request, refusal, concerns }: InstanceDenied): void {
+    const asked = this.#asking.get(request)
+    for (const { instance, sessions } of this.#residents.values()) {
+      if (!concerns(instance)) continue
+      for (const session of sessions.values()) if (session !== asked) session.deny(refusal)
+    }
   }
 
   #endIfMoved(resident: Resident, error: unknown): void {

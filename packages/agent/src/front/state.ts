@@ -5,6 +5,7 @@
 //   counter.json      high-water mark of the evidence counter
 //   policy.json       highest policy version seen
 //   first-sights.json what each systemd service ran when it was first seen
+//   denials.json      the newest denials, for people
 //   attestations/     manifests and file lists by closure digest, as the broker sent them
 //   ledger.sqlite     what of the store was verified when
 //   lock.sqlite       locked while an agent uses the directory
@@ -137,6 +138,15 @@ export class AgentState {
 
   writeFirstSights(text: string): void {
     writeFile(join(this.directory, 'first-sights.json'), text)
+  }
+
+  /** What {@link writeDenials} wrote. */
+  readDenials(): string | undefined {
+    return readOptional(join(this.directory, 'denials.json'))
+  }
+
+  writeDenials(text: string): void {
+    writeFile(join(this.directory, 'denials.json'), text)
   }
 
   get ledgerFile(): string {
