@@ -17,6 +17,7 @@ import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
 import { issueToken } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
+import { MeasureMetrics, metricsText } from './front/metrics.ts'
 import { NonceBook } from './front/nonce-book.ts'
 import { isTransient } from './front/problem.ts'
 import { formatDenials, Outcomes, parseDenials } from './front/outcomes.ts'
@@ -87,8 +88,10 @@ export async function startAgent(
       firstSightsOf(state),
     ),
   )
-  const measure = (instance: ProcessInstance): Promise<Measurement> =>
-    awaitStart(() => measurer.measure(instance), sleep)
+  const measurements = new MeasureMetrics()
+  const measure = measurements.timed((instance: ProcessInstance): Promise<Measurement> =>
+    awaitStart(() => measurer.measure(instance), sleep),
+  )
   const local = new LocalClosures(config.nix, now)
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
@@ -128,6 +131,15 @@ export async function startAgent(
     unitOf: async (instance) => (await measure(instance)).unit,
     newNonce: () => randomBytes(32).toString('base64url'),
     health: () => health(node, roots, sessions),
+    metrics: () =>
+      metricsText({
+        ...{ outcomes, measurements, now },
+        measurer: () => measurer.state,
+        sessions: () => sessions,
+        policyVersion: () => roots.policyVersion,
+        enrolmentExpiresAt: node.expiresAt,
+        more: () => [],
+      }),
     now,
     log,
   })

@@ -1,6 +1,14 @@
 import { execFile } from 'node:child_process'
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -8,7 +16,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { signingKey, signJws } from '../src/front/jws.ts'
 import { startAgent, parseConfig, type RunningAgent } from '../src/index.ts'
 import { FakeBroker, PIN } from './fixture/fake-broker.ts'
-import { call, watch } from './fixture/client.ts'
+import { call, fetchText, watch } from './fixture/client.ts'
 import { inPrivateRoot } from './fixture/private-root.ts'
 
 const workload = signingKey(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
@@ -185,6 +193,32 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     for (const pid of ['4194304', '0', '-1', 'x', '']) {
       const { status, body } = await unit(pid)
       expect([status, body['code']]).toEqual([400, 'REQUEST_INVALID'])
+    }
+  })
+
+  test('tells its metrics to root, and to nobody else', async () => {
+    await start()
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    broker.denied.set(AUDIENCE, 'TRACED')
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    // Audiences that are only asked for make no series.
+    const { status, type, text } = await fetchText(socket(), '/metrics')
+    expect([status, type]).toEqual([200, 'text/plain; version=0.0.4; charset=utf-8'])
+    expect(text).toContain('bagcheck_agent_issued_total 1\n')
+    expect(text).toContain('bagcheck_agent_denied_total{code="TRACED"} 1\n')
+    expect(text).toMatch(
+      new RegExp(`last_success_seconds\\{launcher="none",unit="",audience="${AUDIENCE}"\\} \\d`),
+    )
+    expect(text).toContain('bagcheck_agent_measurer_up 1\n')
+    expect(text).not.toContain('token-1')
+    chmodSync(directory, 0o755)
+    const asNobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
+    const ask = `require('node:http').get({ socketPath: process.argv[1], path: process.argv[2] },
+      (response) => { console.log(response.statusCode); process.exit() })`
+    for (const path of ['/metrics', `/v1/unit?pid=${process.pid}`]) {
+      const node = [process.execPath, '-e', ask, socket(), path]
+      const { stdout } = await promisify(execFile)('setpriv', [...asNobody, ...node])
+      expect(stdout.trim()).toBe('400')
     }
   })
 

@@ -172,6 +172,8 @@ export const nodeSchema = z.object({
   expiresAt: z.int(),
   banned: z.boolean(),
   banReason: z.string().nullable(),
+  /** When it last got a token; null if never. */
+  lastSuccessAt: z.int().nullable(),
 })
 export type NodeRecord = z.infer<typeof nodeSchema>
 export const nodeListSchema = z.object({ nodes: z.array(nodeSchema) })

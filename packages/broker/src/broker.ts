@@ -16,6 +16,7 @@ import {
 } from './crash-point.ts'
 import { openKeys, type BrokerKeys } from './keys.ts'
 import type { BrokerLogger } from './logger.ts'
+import { LastSuccess } from './last-success.ts'
 import { checkRecords, readNode } from './logged-records.ts'
 import { Metrics } from './metrics.ts'
 import { NodeBook } from './nodes.ts'
@@ -40,6 +41,7 @@ export interface Broker {
   readonly metrics: Metrics
   readonly nonces: NonceBook
   readonly nodes: NodeBook
+  readonly lastSuccess: LastSuccess
   readonly closures: Closures
   readonly policy: PolicyState
   readonly authorities: Authorities
@@ -127,6 +129,7 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       metrics: new Metrics(),
       nonces: new NonceBook(keys.nonce),
       nodes,
+      lastSuccess: new LastSuccess(store, wall),
       closures,
       policy,
       authorities,

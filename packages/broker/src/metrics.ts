@@ -58,8 +58,11 @@ export class Metrics {
   readonly issueSeconds = new Histogram()
   readonly commitSeconds = new Histogram()
 
-  /** The whole exposition; `gauges` are read at the time of the scrape. */
-  text(gauges: Readonly<Record<string, { help: string; value: number | null }>>): string {
+  /** The whole exposition; `gauges` and `more` are read at the time of the scrape. */
+  text(
+    gauges: Readonly<Record<string, { help: string; value: number | null }>>,
+    more: readonly string[] = [],
+  ): string {
     const lines = [
       ...counterLines('tokens_issued_total', 'Tokens minted', null, this.tokensIssued),
       ...counterLines(
@@ -84,6 +87,7 @@ export class Metrics {
       const full = `bagcheck_broker_${name}`
       lines.push(`# HELP ${full} ${help}`, `# TYPE ${full} gauge`, `${full} ${value}`)
     }
+    lines.push(...more)
     return `${lines.join('\n')}\n`
   }
 }

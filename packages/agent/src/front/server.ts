@@ -4,7 +4,8 @@
 //   GET  /v1/nonce                {nonce}, for a proof of a workload key
 //   POST /v1/token                {audience, ttlSeconds?, profile?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
-//   GET  /v1/unit?pid=N           the unit of another process, for an operator: the agent's user only
+//   GET  /v1/unit?pid=N           the unit of another process, for an operator: root or the agent's user only
+//   GET  /metrics                 Prometheus text, for the same
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AgentError } from '../error.ts'
@@ -12,7 +13,7 @@ import { describe, type Log } from '../log.ts'
 import { instanceKey, readInstance } from '../measure/instance.ts'
 import type { ProcessInstance, UnitFacts } from '../measure/messages.ts'
 import { BrokerProblem } from './broker-client.ts'
-import type { Callers } from './callers.ts'
+import type { Caller, Callers } from './callers.ts'
 import { verifyProof } from './dpop.ts'
 import type { NonceBook } from './nonce-book.ts'
 import { isTransient, refusalOf } from './problem.ts'
@@ -43,6 +44,8 @@ export interface FrontContext {
   /** 32 random bytes, base64url. */
   readonly newNonce: () => string
   readonly health: () => Readonly<Record<string, unknown>>
+  /** In the Prometheus text format. */
+  readonly metrics: () => string
   readonly now: () => number
   readonly log: Log
 }
@@ -150,13 +153,29 @@ async function route(
       return undefined
     }
     case 'GET /v1/unit': {
-      if (caller.peer.uid !== process.geteuid?.())
-        throw new AgentError('REQUEST_INVALID', "expected the agent's user to ask about others")
+      assertOperator(caller)
       return unitOf(parsePid(parameter(request, 'pid')), context)
     }
+    case 'GET /metrics':
+      assertOperator(caller)
+      return new Text(context.metrics())
     default:
       throw new AgentError('REQUEST_INVALID', 'expected a route of the agent')
   }
+}
+
+/** An answer that is no JSON. */
+class Text {
+  readonly text: string
+  constructor(text: string) {
+    this.text = text
+  }
+}
+
+/** Who may ask about others. */
+function assertOperator({ peer }: Caller): void {
+  if (peer.uid === 0 || peer.uid === process.geteuid?.()) return
+  throw new AgentError('REQUEST_INVALID', "expected root or the agent's user to ask about others")
 }
 
 /** A fresh token; the one that is held if only the broker cannot be asked. */
@@ -195,9 +214,10 @@ function pathOf(request: IncomingMessage): string {
 }
 
 function reply(response: ServerResponse, status: number, body: unknown): void {
-  const text = JSON.stringify(body)
+  const plain = body instanceof Text
+  const text = plain ? body.text : JSON.stringify(body)
   response.writeHead(status, {
-    'content-type': 'application/json',
+    'content-type': plain ? 'text/plain; version=0.0.4; charset=utf-8' : 'application/json',
     'content-length': Buffer.byteLength(text),
     'cache-control': 'no-store',
   })

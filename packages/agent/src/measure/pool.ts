@@ -43,6 +43,15 @@ interface Thread {
   timer: NodeJS.Timeout | undefined
 }
 
+/** How measuring goes. */
+export interface PoolState {
+  /** Threads given up that still hang. At {@link PoolLimits.maxLost} nothing is measured any more. */
+  readonly lost: number
+  readonly maxLost: number
+  readonly threads: number
+  readonly waiting: number
+}
+
 /** Measures units in threads of its own. */
 export class MeasurerPool implements AsyncDisposable {
   readonly #options: MeasurerOptions
@@ -62,6 +71,12 @@ export class MeasurerPool implements AsyncDisposable {
     this.#options = options
     this.#firstSights = firstSights
     this.#limits = limits
+  }
+
+  get state(): PoolState {
+    const { maxLost } = this.#limits
+    const waiting = this.#waiting.length
+    return { lost: this.#lost, maxLost, threads: this.#threads.size, waiting }
   }
 
   /**

@@ -202,6 +202,50 @@ export async function decisions(
   return rows.map(toDecision)
 }
 
+/** The last successes among decisions: by node, and by role and unit. */
+export interface Successes {
+  readonly nodes: readonly (readonly [node: string, at: number])[]
+  readonly roles: readonly (readonly [role: string, unit: string, at: number])[]
+}
+
+/** The last successes among the decisions from entry `index` on. */
+export async function successesFrom(db: Kysely<Tables>, index: number): Promise<Successes> {
+  const allowed = db.selectFrom('decision').where('entry_idx', '>=', index).where('allow', '=', 1)
+  const nodes = await allowed
+    .select(({ fn }) => ['node_id', fn.max('issued_at').as('at')])
+    .groupBy('node_id')
+    .execute()
+  const roles = await allowed
+    .select(({ fn }) => ['role', 'unit', fn.max('issued_at').as('at')])
+    .groupBy(['role', 'unit'])
+    .execute()
+  return {
+    nodes: nodes.map(({ node_id, at }) => [node_id, Number(at)]),
+    roles: roles.map(({ role, unit, at }) => [role ?? '', unit, Number(at)]),
+  }
+}
+
+/** The last success of every node that had one, each by the index of its counters, which only go up. */
+export async function nodeSuccesses(
+  db: Kysely<Tables>,
+): Promise<(readonly [node: string, at: number])[]> {
+  const rows = await db
+    .selectFrom('node_identity')
+    .select(({ selectFrom }) => [
+      'id',
+      selectFrom('decision')
+        .select('issued_at')
+        .whereRef('node_id', '=', 'node_identity.id')
+        .where('allow', '=', 1)
+        .where('counter', 'is not', null)
+        .orderBy('counter', 'desc')
+        .limit(1)
+        .as('at'),
+    ])
+    .execute()
+  return rows.flatMap(({ id, at }) => (at === null ? [] : [[id, at] as const]))
+}
+
 function selectNodes(db: Kysely<Tables>) {
   return db
     .selectFrom('node_identity')
