@@ -17,7 +17,7 @@ import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
 import { issueToken } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
-import { MeasureMetrics, metricsText } from './front/metrics.ts'
+import { gauge, MeasureMetrics, metricsText } from './front/metrics.ts'
 import { NonceBook } from './front/nonce-book.ts'
 import { isTransient } from './front/problem.ts'
 import { formatDenials, Outcomes, parseDenials } from './front/outcomes.ts'
@@ -25,6 +25,7 @@ import { assertTrustRoot } from './front/policy-view.ts'
 import { Roots } from './front/roots.ts'
 import { createFront } from './front/server.ts'
 import { Sessions } from './front/sessions.ts'
+import { TokenFiles } from './front/token-files.ts'
 import {
   AgentState,
   findClosedDirectory,
@@ -124,6 +125,7 @@ export async function startAgent(
       outcomes,
     ),
   )
+  const tokenFiles = resources.use(new TokenFiles(config.tokenFiles, { sessions, unitsDir, log }))
   const server = createFront({
     callers: new Callers(),
     sessions,
@@ -138,7 +140,7 @@ export async function startAgent(
         sessions: () => sessions,
         policyVersion: () => roots.policyVersion,
         enrolmentExpiresAt: node.expiresAt,
-        more: () => [],
+        more: () => gauge('token_files', 'Token files that hold a token', tokenFiles.written),
       }),
     now,
     log,

@@ -2,7 +2,10 @@
 // library. Relative paths start at the file's directory.
 import { readFileSync } from 'node:fs'
 import { dirname, isAbsolute, resolve } from 'node:path'
+import { record } from './config-reader.ts'
 import { AgentError, quote } from './error.ts'
+import { parseTokenFiles } from './front/token-files-config.ts'
+import type { TokenFile } from './front/token-files.ts'
 
 /** `bagcheck-agent --config FILE`. Paths are absolute once parsed. */
 export interface AgentConfig {
@@ -23,6 +26,8 @@ export interface AgentConfig {
   readonly nix: { readonly daemonSocket: string; readonly database: string }
   /** Longest use of one check of a closure's content by several requests. */
   readonly storeCheckIntervalSeconds: number
+  /** Tokens for programs that know nothing of sockets. */
+  readonly tokenFiles: readonly TokenFile[]
 }
 
 const MAX_CONFIG_BYTES = 64 * 1024
@@ -50,6 +55,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
     ...['unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
+    'tokenFiles',
   ])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
   const string = (key: string, grammar: RegExp, fallback?: string): string => {
@@ -84,6 +90,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
       database: path(nix, 'database', '/nix/var/nix/db/db.sqlite'),
     },
     storeCheckIntervalSeconds: interval,
+    tokenFiles: parseTokenFiles(config['tokenFiles'], (file) => resolve(directory, file)),
   }
 }
 
@@ -93,15 +100,6 @@ function assertConfidential(broker: string): void {
   const { hostname } = new URL(broker)
   if (hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d+){3}$/.test(hostname)) return
   throw new AgentError('CONFIG_TLS_REQUIRED', `expected https for a broker at ${quote(broker)}`)
-}
-
-function record(value: unknown, name: string, keys: readonly string[]): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid(name, value)
-  const unknown = Object.keys(value).find((key) => !keys.includes(key))
-  if (unknown !== undefined)
-    throw new AgentError('CONFIG_INVALID', `unknown key ${quote(unknown)} in ${name}`)
-  return value as Record<string, unknown>
 }
 
 function invalid(key: string, seen: unknown): AgentError {

@@ -31,6 +31,8 @@ export const AGENT_ERROR_CODES = [
   'TRUST_ROOT_MISMATCH',
   'POLICY_ROLLBACK',
   'MANIFEST_MISMATCH',
+  'TOKEN_FILE_PATH',
+  'TOKEN_FILE_BOUND',
 ] as const
 
 /** What went wrong, stable across releases. */

@@ -68,7 +68,10 @@ export class Sessions implements Disposable {
    * The session of `instance` for `audience`, made if there is none.
    * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_MOVED, PROCESS_GONE
    */
-  open({ instance, peer }: Caller, audience: string): Session {
+  open(
+    { instance, peer }: { instance: ProcessInstance; peer: Pick<Caller['peer'], 'uid'> },
+    audience: string,
+  ): Session {
     const resident = this.#resident(instance, peer.uid)
     const known = resident.sessions.get(audience)
     if (known !== undefined) return known
