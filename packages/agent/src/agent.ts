@@ -14,10 +14,11 @@ import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
 import { ensureEnrolled, isRefusal } from './front/enrol.ts'
 import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
-import { issueToken } from './front/issue.ts'
+import { issueToken, type IssueContext } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
 import { gauge, MeasureMetrics, metricsText } from './front/metrics.ts'
+import { Observer } from './front/observe.ts'
 import { NonceBook } from './front/nonce-book.ts'
 import { isTransient } from './front/problem.ts'
 import { formatDenials, Outcomes, parseDenials } from './front/outcomes.ts'
@@ -110,20 +111,21 @@ export async function startAgent(
     ),
   )
   let agentFacts: ReturnType<typeof readAgentFacts> | undefined
+  const issuing: IssueContext = {
+    ...{ node, key, state, broker, roots, denials, outcomes },
+    ...{ installation, issuer, trustRootPin, now, measure },
+    host: readHostFacts,
+    agent: () => (agentFacts ??= readAgentFacts()),
+  }
+  const timing = { now, random: Math.random, schedule }
   const sessions = resources.use(
-    new Sessions(
-      (request) =>
-        issueToken(request, {
-          ...{ node, key, state, broker, roots, denials, outcomes },
-          ...{ installation, issuer, trustRootPin, now },
-          measure,
-          host: readHostFacts,
-          agent: () => (agentFacts ??= readAgentFacts()),
-        }),
-      { now, random: Math.random, schedule },
-      log,
-      outcomes,
-    ),
+    new Sessions((request) => issueToken(request, issuing), timing, log, outcomes),
+  )
+  const observer = resources.use(
+    new Observer({
+      ...{ issuing, unitsDir, random: Math.random, log },
+      intervalMs: config.observeIntervalSeconds * 1000,
+    }),
   )
   const tokenFiles = resources.use(new TokenFiles(config.tokenFiles, { sessions, unitsDir, log }))
   const server = createFront({
@@ -140,7 +142,10 @@ export async function startAgent(
         sessions: () => sessions,
         policyVersion: () => roots.policyVersion,
         enrolmentExpiresAt: node.expiresAt,
-        more: () => gauge('token_files', 'Token files that hold a token', tokenFiles.written),
+        more: () => [
+          ...gauge('token_files', 'Token files that hold a token', tokenFiles.written),
+          ...observer.lines(),
+        ],
       }),
     now,
     log,

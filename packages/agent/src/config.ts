@@ -26,6 +26,8 @@ export interface AgentConfig {
   readonly nix: { readonly daemonSocket: string; readonly database: string }
   /** Longest use of one check of a closure's content by several requests. */
   readonly storeCheckIntervalSeconds: number
+  /** Between two looks at the units that the policy wants observed; 0 observes none. */
+  readonly observeIntervalSeconds: number
   /** Tokens for programs that know nothing of sockets. */
   readonly tokenFiles: readonly TokenFile[]
 }
@@ -55,7 +57,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
     ...['unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
-    'tokenFiles',
+    ...['observeIntervalSeconds', 'tokenFiles'],
   ])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
   const string = (key: string, grammar: RegExp, fallback?: string): string => {
@@ -75,6 +77,9 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   const interval = config['storeCheckIntervalSeconds'] ?? 1
   if (typeof interval !== 'number' || !(interval >= 0 && interval <= 60))
     throw invalid('storeCheckIntervalSeconds', interval)
+  const observeInterval = config['observeIntervalSeconds'] ?? 300
+  if (typeof observeInterval !== 'number' || !(observeInterval >= 0 && observeInterval <= 86_400))
+    throw invalid('observeIntervalSeconds', observeInterval)
   return {
     installation: string('installation', /^[a-z0-9][a-z0-9.-]{0,63}$/),
     broker,
@@ -90,6 +95,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
       database: path(nix, 'database', '/nix/var/nix/db/db.sqlite'),
     },
     storeCheckIntervalSeconds: interval,
+    observeIntervalSeconds: observeInterval,
     tokenFiles: parseTokenFiles(config['tokenFiles'], (file) => resolve(directory, file)),
   }
 }

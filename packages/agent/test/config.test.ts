@@ -29,6 +29,7 @@ describe('the configuration', () => {
         database: '/nix/var/nix/db/db.sqlite',
       },
       storeCheckIntervalSeconds: 1,
+      observeIntervalSeconds: 300,
       tokenFiles: [],
     })
   })

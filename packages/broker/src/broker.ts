@@ -18,6 +18,7 @@ import { openKeys, type BrokerKeys } from './keys.ts'
 import type { BrokerLogger } from './logger.ts'
 import { LastSuccess } from './last-success.ts'
 import { checkRecords, readNode } from './logged-records.ts'
+import { ObservationLimits } from './observation-limits.ts'
 import { Metrics } from './metrics.ts'
 import { NodeBook } from './nodes.ts'
 import { NonceBook } from './nonce.ts'
@@ -42,6 +43,7 @@ export interface Broker {
   readonly nonces: NonceBook
   readonly nodes: NodeBook
   readonly lastSuccess: LastSuccess
+  readonly observationLimits: ObservationLimits
   readonly closures: Closures
   readonly policy: PolicyState
   readonly authorities: Authorities
@@ -130,6 +132,7 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       nonces: new NonceBook(keys.nonce),
       nodes,
       lastSuccess: new LastSuccess(store, wall),
+      observationLimits: new ObservationLimits(wall),
       closures,
       policy,
       authorities,

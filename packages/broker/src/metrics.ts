@@ -52,6 +52,7 @@ export class Histogram {
 export class Metrics {
   readonly tokensIssued = new Counter()
   readonly decisionsDenied = new Counter()
+  readonly observations = new Counter()
   readonly evidenceRefused = new Counter()
   readonly responses = new Counter()
   readonly nodesBanned = new Counter()
@@ -76,6 +77,12 @@ export class Metrics {
         'Evidence refused before its node was known; not logged',
         'code',
         this.evidenceRefused,
+      ),
+      ...counterLines(
+        'observations_total',
+        'Logged observations: would_allow, or the first reason against',
+        'verdict',
+        this.observations,
       ),
       ...counterLines('nodes_banned_total', 'Nodes banned', 'cause', this.nodesBanned),
       ...counterLines('http_responses_total', 'Responses by status', 'status', this.responses),

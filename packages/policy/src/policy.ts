@@ -135,6 +135,8 @@ const approvedRoot = record({
 
 const role = record({
   nodeClasses: list(simpleName, 1, 64),
+  /** Agents measure the unit by themselves and the broker logs what it would decide; nothing is issued. */
+  observe: optional(literal(true, false), () => false),
   unit,
   uid: integer(0, 0xffff_fffe),
   entry,

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import type { PolicyResponse } from '@bagcheck/api'
 import { parseSha256, parseStorePath, type Sha256, type StorePath } from '@bagcheck/nix'
 import { AgentError, quote } from '../error.ts'
+import type { WantedUnit } from '../measure/find-units.ts'
 
 /** A closure that the policy names. */
 export interface Candidate {
@@ -21,10 +22,17 @@ export interface Candidate {
 export interface PolicyView {
   readonly version: number
   candidates(unitName: string): readonly Candidate[]
+  /** Units that are to be observed, each once. */
+  readonly observed: readonly ObservedUnit[]
+}
+
+/** A unit that is measured whether it asks or not, and what for. */
+export interface ObservedUnit extends WantedUnit {
+  readonly audiences: readonly string[]
 }
 
 /** Before any policy was read. */
-export const NO_POLICY: PolicyView = { version: 0, candidates: () => [] }
+export const NO_POLICY: PolicyView = { version: 0, candidates: () => [], observed: [] }
 
 /**
  * @param pin sha256 of the payload of version 1
@@ -60,12 +68,22 @@ export function readPolicyView(
       `expected policy version ${highest} or later, saw ${version}`,
     )
   const byUnit = new Map<string, Candidate[]>()
+  const observed = new Map<string, ObservedUnit>()
   for (const role of rolesOf(policy['roles'])) {
     const unit = role['unit'] as Record<string, unknown> | null | undefined
     const name = unit?.['name']
     if (typeof name !== 'string' || !Array.isArray(role['roots'])) throw malformed('role')
     const maxAgeFullSeconds = shortestMaxAge(role['audiences'])
     const fullFor = audiencesOfFull(role['audiences'])
+    const launcher = unit?.['launcher']
+    if (role['observe'] === true && (launcher === 'systemd' || launcher === 'bagcheck-exec')) {
+      const key = `${launcher} ${name}`
+      const audiences = [
+        ...(observed.get(key)?.audiences ?? []),
+        ...Object.keys((role['audiences'] ?? {}) as object),
+      ]
+      observed.set(key, { launcher, name, audiences })
+    }
     const list = byUnit.get(name) ?? []
     byUnit.set(name, list)
     for (const entry of role['roots'] as unknown[]) {
@@ -79,7 +97,11 @@ export function readPolicyView(
       })
     }
   }
-  return { version, candidates: (unitName) => byUnit.get(unitName) ?? [] }
+  return {
+    version,
+    candidates: (unitName) => byUnit.get(unitName) ?? [],
+    observed: [...observed.values()],
+  }
 }
 
 function rolesOf(roles: unknown): Record<string, unknown>[] {

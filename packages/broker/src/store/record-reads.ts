@@ -68,6 +68,7 @@ export interface DecisionQuery {
   readonly before?: number | undefined
   readonly limit?: number | undefined
   readonly allow?: boolean | undefined
+  readonly kind?: 'decision' | 'observation' | undefined
   readonly role?: string | undefined
   readonly unit?: string | undefined
 }
@@ -180,7 +181,7 @@ export async function decisions(
   db: Kysely<Tables>,
   query: DecisionQuery = {},
 ): Promise<StoredDecision[]> {
-  const { after, before, limit = 100, allow, role, unit } = query
+  const { after, before, limit = 100, allow, kind, role, unit } = query
   for (const [what, value, least] of [
     ['after', after ?? 0, -1],
     ['before', before ?? 0, 0],
@@ -193,6 +194,15 @@ export async function decisions(
   if (after !== undefined) select = select.where('entry_idx', '>', after)
   if (before !== undefined) select = select.where('entry_idx', '<', before)
   if (allow !== undefined) select = select.where('allow', '=', allow ? 1 : 0)
+  if (kind !== undefined)
+    select = select.where(({ exists, selectFrom }) =>
+      exists(
+        selectFrom('entry')
+          .select('entry.idx')
+          .whereRef('entry.idx', '=', 'decision.entry_idx')
+          .where('entry.kind', '=', kind),
+      ),
+    )
   if (role !== undefined) select = select.where('role', '=', role)
   if (unit !== undefined) select = select.where('unit', '=', unit)
   const rows = await select

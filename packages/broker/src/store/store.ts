@@ -89,6 +89,10 @@ export async function openStore(options: StoreOptions) {
     nodeSuccesses: () => coded(records.nodeSuccesses(db)),
     decisions: (query?: records.DecisionQuery) => coded(records.decisions(db, query)),
 
+    /** Writes that wait for an answer. */
+    get waiting(): number {
+      return client.waiting
+    },
     /** @throws {BrokerError} STORE_UNAVAILABLE, STORE_TIMEOUT – the store does not work */
     health: async (): Promise<Health> => {
       client.checkAlive()
