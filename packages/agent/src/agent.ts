@@ -13,6 +13,7 @@ import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
 import { ensureEnrolled, isRefusal } from './front/enrol.ts'
+import { explainProcess } from './front/explain.ts'
 import { readAgentFacts, readHostFacts } from './front/host-facts.ts'
 import { issueToken, type IssueContext } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
@@ -134,6 +135,7 @@ export async function startAgent(
     nonces: new NonceBook(now),
     unitOf: async (instance) => (await measure(instance)).unit,
     newNonce: () => randomBytes(32).toString('base64url'),
+    explain: (pid) => explainProcess(pid, { measure, roots, outcomes, observations: observer }),
     health: () => health(node, roots, sessions),
     metrics: () =>
       metricsText({

@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
 import {
   chmodSync,
@@ -215,10 +215,56 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     const asNobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
     const ask = `require('node:http').get({ socketPath: process.argv[1], path: process.argv[2] },
       (response) => { console.log(response.statusCode); process.exit() })`
-    for (const path of ['/metrics', `/v1/unit?pid=${process.pid}`]) {
+    for (const path of [
+      '/metrics',
+      ...['unit', 'explain'].map((name) => `/v1/${name}?pid=${process.pid}`),
+    ]) {
       const node = [process.execPath, '-e', ask, socket(), path]
       const { stdout } = await promisify(execFile)('setpriv', [...asNobody, ...node])
       expect(stdout.trim()).toBe('400')
+    }
+  })
+
+  test('explains what it would state now and why the last request came out as it did, without secrets', async () => {
+    await start()
+    const argv = ['-e', 'setInterval(() => 0, 1000)', 'x', '--password', 'hunter2', 'KEY_TOKEN=abc']
+    const child = spawn(process.execPath, argv, { stdio: 'ignore' })
+    try {
+      const explain = (pid: number) => call(socket(), 'GET', `/v1/explain?pid=${pid}`)
+      const first = await explain(child.pid ?? 0)
+      expect(first).toMatchObject({
+        status: 200,
+        body: {
+          ...{ pid: child.pid, last: null, lastOf: null, observed: null },
+          now: {
+            measured: true,
+            unit: { launcher: 'none' },
+            processes: [{ pid: child.pid }],
+            roots: [],
+          },
+        },
+      })
+      const text = JSON.stringify(first.body)
+      expect(text).toContain('KEY_TOKEN=[redacted]')
+      expect(text).not.toMatch(/hunter2|abc/)
+      await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+      expect((await explain(process.pid)).body).toMatchObject({
+        lastOf: 'process',
+        last: { allowed: true, audience: AUDIENCE, decision: 'decision-1' },
+      })
+      broker.denied.set(AUDIENCE, 'TRACED')
+      await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+      const denied = await explain(process.pid)
+      expect(denied.body).toMatchObject({
+        last: {
+          ...{ allowed: false, audience: AUDIENCE, code: 'TRACED', decision: 'd' },
+          offence: { path: realpathSync(process.execPath), kind: 'TRACED' },
+        },
+      })
+      expect(JSON.stringify(denied.body)).not.toContain('token-1')
+      expect((await explain(4_194_304)).status).toBe(400)
+    } finally {
+      child.kill('SIGKILL')
     }
   })
 

@@ -14,6 +14,7 @@ import { closureClassify } from './commands/closure-classify.ts'
 import { closureManifest } from './commands/closure-manifest.ts'
 import { closureVerify } from './commands/closure-verify.ts'
 import { closureWhy } from './commands/closure-why.ts'
+import { decisions } from './commands/decisions.ts'
 import { demo } from './commands/demo.ts'
 import { demoApi } from './commands/demo-api.ts'
 import { doctor } from './commands/doctor.ts'
@@ -75,6 +76,7 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
   exec,
   token,
   explain,
+  decisions,
   log: group('The log of attestations, policies, enrolments and decisions.', {
     checkpoint: logCheckpoint,
     entry: logEntry,

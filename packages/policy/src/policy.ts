@@ -12,6 +12,7 @@ import {
   type Read,
   type Reader,
   type Reading,
+  absent,
   either,
   integer,
   list,
@@ -136,7 +137,7 @@ const approvedRoot = record({
 const role = record({
   nodeClasses: list(simpleName, 1, 64),
   /** Agents measure the unit by themselves and the broker logs what it would decide; nothing is issued. */
-  observe: optional(literal(true, false), () => false),
+  observe: absent(literal(true)),
   unit,
   uid: integer(0, 0xffff_fffe),
   entry,

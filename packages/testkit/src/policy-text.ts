@@ -62,8 +62,7 @@ ${profiles.join('\n')}
 roles:
   ${policy.role}:
     nodeClasses: [${nodeClass}]
-    observe: ${policy.observe ?? false}
-    unit: { launcher: bagcheck-exec, name: ${policy.role} }
+${policy.observe === true ? '    observe: true\n' : ''}    unit: { launcher: bagcheck-exec, name: ${policy.role} }
     uid: ${SERVICE_UID}
     entry:
       kind: interpreter

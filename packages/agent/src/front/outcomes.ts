@@ -134,6 +134,13 @@ export class Outcomes implements Disposable {
     return this.#last.get(instanceKey(instance))
   }
 
+  /** What came last of a request out of `unit`, whichever process asked. */
+  ofUnit(unit: UnitFacts): { success: Success } | { denial: Denial } | undefined {
+    if (unit.launcher === 'none') return undefined
+    const key = denialKey(unit)
+    return [...this.#last].findLast(([instance]) => this.#unitOf.get(instance) === key)?.[1]
+  }
+
   /** Calls `listener` at each denial that is about a bag. Returns what ends that. */
   subscribe(listener: (event: InstanceDenied) => void): () => void {
     this.#listeners.add(listener)

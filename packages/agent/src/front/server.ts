@@ -5,6 +5,7 @@
 //   POST /v1/token                {audience, ttlSeconds?, profile?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
 //   GET  /v1/unit?pid=N           the unit of another process, for an operator: root or the agent's user only
+//   GET  /v1/explain?pid=N        what would be stated about it now, and what came of its last request, for the same
 //   GET  /metrics                 Prometheus text, for the same
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
@@ -43,6 +44,8 @@ export interface FrontContext {
   readonly unitOf: (instance: ProcessInstance) => Promise<UnitFacts>
   /** 32 random bytes, base64url. */
   readonly newNonce: () => string
+  /** What is to say about a process. */
+  readonly explain: (pid: number) => Promise<unknown>
   readonly health: () => Readonly<Record<string, unknown>>
   /** In the Prometheus text format. */
   readonly metrics: () => string
@@ -156,6 +159,9 @@ async function route(
       assertOperator(caller)
       return unitOf(parsePid(parameter(request, 'pid')), context)
     }
+    case 'GET /v1/explain':
+      assertOperator(caller)
+      return context.explain(parsePid(parameter(request, 'pid')))
     case 'GET /metrics':
       assertOperator(caller)
       return new Text(context.metrics())

@@ -1,4 +1,6 @@
 // Observations, and every way in which one might be turned into a token.
+// What agents and admins get is read as it comes.
+// oxlint-disable typescript/no-explicit-any
 import { OBSERVATION_SCHEMA, OBSERVATION_TYP } from '@bagcheck/api'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { checkEvidence, type EvidenceExpectation, type Identified } from '../../src/evidence.ts'
@@ -37,7 +39,6 @@ const observation = (change: EvidenceChange = {}, of: TestNode = node): Promise<
   })
 
 async function observe(text: string): Promise<{ status: number; body: any }> {
-  // oxlint-disable-line typescript/no-explicit-any
   const response = await self.request('POST', '/v1/observations', { observation: text })
   return { status: response.status, body: await response.json() }
 }
@@ -50,7 +51,6 @@ const exchanged = async (text: string, audience = AUDIENCE): Promise<[number, un
 }
 
 const decisions = async (query = ''): Promise<any[]> => {
-  // oxlint-disable-line typescript/no-explicit-any
   const answer = await self.request('GET', `/v1/decisions${query}`, undefined, true)
   return ((await answer.json()) as { decisions: unknown[] }).decisions
 }
@@ -88,7 +88,7 @@ describe('an observation', () => {
         ...e.facts.processes[0].executable,
         path: '/tmp/x.so',
         isStoreFile: false,
-      }) // oxlint-disable-line typescript/no-explicit-any
+      })
     const { status, body } = await observe(await observation({ edit }))
     expect([status, body.would_allow]).toEqual([200, false])
     expect(body.reasons[0]).toMatchObject({ code: expect.stringMatching(/^FILE_NOT_/) })
@@ -131,7 +131,7 @@ export const typed = (identified: Identified<'observe'>, expected: EvidenceExpec
 
 describe('no token comes of an observation', () => {
   test.each([AUDIENCE, BEARER_AUDIENCE])('exchanged at /token for %s', async (audience) => {
-    const edit = (e: any): void => void (e.facts.audience = audience) // oxlint-disable-line typescript/no-explicit-any
+    const edit = (e: any): void => void (e.facts.audience = audience)
     expect(await exchanged(await observation({ edit }), audience)).toEqual([400, 'EVIDENCE_HEADER'])
   })
 
@@ -139,7 +139,6 @@ describe('no token comes of an observation', () => {
     const header = { typ: 'bagcheck-evidence+jwt' }
     expect(await exchanged(await observation({ header }))).toEqual([400, 'EVIDENCE_MALFORMED'])
     const dressed = (e: any): void => {
-      // oxlint-disable-line typescript/no-explicit-any
       e.schema = 'bagcheck.evidence/v1'
       e.facts.purpose = 'issue'
       Object.assign(e, { profile: null, workloadKey: null, previousDecision: null })
