@@ -3,11 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { chmodSync, readFileSync, rmSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { createConnection } from 'node:net'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openLedger, STORE_DIR } from '@bagcheck/nix'
 import type { AgentConfig } from './config.ts'
 import { AgentError, quote } from './error.ts'
+import { Actions } from './front/actions/actions.ts'
 import { awaitStart } from './front/await-start.ts'
 import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
@@ -121,6 +122,13 @@ export async function startAgent(
   const timing = { now, random: Math.random, schedule }
   const sessions = resources.use(
     new Sessions((request) => issueToken(request, issuing), timing, log, outcomes),
+  )
+  resources.use(
+    new Actions(config.actions, {
+      ...{ outcomes, key, installation, log, now, node: node.node, backoffMs: 2000 },
+      actionsSocket: config.actionsSocket,
+      deadLetters: join(config.stateDir, 'dead-letters.jsonl'),
+    }),
   )
   const observer = resources.use(
     new Observer({

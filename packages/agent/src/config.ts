@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, isAbsolute, resolve } from 'node:path'
 import { record } from './config-reader.ts'
 import { AgentError, quote } from './error.ts'
+import { parseActions, type Action } from './front/actions/config.ts'
 import { parseTokenFiles } from './front/token-files-config.ts'
 import type { TokenFile } from './front/token-files.ts'
 
@@ -28,6 +29,10 @@ export interface AgentConfig {
   readonly storeCheckIntervalSeconds: number
   /** Between two looks at the units that the policy wants observed; 0 observes none. */
   readonly observeIntervalSeconds: number
+  /** What follows a denial. */
+  readonly actions: readonly Action[]
+  /** Where `bagcheck-agent --actions` listens. */
+  readonly actionsSocket: string
   /** Tokens for programs that know nothing of sockets. */
   readonly tokenFiles: readonly TokenFile[]
 }
@@ -57,7 +62,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
     ...['unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
-    ...['observeIntervalSeconds', 'tokenFiles'],
+    ...['observeIntervalSeconds', 'tokenFiles', 'actions', 'actionsSocket'],
   ])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
   const string = (key: string, grammar: RegExp, fallback?: string): string => {
@@ -96,6 +101,8 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     },
     storeCheckIntervalSeconds: interval,
     observeIntervalSeconds: observeInterval,
+    actions: parseActions(config['actions'], (file) => resolve(directory, file)),
+    actionsSocket: path(config, 'actionsSocket', '/run/bagcheck-actions/actions.sock'),
     tokenFiles: parseTokenFiles(config['tokenFiles'], (file) => resolve(directory, file)),
   }
 }

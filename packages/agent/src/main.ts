@@ -1,13 +1,14 @@
 #!/usr/bin/env -S node -C @bagcheck/source
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
+import { createActionServer, listenForActions, restartService } from './actions/server.ts'
 import { startAgent } from './agent.ts'
-import { loadConfig } from './config.ts'
+import { loadConfig, type AgentConfig } from './config.ts'
 import { AgentError } from './error.ts'
 import { describe, jsonLog } from './log.ts'
 import { AGENT_VERSION } from './version.ts'
 
-const USAGE = 'usage: bagcheck-agent --config FILE\n'
+const USAGE = 'usage: bagcheck-agent --config FILE [--actions]\n'
 
 // The heap for new objects stays as small as it begins (1 MB): it would grow to 16 MB twice over, to save a
 // daemon that is idle most of the time a tenth of its processor time. V8 reads this at each growth.
@@ -20,6 +21,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       config: { type: 'string' },
+      actions: { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
       version: { type: 'boolean' },
     },
@@ -30,13 +32,32 @@ async function main(): Promise<void> {
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.once(signal, () => stopping.abort(signal))
+  if (values.actions === true) {
+    await serveActions(loadConfig(values.config), stopping.signal)
+    return
+  }
   await using agent = await startAgent(loadConfig(values.config), { log, signal: stopping.signal })
   process.stdout.write(
     `${JSON.stringify({ msg: 'ready', node: agent.node, socket: agent.socket })}\n`,
   )
+  await aborted(stopping.signal)
+}
+
+/** The part that restarts services, a process of its own. */
+async function serveActions(config: AgentConfig, signal: AbortSignal): Promise<void> {
+  const { actions, actionsSocket } = config
+  const context = { actions, restart: restartService, now: Date.now, log }
+  const server = createActionServer(context)
+  await listenForActions(server, actionsSocket)
+  process.stdout.write(`${JSON.stringify({ msg: 'ready', socket: actionsSocket })}\n`)
+  await aborted(signal)
+  server.close()
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
   await new Promise((resolve) => {
-    if (stopping.signal.aborted) resolve(undefined)
-    stopping.signal.addEventListener('abort', resolve)
+    if (signal.aborted) resolve(undefined)
+    signal.addEventListener('abort', resolve)
   })
 }
 

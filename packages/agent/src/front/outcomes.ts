@@ -141,6 +141,16 @@ export class Outcomes implements Disposable {
     return [...this.#last].findLast(([instance]) => this.#unitOf.get(instance) === key)?.[1]
   }
 
+  /** True while nothing was had since `denial` by the unit that it is about. */
+  isDenied({ unit, at }: Denial): boolean {
+    if (unit === null) return true
+    return ![...this.#successes.values()].some(
+      (success) =>
+        denialKey({ ...success.unit, contract: null }) === denialKey({ ...unit, contract: null }) &&
+        success.at > at,
+    )
+  }
+
   /** Calls `listener` at each denial that is about a bag. Returns what ends that. */
   subscribe(listener: (event: InstanceDenied) => void): () => void {
     this.#listeners.add(listener)
