@@ -29,6 +29,8 @@ describe('the configuration', () => {
         database: '/nix/var/nix/db/db.sqlite',
       },
       storeCheckIntervalSeconds: 1,
+      actions: [],
+      actionsSocket: '/run/bagcheck-actions/actions.sock',
       observeIntervalSeconds: 300,
       tokenFiles: [],
     })
