@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { evaluate, verifyPolicyDocument, type EvaluationContext } from '@bagcheck/policy'
+import { runningHost } from '../packages/testkit/src/index.ts'
 import { effort, format, printBudget } from './budget.ts'
 import { services, type Service } from './closures.ts'
 import { factsOf } from './facts.ts'
@@ -76,6 +77,7 @@ function measure(
     workloadKey: 'A'.repeat(43),
     profile: null,
     type: 'access_token',
+    host: runningHost(),
     closures: { get: (digest) => closures.get(digest as never) },
   }
   const decide = (index: number): void => {

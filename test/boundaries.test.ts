@@ -14,7 +14,10 @@ const allowed: Readonly<Record<string, { workspace: string[]; outside: string[] 
     outside: ['hono', '@hono/node-server', 'kysely', 'pg', 'pino', 'zod'],
   },
   agent: { workspace: ['nix'], outside: ['koffi'] },
-  cli: { workspace: ['nix', 'log', 'attest', 'policy', 'api'], outside: ['koffi', 'oauth4webapi'] },
+  cli: {
+    workspace: ['nix', 'log', 'attest', 'policy', 'api'],
+    outside: ['koffi', 'oauth4webapi', 'xz-decompress'],
+  },
   testkit: { workspace: ['nix', 'attest', 'api'], outside: [] },
 }
 

@@ -1,12 +1,28 @@
 // The configuration file: JSON, every key known, checked by hand because the agent carries no schema
 // library. Relative paths start at the file's directory.
 import { readFileSync } from 'node:fs'
-import { dirname, isAbsolute, resolve } from 'node:path'
+import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { STORE_DIR } from '@bagcheck/nix'
 import { record } from './config-reader.ts'
 import { AgentError, quote } from './error.ts'
 import { parseActions, type Action } from './front/actions/config.ts'
 import { parseTokenFiles } from './front/token-files-config.ts'
 import type { TokenFile } from './front/token-files.ts'
+import type { MeasurerOptions } from './measure/messages.ts'
+
+/** The measurer as a process. */
+export interface MeasurerConfig {
+  /** Where it listens; null: the agent starts its own. */
+  readonly socket: string | null
+  /** Whom it becomes if it is started as root: a name or a number. */
+  readonly user: string
+  readonly stateDir: string
+}
+
+/** All that the measurer needs to know. */
+export interface MeasurerSettings extends MeasurerConfig {
+  readonly options: Omit<MeasurerOptions, 'sharedMemoryDevice'>
+}
 
 /** `bagcheck-agent --config FILE`. Paths are absolute once parsed. */
 export interface AgentConfig {
@@ -19,8 +35,13 @@ export interface AgentConfig {
   readonly brokerCa: string | null
   /** sha256 of version 1 of the trust root. */
   readonly trustRootPin: string
+  /** Whom the front becomes if it is started as root: a name or a number. */
+  readonly user: string
   readonly stateDir: string
   readonly socket: string
+  /** Where SPIFFE clients find the Workload API; default: beside `socket`; null: nowhere. */
+  readonly spiffeSocket: string | null
+  readonly measurer: MeasurerConfig
   readonly unitsDir: string
   /** Envelope file, used once if the node is not enrolled. */
   readonly joinToken: string | null
@@ -38,6 +59,7 @@ export interface AgentConfig {
 }
 
 const MAX_CONFIG_BYTES = 64 * 1024
+const USER = /^([a-z_][a-z0-9_-]{0,31}|\d{1,10})$/
 
 /** @throws {AgentError} CONFIG_INVALID, CONFIG_TLS_REQUIRED */
 export function loadConfig(file: string): AgentConfig {
@@ -61,15 +83,24 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   }
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
-    ...['unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
+    ...['spiffeSocket', 'unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
+    ...['user', 'measurer'],
     ...['observeIntervalSeconds', 'tokenFiles', 'actions', 'actionsSocket'],
   ])
+  const measurer = record(config['measurer'] ?? {}, 'measurer', ['socket', 'user', 'stateDir'])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
-  const string = (key: string, grammar: RegExp, fallback?: string): string => {
-    const field = config[key] ?? fallback
+  const stringOf = (
+    from: Record<string, unknown>,
+    key: string,
+    grammar: RegExp,
+    fallback?: string,
+  ): string => {
+    const field = from[key] ?? fallback
     if (typeof field === 'string' && grammar.test(field)) return field
-    throw invalid(key, config[key])
+    throw invalid(key, from[key])
   }
+  const string = (key: string, grammar: RegExp, fallback?: string): string =>
+    stringOf(config, key, grammar, fallback)
   const path = (from: Record<string, unknown>, key: string, fallback?: string): string => {
     const field = from[key] ?? fallback
     if (typeof field !== 'string' || field === '') throw invalid(key, field)
@@ -79,9 +110,11 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     config[key] === undefined || config[key] === null ? null : path(config, key)
   const broker = string('broker', /^(https?:\/\/[^/?#\s]+|unix:\/\S+)$/)
   assertConfidential(broker)
+  const socket = path(config, 'socket', '/run/bagcheck/agent.sock')
   const interval = config['storeCheckIntervalSeconds'] ?? 1
   if (typeof interval !== 'number' || !(interval >= 0 && interval <= 60))
     throw invalid('storeCheckIntervalSeconds', interval)
+  const stateDir = path(config, 'stateDir', '/var/lib/bagcheck-agent')
   const observeInterval = config['observeIntervalSeconds'] ?? 300
   if (typeof observeInterval !== 'number' || !(observeInterval >= 0 && observeInterval <= 86_400))
     throw invalid('observeIntervalSeconds', observeInterval)
@@ -91,9 +124,19 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     issuer: string('issuer', /^https?:\/\/\S{1,500}$/, broker),
     brokerCa: optionalPath('brokerCa'),
     trustRootPin: string('trustRootPin', /^[0-9a-f]{64}$/),
-    stateDir: path(config, 'stateDir', '/var/lib/bagcheck-agent'),
-    socket: path(config, 'socket', '/run/bagcheck/agent.sock'),
-    unitsDir: path(config, 'unitsDir', '/run/bagcheck/units'),
+    user: string('user', USER, 'bagcheck-agent'),
+    stateDir,
+    socket,
+    spiffeSocket:
+      config['spiffeSocket'] === null
+        ? null
+        : path(config, 'spiffeSocket', join(dirname(socket), 'spiffe.sock')),
+    measurer: {
+      socket: (measurer['socket'] ?? null) === null ? null : path(measurer, 'socket'),
+      user: stringOf(measurer, 'user', USER, 'root'),
+      stateDir: path(measurer, 'stateDir', `${stateDir}-measurer`),
+    },
+    unitsDir: path(config, 'unitsDir', '/run/bagcheck-units'),
     joinToken: optionalPath('joinToken'),
     nix: {
       daemonSocket: path(nix, 'daemonSocket', '/nix/var/nix/daemon-socket/socket'),
@@ -105,6 +148,11 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     actionsSocket: path(config, 'actionsSocket', '/run/bagcheck-actions/actions.sock'),
     tokenFiles: parseTokenFiles(config['tokenFiles'], (file) => resolve(directory, file)),
   }
+}
+
+/** What of a configuration is the measurer's. */
+export function measurerSettings({ measurer, unitsDir }: AgentConfig): MeasurerSettings {
+  return { ...measurer, options: { unitsDir, storeDir: STORE_DIR } }
 }
 
 /** Tokens travel on this connection: without TLS only inside this host. */

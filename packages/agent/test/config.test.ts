@@ -22,7 +22,10 @@ describe('the configuration', () => {
       trustRootPin: 'a'.repeat(64),
       stateDir: '/etc/bagcheck/state',
       socket: '/run/bagcheck/agent.sock',
-      unitsDir: '/run/bagcheck/units',
+      spiffeSocket: '/run/bagcheck/spiffe.sock',
+      unitsDir: '/run/bagcheck-units',
+      user: 'bagcheck-agent',
+      measurer: { socket: null, user: 'root', stateDir: '/etc/bagcheck/state-measurer' },
       joinToken: '/abs/join.json',
       nix: {
         daemonSocket: '/nix/var/nix/daemon-socket/socket',
@@ -89,10 +92,13 @@ describe('docs/operations.md', () => {
   const { installation, broker, trustRootPin } = CONFIG
   const required = { installation, broker, trustRootPin }
   const config = parseConfig(JSON.stringify(required), '/')
-  const { nix, ...rest } = config
+  const { nix, measurer, ...rest } = config
   const flat: Record<string, unknown> = {
     ...rest,
     ...Object.fromEntries(Object.entries(nix).map(([key, value]) => [`nix.${key}`, value])),
+    ...Object.fromEntries(
+      Object.entries(measurer).map(([key, value]) => [`measurer.${key}`, value]),
+    ),
   }
 
   test('has a row for every key', () => {

@@ -24,6 +24,14 @@ const loggedEnvelopeSchema = z.strictObject({
 })
 export type LoggedEnvelope = z.infer<typeof loggedEnvelopeSchema>
 
+/** A logged attestation with what it commits to. */
+const attestedEntrySchema = z.strictObject({
+  ...loggedEnvelopeSchema.shape,
+  manifest: z.string().max(TEXT_LIMITS.manifest),
+  files: z.string().max(TEXT_LIMITS.files),
+})
+export type AttestedEntry = z.infer<typeof attestedEntrySchema>
+
 export const evidenceBundleSchema = z.strictObject({
   schema: z.literal(EVIDENCE_BUNDLE_SCHEMA),
   /** Facts of the token, never the token: its claims. Times are seconds since the epoch. */
@@ -45,11 +53,9 @@ export const evidenceBundleSchema = z.strictObject({
   evidence: z.string().max(TEXT_LIMITS.evidence),
   enrolment: loggedEnvelopeSchema,
   joinToken: z.strictObject({ envelope: z.string().max(TEXT_LIMITS.joinToken) }),
-  attestation: z.strictObject({
-    ...loggedEnvelopeSchema.shape,
-    manifest: z.string().max(TEXT_LIMITS.manifest),
-    files: z.string().max(TEXT_LIMITS.files),
-  }),
+  attestation: attestedEntrySchema,
+  /** Of the systems that host objects in use belong to. */
+  systems: z.array(attestedEntrySchema).max(64),
   policy: z.strictObject({
     ...loggedEnvelopeSchema.shape,
     json: z.string().max(TEXT_LIMITS.policy),

@@ -45,6 +45,53 @@ const mappedFile = z.strictObject({
 
 const ids = z.tuple([count, count, count, count])
 
+/** Executable memory that no file on disk backs, by kind and name. */
+const executableMemory = z.strictObject({
+  kind: z.enum(['anonymous', 'memfd', 'shared']),
+  name: z.string().max(256),
+  regions: count,
+  bytes: count,
+})
+
+const namespaceNumber = z.string().regex(/^\d{1,20}$/)
+/** Numbers of namespaces; the user namespace is told apart. */
+const namespaces = z.strictObject({
+  mnt: namespaceNumber,
+  pid: namespaceNumber,
+  net: namespaceNumber,
+  ipc: namespaceNumber,
+  uts: namespaceNumber,
+  cgroup: namespaceNumber,
+  time: namespaceNumber,
+})
+
+/** What a process holds open that is more than everyday, by kind and name. */
+const descriptor = z.strictObject({
+  kind: z.enum([
+    ...(['memfd', 'userfaultfd', 'io-uring', 'io-uring-files', 'bpf', 'perf-event'] as const),
+    ...(['fanotify', 'fuse', 'block-device', 'kernel-memory', 'process-memory'] as const),
+    ...(['store-writable', 'unknown'] as const),
+  ]),
+  name: text(256),
+  count,
+})
+
+/** Regular files that a process has open for reading only, or mapped without execution. */
+const dataFiles = z.strictObject({
+  /** All that there are; those beyond the list are not told. */
+  count,
+  files: z
+    .array(
+      z.strictObject({
+        path: filePath,
+        device: text(32),
+        inode: text(32),
+        isStoreFile: z.boolean(),
+      }),
+    )
+    .max(256),
+})
+
 const processFacts = z.strictObject({
   pid: count,
   startTicks: count,
@@ -54,7 +101,7 @@ const processFacts = z.strictObject({
   isMainImage: z.boolean(),
   executable: mappedFile,
   files: z.array(mappedFile).max(4096),
-  anonymousExecutable: z.strictObject({ regions: count, bytes: count }),
+  executableMemory: z.array(executableMemory).max(64),
   modifiedTextBytes: count,
   capabilities: z.strictObject({
     inheritable: hex16,
@@ -72,6 +119,9 @@ const processFacts = z.strictObject({
   mountsBelowStore: z.array(filePath).max(64),
   environmentHints: z.array(text(256)).max(64),
   argv: z.array(z.string().max(4096)).max(256),
+  namespaces,
+  descriptors: z.array(descriptor).max(64),
+  dataFiles,
 })
 
 const launchContract = z.strictObject({
@@ -107,6 +157,49 @@ const rootFacts = z.strictObject({
       seen: z.string().max(512),
     })
     .nullable(),
+})
+
+const sysctl = z.string().max(256).nullable()
+
+/** The host; null is what could not be read. */
+const hostFacts = z.strictObject({
+  bootId: text(64),
+  kernel: text(256),
+  cmdlineSha256: hex64.nullable(),
+  currentSystem: filePath.nullable(),
+  bootedSystem: filePath.nullable(),
+  /** Those of the agent. */
+  namespaces,
+  /** The mount that holds the store. */
+  store: z.strictObject({ device: text(32), fsType: text(64), readOnly: z.boolean() }),
+  sysctls: z.strictObject({
+    ptraceScope: sysctl,
+    corePattern: sysctl,
+    modulesDisabled: sysctl,
+    kexecLoadDisabled: sysctl,
+    ioUringDisabled: sysctl,
+    memfdNoexec: sysctl,
+    unprivilegedUserfaultfd: sysctl,
+    unprivilegedBpfDisabled: sysctl,
+    perfEventParanoid: sysctl,
+    randomizeVaSpace: sysctl,
+  }),
+  /** Names of enabled formats. */
+  binfmtMisc: z.array(text(256)).max(64).nullable(),
+  /** Of the names of loaded modules, sorted, one a line. */
+  modules: z.strictObject({ count, sha256: hex64 }).nullable(),
+  lockdown: z.enum(['none', 'integrity', 'confidentiality']).nullable(),
+  clockSynchronised: z.boolean().nullable(),
+  /** Files of dynamic linkers that preload libraries into every program. */
+  preloads: z.array(filePath).max(8),
+})
+
+/** The agent's own program, and the store paths it runs from. */
+const agentFacts = z.strictObject({
+  version: text(64),
+  executable: hex64,
+  /** Null is what the local Nix does not know. */
+  roots: z.array(z.strictObject({ root: storePath, closureDigest: hex64.nullable() })).max(8),
 })
 
 /** Payload of an evidence JWS. Times are seconds since the epoch. */
@@ -150,13 +243,8 @@ export const evidenceSchema = z.strictObject({
     processes: z.array(processFacts).min(1).max(256),
     roots: z.array(rootFacts).max(64),
   }),
-  host: z.strictObject({
-    bootId: text(64),
-    kernel: text(256),
-    currentSystem: filePath.nullable(),
-    bootedSystem: filePath.nullable(),
-  }),
-  agent: z.strictObject({ version: text(64), executable: hex64 }),
+  host: hostFacts,
+  agent: agentFacts,
 })
 
 /** Payload of an evidence JWS. */

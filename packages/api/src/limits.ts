@@ -50,10 +50,11 @@ export const BODY_LIMITS: Readonly<
   publishPolicy: bodyWith('policy', 'envelope'),
   policy: bodyWith('policy', 'envelope', 'rootChain'),
   rootChain: bodyWith('rootChain'),
-  /** An evidence bundle: the four entries, what they commit to, and what vouches for them. */
+  /** An evidence bundle: its entries (with room for one system), what they commit to, and what vouches for them. */
   bundle: bodyWith(
     ...(['loggedEnvelope', 'loggedEnvelope', 'loggedEnvelope', 'loggedEnvelope'] as const),
     ...(['evidence', 'joinToken', 'manifest', 'files'] as const),
+    ...(['loggedEnvelope', 'manifest', 'files'] as const),
     ...(['policy', 'rootChain', 'checkpoint'] as const),
   ),
 }

@@ -41,6 +41,10 @@ const decisionV1 = z.strictObject({
   nonce: z.string(),
   counter: z.int().nullable(),
   previous: z.string().nullable(),
+  /** Files of approved systems that were in use; none in a denial. */
+  hostObjects: z.array(z.strictObject({ path: z.string(), sha256: hex64, system: hex64 })),
+  /** Whether code was made at run time, by an allowance. */
+  jit: z.boolean().nullable(),
   policyVersion: z.int(),
   evidenceSha256: hex64,
   reasons: z.array(reasonSchema),
@@ -60,6 +64,7 @@ const allowed = {
   ttlSeconds: z.int(),
   expiresAt: seconds,
   counter: z.int(),
+  jit: z.boolean(),
   reasons: z.array(reasonSchema).max(0),
 }
 

@@ -240,10 +240,15 @@ function signerRules(state: PolicyState): SignerRules {
     accepts: (digest: string, keyId: string): boolean => {
       const policy = state.current()?.verified.policy
       if (policy === undefined) return false
-      return [...policy.roles.values()].some(
-        ({ signers, roots }) =>
-          signers.some((name) => policy.signers.get(name)?.keyId === keyId) &&
-          roots.some(({ closure }) => closure === digest),
+      const byOneOf = (signers: readonly string[]): boolean =>
+        signers.some((name) => policy.signers.get(name)?.keyId === keyId)
+      const among = (closures: readonly { readonly closure: string }[]): boolean =>
+        closures.some(({ closure }) => closure === digest)
+      return (
+        [...policy.roles.values()].some(({ signers, roots }) => byOneOf(signers) && among(roots)) ||
+        [...policy.hosts.values()].some(
+          ({ signers, systems }) => byOneOf(signers) && among(systems),
+        )
       )
     },
   }

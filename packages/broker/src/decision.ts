@@ -56,6 +56,7 @@ export interface AllowedDecision {
   readonly policyVersion: number
   readonly policySha256: Sha256
   readonly evidenceSha256: Sha256
+  readonly jit: boolean
 }
 
 let create: (content: AllowedDecision) => LoggedDecision
@@ -114,6 +115,7 @@ export async function logAllow(
   if (binding !== 'none' && workloadKey === null)
     throw new BrokerError('DECISION_INCOMPLETE', 'expected a workload key for a bound token')
   const { role, sub, root, closureDigest, successorOf, tier, strength, ttlSeconds } = approval
+  const { attested, systems, jit } = approval
   const authority = signer?.id ?? null
   const expiresAt = Math.min(frame.at + ttlSeconds, signer?.expiresAt ?? Infinity)
   const allowed = {
@@ -129,13 +131,16 @@ export async function logAllow(
     strength,
     ttlSeconds,
     expiresAt,
+    hostObjects: approval.hostObjects.map((object) => ({ ...object })),
+    jit,
     reasons: [],
   }
   const decision = contentOf(allowed, type, authority)
   const logIndex = await commit(log, frame, evidence, decision, {
     verdict: 'PASSED',
     resourceUri: root,
-    inputAttestations: [attestationOf(closureDigest, approval.attested)],
+    // The closure's first, then those of the systems that host objects belong to.
+    inputAttestations: [attested, ...systems].map((one) => attestationOf(one.closureDigest, one)),
     level: `BAGCHECK_TIER_${tier}`,
     authority,
   })
@@ -146,6 +151,7 @@ export async function logAllow(
     policyVersion: frame.policy.version,
     policySha256: frame.policy.sha256,
     evidenceSha256: evidence.sha256,
+    jit,
   })
 }
 
@@ -223,7 +229,9 @@ const NOTHING_ALLOWED = {
   strength: null,
   ttlSeconds: null,
   expiresAt: null,
-} as const
+  hostObjects: [] as AllowedDecisionContent['hostObjects'],
+  jit: null,
+}
 
 function contextOf(
   { installation }: DecisionLog,

@@ -5,6 +5,7 @@ import {
   allowedDecisionSchema,
   authorityOf,
   evidenceBundleSchema,
+  type AttestedEntry,
   type EvidenceBundle,
   type LoggedEnvelope,
 } from '@bagcheck/api'
@@ -15,6 +16,7 @@ import { readEnvelopeText, parseDecision } from './audit.ts'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
 import type { BodyPart } from './store/schema.ts'
+import type { StoredAttestation } from './store/record-reads.ts'
 
 /**
  * Assembles the evidence bundle of a token.
@@ -30,8 +32,11 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
   const content = checked(allowedDecisionSchema, decided, `the decision ${jti}`)
   const node = await store.node(row.node)
   const policy = await store.policy(content.policyVersion)
-  const attestations = await store.attestations(content.closureDigest)
-  const attestation = attestations.find((one) => inputAttestations.includes(one.envelopeSha256))
+  const attestationOf = async (closureDigest: string): Promise<StoredAttestation | undefined> =>
+    (await store.attestations(closureDigest)).find(({ envelopeSha256 }) =>
+      inputAttestations.includes(envelopeSha256),
+    )
+  const attestation = await attestationOf(content.closureDigest)
   if (node === undefined || policy === undefined || attestation === undefined)
     throw new BrokerError('LOG_CORRUPT', `expected node, policy and attestation of decision ${jti}`)
 
@@ -54,6 +59,18 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
       Buffer.from(hash).toString('base64'),
     ),
   })
+  const attested = async (row: StoredAttestation): Promise<AttestedEntry> => ({
+    ...(await logged(row.entryIndex)),
+    manifest: await text(row.entryIndex, 'manifest', row.manifestSha256),
+    files: await text(row.entryIndex, 'files', row.filesSha256),
+  })
+  const systems: AttestedEntry[] = []
+  for (const digest of new Set(content.hostObjects.map(({ system }) => system))) {
+    const found = await attestationOf(digest)
+    if (found === undefined)
+      throw new BrokerError('LOG_CORRUPT', `expected the attestation of system ${digest}`)
+    systems.push(await attested(found))
+  }
   const bundle = {
     schema: EVIDENCE_BUNDLE_SCHEMA,
     token: {
@@ -73,11 +90,8 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
     joinToken: {
       envelope: await text(node.enrolledEntry, 'join-token', node.joinToken.bodySha256),
     },
-    attestation: {
-      ...(await logged(attestation.entryIndex)),
-      manifest: await text(attestation.entryIndex, 'manifest', attestation.manifestSha256),
-      files: await text(attestation.entryIndex, 'files', attestation.filesSha256),
-    },
+    attestation: await attested(attestation),
+    systems,
     policy: { ...(await logged(policy.entryIndex)), json },
     rootChain: broker.rootChain,
     checkpoint,

@@ -13,6 +13,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Reason } from '@bagcheck/api'
 import {
+  closuresNeeded,
   decisionContext,
   evaluate,
   trustDomainId,
@@ -231,9 +232,8 @@ async function judge(
   type: TokenType,
 ): Promise<Decision> {
   // An attestation that another replica took in is loaded before, because evaluation cannot wait.
-  const digests = content.facts.roots.map(({ closureDigest }) => closureDigest)
-  await broker.closures.prepare(digests.filter((digest) => policy.closures.has(digest)))
   const { nodeClass } = node
+  await broker.closures.prepare(closuresNeeded(policy.verified, content.facts, nodeClass))
   const basis = { evidence: content, nodeClass, decidedAt: frame.at, closures: broker.closures }
   const context = decisionContext({ ...basis, type })
   return evaluate(policy.verified, content.facts, context)

@@ -17,7 +17,7 @@ import {
   type Reason,
 } from '@bagcheck/api'
 import { OBSERVATION_V1 } from '@bagcheck/attest'
-import { observe as judge, type ObservedVerdict } from '@bagcheck/policy'
+import { closuresNeeded, observe as judge, type ObservedVerdict } from '@bagcheck/policy'
 import { banClone } from './ban.ts'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
@@ -36,11 +36,11 @@ export async function observe(broker: Broker, text: string): Promise<Observation
   const observation = await verifyObservation(broker, text, nowSeconds)
   const { node, content } = observation
   broker.observationLimits.take(node.id, broker.store.waiting)
-  const digests = content.facts.roots.map(({ closureDigest }) => closureDigest)
-  await broker.closures.prepare(digests.filter((digest) => policy.closures.has(digest)))
+  const facts = { ...content.facts, purpose: 'issue' as const }
+  await broker.closures.prepare(closuresNeeded(policy.verified, facts, node.nodeClass))
   const frame = newFrame(broker, policy)
   const verdict = judge(policy.verified, content.facts, {
-    ...{ nodeClass: node.nodeClass, tier: 0, closures: broker.closures },
+    ...{ nodeClass: node.nodeClass, tier: 0, host: content.host, closures: broker.closures },
     now: new Date(frame.at * 1000),
   })
   if (verdict === undefined)

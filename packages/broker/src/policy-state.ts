@@ -21,8 +21,6 @@ export interface InstalledPolicy {
   readonly sha256: Sha256
   readonly verified: VerifiedPolicy
   readonly logIndex: number
-  /** Every closure digest that some role lists. */
-  readonly closures: ReadonlySet<string>
   /** Body of `GET /v1/policy`, made once. */
   readonly response: string
 }
@@ -146,10 +144,8 @@ export class PolicyState {
     const { version, sha256 } = verified
     const { policy, envelope } = texts
     const { rootChain } = this.#options
-    const roles = [...verified.policy.roles.values()]
-    const closures = new Set(roles.flatMap(({ roots }) => roots.map(({ closure }) => closure)))
     const response = JSON.stringify({ version, sha256, policy, envelope, rootChain, logIndex })
-    this.#current = { version, sha256, verified, logIndex, closures, response }
+    this.#current = { version, sha256, verified, logIndex, response }
     this.#changes.emit()
   }
 

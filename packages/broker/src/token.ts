@@ -65,6 +65,7 @@ export function evidenceClaims(decision: AllowedDecision): Readonly<Record<strin
       tier: decision.tier,
       strength: decision.strength,
       ...(decision.successorOf !== null && { succ: decision.successorOf }),
+      ...(decision.jit && { jit: true }),
     },
     bagcheck_closure: decision.closureDigest,
     bagcheck_role: decision.role,

@@ -20,6 +20,7 @@ import type { Store } from '../src/store/store.ts'
 import { verifyLog } from '../src/store/verify-log.ts'
 import {
   attestation,
+  authority,
   ban,
   checkpointOf,
   decision,
@@ -447,6 +448,109 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
         expect(await race(calls)).toEqual({ won: 1, codes: ['POLICY_VERSION'] })
       },
     )
+  })
+
+  describe('authorities', () => {
+    const take = (
+      store: Store,
+      ...steps: [string, Parameters<typeof authority>[1], Parameters<typeof authority>[2]?][]
+    ) => Promise.all(steps.map((step) => store.commitAuthority(authority(...step))))
+    const states = async (store: Store): Promise<string[]> =>
+      (await store.authorities()).map(({ id, state }) => `${id} ${state}`)
+    const signedBy = (i: number, id: string, expiresAt = NOW + 300) =>
+      decision(i, { expiresAt, expect: { policyVersion: 1, authority: id } })
+
+    claim('take the steps of their life, each an entry, also all at once', async (config) => {
+      await using store = await openWithNode(config)
+      const committed = await take(
+        store,
+        ['a', 'prepare'],
+        ['a', 'activate'],
+        ['b', 'prepare'],
+        ['b', 'activate', { supersedes: ['a'] }],
+        ['a', 'taint'],
+        ['a', 'revoke'],
+      )
+      expect(committed.map(({ index }) => index)).toEqual([2, 3, 4, 5, 6, 7])
+      expect(await states(store)).toEqual(['a revoked', 'b active'])
+      expect((await store.authorities())[0]?.entries).toEqual({
+        ...{ prepared: 2, activated: 3, tainted: 6, removed: 7 },
+      })
+      expect((await store.authorities(4)).map(({ id }) => id)).toEqual(['a', 'b'])
+      expect(await store.authorities(7)).toEqual([])
+      expect((await proveAll(store)).slice(2)).toEqual(['a', 'a', 'b', 'b', 'a', 'a'])
+    })
+
+    claim('take no step that does not follow, and none twice', async (config) => {
+      await using store = await openWithNode(config)
+      const unknown = refusedWith('AUTHORITY_UNKNOWN')
+      for (const action of ['activate', 'taint', 'revoke', 'retire'] as const)
+        await expect(store.commitAuthority(authority('a', action))).rejects.toThrow(unknown)
+      await take(store, ['a', 'prepare'])
+      const wrong = refusedWith('AUTHORITY_STATE')
+      const refused = (action: Parameters<typeof authority>[1], at = NOW) =>
+        expect(store.commitAuthority(authority('a', action, { at }))).rejects.toThrow(wrong)
+      await refused('prepare')
+      await refused('revoke')
+      await refused('retire', NOW + 86_400)
+      const [first] = await take(store, ['a', 'activate'])
+      const [again] = await take(store, ['a', 'activate'])
+      expect(again?.index).toBe(first?.index)
+      const [tainted] = await take(store, ['a', 'taint'])
+      expect((await take(store, ['a', 'taint']))[0]?.index).toBe(tainted?.index)
+      await refused('activate')
+      await take(store, ['a', 'revoke'])
+      await refused('taint')
+      await refused('prepare')
+      await take(store, ['b', 'prepare'])
+      await store.commitAuthority(authority('b', 'retire', { at: NOW + 86_401 }))
+      expect(await states(store)).toEqual(['a revoked', 'b retired'])
+      expect((await checkpointOf(store)).size).toBe(8)
+    })
+
+    claim('sign while they are active and no longer than they live', async (config) => {
+      await using store = await openWithNode(config)
+      const changed = refusedWith('AUTHORITY_CHANGED')
+      const refused = (i: number, id: string, expiresAt?: number) =>
+        expect(store.commitDecision(signedBy(i, id, expiresAt))).rejects.toThrow(changed)
+      await refused(1, 'a')
+      await take(store, ['a', 'prepare'])
+      await refused(1, 'a')
+      await take(store, ['a', 'activate'])
+      await refused(1, 'a', NOW + 86_401)
+      await store.commitDecision(signedBy(1, 'a', NOW + 86_400))
+      await take(store, ['b', 'prepare'], ['b', 'activate', { supersedes: ['a'] }])
+      await refused(2, 'a')
+      await store.commitDecision(signedBy(2, 'b'))
+      await take(store, ['b', 'taint'])
+      await refused(3, 'b')
+      // A denial stands whoever signs.
+      await store.commitDecision(denial(3, { expect: { policyVersion: 1, authority: 'b' } }))
+    })
+
+    claim('that are tainted while a decision is on its way sign nothing', async (config) => {
+      await using store = await openWithNode(config)
+      await take(store, ['a', 'prepare'], ['a', 'activate'])
+      const outcomes = await Promise.allSettled([
+        store.commitDecision(signedBy(1, 'a')),
+        store.commitAuthority(authority('a', 'taint')),
+        store.commitDecision(signedBy(2, 'a')),
+      ])
+      expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected'])
+      expect((await store.decisions()).map(({ id }) => id)).toEqual(['decision-1'])
+    })
+
+    claim('tainted through one broker sign nothing through another', async (config) => {
+      await using one = await openWithNode(config)
+      if ('sqlite' in config) return // belongs to one broker
+      await using two = await open(config)
+      await take(one, ['a', 'prepare'], ['a', 'activate'])
+      await two.commitDecision(signedBy(1, 'a'))
+      await take(two, ['a', 'taint'])
+      await expect(one.commitDecision(signedBy(2, 'a'))).rejects.toThrow(
+        refusedWith('AUTHORITY_CHANGED'),
+      )
+    })
   })
 
   describe('attestations', () => {

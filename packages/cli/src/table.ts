@@ -1,4 +1,5 @@
 // All commands.
+import { CLOSURE } from './closure/table.ts'
 import { group, type Group } from './command.ts'
 import { attestRoot } from './commands/attest.ts'
 import { attestSubmit } from './commands/attest-submit.ts'
@@ -7,13 +8,6 @@ import { authorityList } from './commands/authority-list.ts'
 import { authorityPrepare } from './commands/authority-prepare.ts'
 import { authorityRevoke } from './commands/authority-revoke.ts'
 import { authorityTaint } from './commands/authority-taint.ts'
-import { closureDiff } from './commands/closure-diff.ts'
-import { closureAudit } from './commands/closure-audit.ts'
-import { closureCauses } from './commands/closure-causes.ts'
-import { closureClassify } from './commands/closure-classify.ts'
-import { closureManifest } from './commands/closure-manifest.ts'
-import { closureVerify } from './commands/closure-verify.ts'
-import { closureWhy } from './commands/closure-why.ts'
 import { decisions } from './commands/decisions.ts'
 import { demo } from './commands/demo.ts'
 import { demoApi } from './commands/demo-api.ts'
@@ -42,15 +36,7 @@ import { token } from './commands/token.ts'
 /** `bagcheck`. */
 export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix closure, no token.', {
   demo: group('See the whole story on this machine.', { api: demoApi }, demo),
-  closure: group('Bags: what a root brings with it.', {
-    manifest: closureManifest,
-    verify: closureVerify,
-    diff: closureDiff,
-    why: closureWhy,
-    audit: closureAudit,
-    causes: closureCauses,
-    classify: closureClassify,
-  }),
+  closure: CLOSURE,
   attest: group('Attest closures (CI).', { submit: attestSubmit }, attestRoot),
   policy: group('Trust root and policy: who may get which token for which closure.', {
     init: policyInit,

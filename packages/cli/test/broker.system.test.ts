@@ -216,6 +216,25 @@ describe('a broker and the command line', () => {
     expect(unexplained.code).toBe(1)
   })
 
+  test('an authority is prepared, activated, tainted and revoked, in this order and no other', async () => {
+    expect(await json('authority', 'list')).toEqual({ authorities: [] })
+    const { id } = await json('authority', 'prepare', 'jwt')
+    const state = async (): Promise<unknown> =>
+      ((await json('authority', 'list'))['authorities'] as { state: string }[])[0]?.state
+    expect(await state()).toBe('prepared')
+    const because = ['--reason', 'test']
+    const early = await bagcheck('authority', 'revoke', String(id), ...because)
+    expect([early.code, early.stderr]).toEqual([1, expect.stringContaining('AUTHORITY_STATE')])
+    expect(await json('authority', 'activate', String(id))).toMatchObject({ id })
+    expect(await state()).toBe('active')
+    await json('authority', 'taint', String(id), ...because)
+    expect(await state()).toBe('tainted')
+    await json('authority', 'revoke', String(id), ...because)
+    expect(await json('authority', 'list')).toEqual({ authorities: [] })
+    expect((await bagcheck('authority', 'prepare', 'ssh')).code).toBe(2)
+    expect((await bagcheck('authority', 'taint', String(id))).code).toBe(2)
+  })
+
   test('doctor finds the broker ready', async () => {
     const { stdout } = await bagcheck('doctor', '--agent', join(folder, 'no-agent'), '--json')
     const { findings } = JSON.parse(stdout) as { findings: { what: string; state: string }[] }

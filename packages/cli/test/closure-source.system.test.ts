@@ -19,9 +19,9 @@ describe.runIf(nixAvailable())('bagcheck closure manifest --source', () => {
     return readFileSync(file(`${name}.pub`), 'utf8').trim()
   }
   const read = (source: string, ...more: string[]): ReturnType<typeof run> =>
-    run(['closure', 'manifest', root, '--source', source, ...more], {
-      PATH: process.env['PATH'] ?? '',
-    })
+    readWith(process.env['PATH'] ?? '', source, ...more)
+  const readWith = (PATH: string, source: string, ...more: string[]): ReturnType<typeof run> =>
+    run(['closure', 'manifest', root, '--source', source, ...more], { PATH })
 
   beforeAll(async () => {
     scratch = mkdtempSync('/var/tmp/bagcheck-source-')
@@ -75,10 +75,15 @@ describe.runIf(nixAvailable())('bagcheck closure manifest --source', () => {
         root,
       ])
       const more = ['--trusted-key', key, '--files', file('cache.files'), '--json']
-      expect(await read(target, ...more)).toEqual(store)
+      const path = compression === 'bzip2' ? (process.env['PATH'] ?? '') : '/nonexistent'
+      expect(await readWith(path, target, ...more)).toEqual(store)
       expect(readFileSync(file('cache.files'))).toEqual(readFileSync(file('store.files')))
+      if (compression !== 'bzip2') continue
+      const without = await readWith('/nonexistent', target, ...more)
+      expect(without.code).toBe(1)
+      expect(without.stderr).toContain('"COMPRESSION_UNSUPPORTED"')
     }
-    // Cut off: told, whatever program reads it.
+    // Cut off: told.
     const [name = ''] = readdirSync(join(file('cache-xz'), 'nar'))
     const archive = join(file('cache-xz'), 'nar', name)
     writeFileSync(archive, readFileSync(archive).subarray(0, -20))

@@ -2,6 +2,7 @@ import { NixError, quote } from './error.ts'
 import { makeFileList } from './file-list.ts'
 import type { FileList, ListedFile } from './file-list.ts'
 import type { ClosureManifest } from './manifest.ts'
+import { listFiles } from './verify/file-hashes.ts'
 import { scanPaths } from './verify/scan-paths.ts'
 
 /** How to build a file list. */
@@ -27,7 +28,7 @@ export async function buildFileList(
   const files: ListedFile[] = []
   let paths = 0
   // What deviates from the owner is for verification to judge.
-  const scanOptions = { listFiles: true, owner: 0, workers, signal }
+  const scanOptions = { hashFiles: () => true, owner: 0, workers, signal }
   await scanPaths(manifest.entries, scanOptions, (outcome) => {
     if ('error' in outcome) throw outcome.error
     const { entry, found: scan } = outcome
@@ -35,7 +36,8 @@ export async function buildFileList(
       const message = `expected ${quote(entry.path)} with ${entry.narHash}, got ${scan.narHash}`
       throw new NixError('CONTENT_MISMATCH', message, { detail: { path: entry.path } })
     }
-    for (const file of scan.files) files.push(file)
+    const { path, snapshot, fileHashes = new Uint8Array() } = scan
+    for (const file of listFiles(path, snapshot, fileHashes)) files.push(file)
     onProgress?.({ paths: ++paths, totalPaths: manifest.entries.length })
   })
   return makeFileList(files)

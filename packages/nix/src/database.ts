@@ -37,7 +37,10 @@ export interface NixDatabase extends ClosureSource {
 /** Where Nix keeps its database. */
 export const NIX_DATABASE_FILE = '/nix/var/nix/db/db.sqlite'
 
-const COLUMNS = 'id, path, hash, narSize, deriver, ultimate, sigs, ca'
+// References as numbers, all of a path in one value: a row for each, with a path in it, would be most of the
+// work of reading a closure.
+const FACTS = `select id, path, hash, narSize, deriver, ultimate, sigs, ca,
+  (select group_concat(reference) from Refs where referrer = id) as refs from`
 const CLOSURE = `with recursive closure(member) as (
   select id from ValidPaths where path = ?
   union
@@ -77,21 +80,20 @@ class Database implements NixDatabase {
   readonly #path: StatementSync
   readonly #pathReferences: StatementSync
   readonly #closure: StatementSync
-  readonly #closureReferences: StatementSync
 
   constructor(database: DatabaseSync) {
     this.#database = database
-    this.#path = database.prepare(`select ${COLUMNS} from ValidPaths where path = ?`)
+    // An image may hold any file: a view could say anything, and take for ever to say it.
+    const tables = database
+      .prepare(`select name from sqlite_schema where type = 'table' and name in ('ValidPaths', 'Refs')
+                and sql not like 'create virtual%'`)
+      .all()
+    if (tables.length !== 2) throw new Error('the tables ValidPaths and Refs are not both there')
+    this.#path = database.prepare(`${FACTS} ValidPaths where path = ?`)
     this.#pathReferences = database.prepare(
-      `select referrer, path from Refs join ValidPaths on id = reference where referrer = ?`,
+      `select id, path from Refs join ValidPaths on id = reference where referrer = ?`,
     )
-    this.#closure = database.prepare(
-      `${CLOSURE} select ${COLUMNS} from closure join ValidPaths on id = member`,
-    )
-    this.#closureReferences = database.prepare(
-      `${CLOSURE} select referrer, path from closure
-       join Refs on referrer = member join ValidPaths on id = reference`,
-    )
+    this.#closure = database.prepare(`${CLOSURE} ${FACTS} closure join ValidPaths on id = member`)
   }
 
   async queryPathInfo(path: StorePath): Promise<PathInfo | undefined> {
@@ -103,9 +105,7 @@ class Database implements NixDatabase {
   }
 
   readClosure(root: StorePath): PathInfo[] {
-    const infos = this.#read(() =>
-      parseRows(this.#closure.all(root), this.#closureReferences.all(root)),
-    )
+    const infos = this.#read(() => parseRows(this.#closure.all(root)))
     if (infos.length === 0)
       throw new NixError('PATH_INVALID', `expected a valid store path, got ${quote(root)}`, {
         detail: { path: root },
@@ -114,14 +114,7 @@ class Database implements NixDatabase {
   }
 
   readAll(): PathInfo[] {
-    return this.#read(() =>
-      parseRows(
-        this.#database.prepare(`select ${COLUMNS} from ValidPaths`).all(),
-        this.#database
-          .prepare(`select referrer, path from Refs join ValidPaths on id = reference`)
-          .all(),
-      ),
-    ).sort((a, b) => byteOrder(a.path, b.path))
+    return this.#read(() => parseRows(this.#database.prepare(`${FACTS} ValidPaths`).all()))
   }
 
   async close(): Promise<void> {
@@ -145,23 +138,42 @@ class Database implements NixDatabase {
   }
 }
 
-function parseRows(rows: readonly Row[], references: readonly Row[]): PathInfo[] {
-  const byReferrer = new Map<unknown, StorePath[]>()
-  for (const { referrer, path } of references) {
-    const list = byReferrer.get(referrer)
-    if (list === undefined) byReferrer.set(referrer, [parseStorePath(String(path))])
-    else list.push(parseStorePath(String(path)))
-  }
-  return rows.map((row) => ({
+/** The facts in `rows`, in byte order of path; what they refer to has its path in `named`. */
+function parseRows(rows: readonly Row[], named: readonly Row[] = rows): PathInfo[] {
+  // Each path is parsed once, and one string wherever it is named; in this order its place says which comes
+  // first, so that references need not be compared as strings.
+  const paths = named.map(({ id, path }) => ({ id, path: parseStorePath(String(path)) }))
+  paths.sort((a, b) => byteOrder(a.path, b.path))
+  const places = new Map(paths.map(({ id }, place) => [Number(id), place]))
+  const infos = rows.map((row) => ({
     path: parseStorePath(String(row['path'])),
     narHash: parseNarHash(String(row['hash'])),
     narSize: parseSize(row['narSize']),
-    references: (byReferrer.get(row['id']) ?? []).sort(byteOrder),
+    references: parseReferences(row['refs'], places).map(
+      (place) => paths[place]?.path as StorePath,
+    ),
     ...(row['deriver'] ? { deriver: parseStorePath(String(row['deriver'])) } : {}),
     ultimate: row['ultimate'] === 1,
     signatures: row['sigs'] ? String(row['sigs']).split(' ') : [],
     ...(row['ca'] ? { ca: String(row['ca']) } : {}),
   }))
+  return infos.sort((a, b) => byteOrder(a.path, b.path))
+}
+
+/** Places in the list of paths, in order. */
+function parseReferences(
+  refs: SQLOutputValue | undefined,
+  places: ReadonlyMap<number, number>,
+): number[] {
+  if (refs === null || refs === undefined) return []
+  const found = String(refs)
+    .split(',')
+    .map((id) => {
+      const place = places.get(Number(id))
+      if (place !== undefined) return place
+      throw new NixError('DATABASE_ROW', `expected a valid path with id ${quote(id)}`)
+    })
+  return found.sort((a, b) => a - b)
 }
 
 function parseSize(value: SQLOutputValue | undefined): number {

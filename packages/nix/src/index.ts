@@ -62,10 +62,17 @@ export type { Attributes } from './derivation/attributes.ts'
 export {
   decodeByteString,
   derivationKind,
+  DYNAMIC_OUTPUTS_MAX_DEPTH,
   encodeByteString,
   outputPath,
 } from './derivation/derivation.ts'
-export type { Derivation, DerivationKind, DerivationOutput } from './derivation/derivation.ts'
+export type {
+  Derivation,
+  DerivationKind,
+  DerivationOutput,
+  DynamicOutputs,
+  UsedOutputs,
+} from './derivation/derivation.ts'
 export {
   derivationGraph,
   derivationPath,
@@ -78,6 +85,8 @@ export type {
   DerivationReader,
 } from './derivation/graph.ts'
 export { DERIVATION_JSON_MAX_BYTES, parseDerivationJson } from './derivation/json.ts'
+export { DERIVATION_JSON_VERSIONS, formatDerivationJson } from './derivation/format-json.ts'
+export type { DerivationJsonVersion } from './derivation/format-json.ts'
 export { hashDerivationModulo, hashGraphModulo } from './derivation/modulo.ts'
 export type { HashModulo } from './derivation/modulo.ts'
 export { computeOutputPaths, verifyOutputPaths } from './derivation/output-paths.ts'

@@ -63,7 +63,7 @@ const MAX_REFERENCES = 4_000_000
  */
 export function buildManifest(root: StorePath, infos: readonly PathInfo[]): ClosureManifest {
   const entries = infos
-    .map((info) => ({ ...info, references: [...info.references].sort(byteOrder) }))
+    .map((info) => ({ ...info, references: inOrder(info.references) }))
     .sort((a, b) => byteOrder(a.path, b.path))
   const found = checkClosure(entries)
   if (found !== root)
@@ -72,6 +72,12 @@ export function buildManifest(root: StorePath, infos: readonly PathInfo[]): Clos
   if (text.length > MANIFEST_MAX_BYTES)
     throw new NixError('MANIFEST_LIMIT', `expected at most ${MANIFEST_MAX_BYTES} bytes`)
   return { root, entries, digest: sha256Hex(text), text }
+}
+
+/** `paths` in byte order; most sources give them so. */
+function inOrder(paths: readonly StorePath[]): readonly StorePath[] {
+  const ordered = paths.every((path, index) => index === 0 || (paths[index - 1] ?? '') <= path)
+  return ordered ? paths : [...paths].sort(byteOrder)
 }
 
 /**

@@ -138,7 +138,12 @@ export function parseNarInfo(
   return { ...info, quirks: findQuirks(lines, values, info) }
 }
 
-/** The text that Nix writes for `info`. */
+/**
+ * The text that Nix writes for `info`. It is read back, because a signature or URL from elsewhere may say
+ * other facts in further lines.
+ *
+ * @throws {NixError} as {@link parseNarInfo}, where `info` holds something that no narinfo can.
+ */
 export function formatNarInfo(info: NarInfo): string {
   const lines: [(typeof KEYS)[number], string][] = [
     ['StorePath', info.path],
@@ -156,7 +161,15 @@ export function formatNarInfo(info: NarInfo): string {
   if (info.deriver !== undefined) lines.push(['Deriver', storePathBase(info.deriver)])
   for (const signature of info.signatures) lines.push(['Sig', signature])
   if (info.ca !== undefined) lines.push(['CA', info.ca])
-  return lines.map(([key, value]) => `${key}: ${value}\n`).join('')
+  const broken = lines.find(([, value]) => value.includes('\n'))
+  if (broken !== undefined)
+    throw new NixError(
+      'NAR_INFO_LINE',
+      `expected ${broken[0]} in one line, got ${quote(broken[1])}`,
+    )
+  const text = lines.map(([key, value]) => `${key}: ${value}\n`).join('')
+  parseNarInfo(Buffer.from(text), { path: info.path })
+  return text
 }
 
 function readValues(values: ReadonlyMap<string, string>, signatures: readonly string[]): NarInfo {

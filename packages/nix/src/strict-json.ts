@@ -1,14 +1,23 @@
 // JSON documents of Nix and NixOS (flake.lock, boot.json), read so that no two readers can see two
 // things in one text: valid UTF-8 without a byte order mark, no duplicate member names, no lone
-// surrogates, no integer beyond 2^53 - 1, bounded size and nesting. `JSON.parse` checks the grammar; a scan of
+// surrogates, no integer beyond 2^53 - 1 (64 bits where the caller keeps its text), bounded size and nesting. `JSON.parse` checks the grammar; a scan of
 // the tokens adds what it leaves out. (Reading "nodes" twice, Nix takes the last one.)
 import { NixError, quote } from './error.ts'
 
 /** An object as JSON text can hold it. */
 export type JsonObject = Readonly<Record<string, unknown>>
 
-const MAX_DEPTH = 64
+/** How many levels are read, unless the caller says otherwise. */
+export const STRICT_JSON_MAX_DEPTH = 64
 const INTEGER = /^-?[0-9]+$/
+
+/** Bounds for {@link parseStrictJson}. */
+export interface StrictJsonOptions {
+  /** Default 64. */
+  readonly maxDepth?: number
+  /** Take integers of 64 bits, which the value does not hold exactly: for callers that keep their text. */
+  readonly wideIntegers?: boolean
+}
 
 /**
  * Parses JSON of at most `maxBytes`.
@@ -19,7 +28,7 @@ const INTEGER = /^-?[0-9]+$/
 export function parseStrictJson(
   bytes: Uint8Array,
   maxBytes: number,
-  maxDepth: number = MAX_DEPTH,
+  { maxDepth = STRICT_JSON_MAX_DEPTH, wideIntegers = false }: StrictJsonOptions = {},
 ): unknown {
   if (bytes.length > maxBytes)
     throw new NixError('JSON_LIMIT', `expected at most ${maxBytes} bytes, got ${bytes.length}`)
@@ -32,7 +41,7 @@ export function parseStrictJson(
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new NixError('JSON_SYNTAX', `expected JSON: ${reason}`, { cause })
   }
-  scanTokens(text, maxDepth)
+  scanTokens(text, maxDepth, wideIntegers)
   return value
 }
 
@@ -47,7 +56,7 @@ export function describeJson(value: unknown): string {
 }
 
 /** Walks the tokens of `text`, which is JSON. */
-function scanTokens(text: string, maxDepth: number): void {
+function scanTokens(text: string, maxDepth: number, wideIntegers: boolean): void {
   // One entry for each open bracket: the names seen so far in an object, undefined in an array.
   const open: (Set<string> | undefined)[] = []
   let nameNext = false
@@ -70,7 +79,7 @@ function scanTokens(text: string, maxDepth: number): void {
       at = end
     } else if (character === '-' || (character >= '0' && character <= '9')) {
       const end = endOfNumber(text, at)
-      checkNumber(text.slice(at, end))
+      checkNumber(text.slice(at, end), wideIntegers)
       at = end - 1
     }
   }
@@ -101,8 +110,18 @@ function addName(names: Set<string> | undefined, name: string): void {
   names?.add(name)
 }
 
-function checkNumber(token: string): void {
+function checkNumber(token: string, wideIntegers: boolean): void {
   const value = Number(token)
-  if (!Number.isFinite(value) || (INTEGER.test(token) && !Number.isSafeInteger(value)))
-    throw new NixError('JSON_SYNTAX', `expected a number that a double holds, got ${quote(token)}`)
+  const isHeld = INTEGER.test(token)
+    ? Number.isSafeInteger(value) || (wideIntegers && isWide(token))
+    : Number.isFinite(value)
+  if (!isHeld)
+    throw new NixError('JSON_SYNTAX', `expected a number that readers hold, got ${quote(token)}`)
+}
+
+/** Whether it fits into 64 bits, with or without a sign. */
+function isWide(token: string): boolean {
+  if (token.length > 20) return false // before it is computed with
+  const value = BigInt(token)
+  return value >= -(2n ** 63n) && value < 2n ** 64n
 }

@@ -2,8 +2,9 @@
 //
 // A full pass hashes the NAR of every store path: one sha256 per byte, the same work as Nix's own
 // verification, largest path first over worker threads. Only where a path differs is it read again, file
-// by file, to name what differs. With a ledger, later passes compare metadata and read the paths in which
-// something moved; the result says so, and since when no full pass was made. A metadata pass reads nothing.
+// by file, to name what differs. With a ledger, later passes compare metadata and read the files that moved,
+// and all of a path where that does not settle it; the result says so, and since when no full pass was made. A
+// metadata pass reads nothing.
 //
 // Only a NAR hash, or a ledger that remembers one, makes content good. A file list names what differs and is
 // believed in nothing else: whoever hands it over may have it from somebody the manifest's signer never met.
@@ -22,16 +23,19 @@ import { findAttributes } from './verify/attributes.ts'
 import type { ReadAttributes } from './verify/attributes.ts'
 import type { Deviation } from './verify/deviations.ts'
 import { locateMismatches } from './verify/locate.ts'
+import type { LastLook } from './verify/locate.ts'
 import type { Mismatch } from './verify/mismatch.ts'
-import { findMovedPaths } from './verify/moved.ts'
+import { findMovedEntries } from './verify/moved.ts'
 import type { PathScan } from './verify/scan.ts'
-import { scanPaths, surveyPaths } from './verify/scan-paths.ts'
-import type { Outcome } from './verify/scan-paths.ts'
-import { isSettled } from './verify/snapshot.ts'
+import { INLINE_BYTES, scanPaths, settlePaths, surveyPaths } from './verify/scan-paths.ts'
+import type { MovedPath, Outcome } from './verify/scan-paths.ts'
+import type { SettledPath } from './verify/settle.ts'
+import { isSettled, renewSnapshot } from './verify/snapshot.ts'
 import type { Snapshot } from './verify/snapshot.ts'
 import { LinkCount } from './verify/stray-links.ts'
 import type { StrayLink } from './verify/stray-links.ts'
 import { compareSurvey } from './verify/survey.ts'
+import { startThreads } from './verify/threads.ts'
 
 /** How store content was checked, weakest first. At tier 0 it is the agent's claim. */
 export const STRENGTHS = [
@@ -120,6 +124,7 @@ export async function verifyClosure(
   return pass.result()
 }
 
+/** A path that the ledger knows. */
 interface Known {
   readonly entry: PathInfo
   readonly path: StorePath
@@ -127,12 +132,17 @@ interface Known {
   readonly snapshot: Snapshot
 }
 
+/** One in which something moved. */
+type KnownMoved = Known & MovedPath
+
 /** One verification under way. */
 class Pass {
   readonly #entries: readonly PathInfo[]
   readonly #options: VerifyOptions
   readonly #owner: number
   readonly #checkedAtMs: number
+  /** The same moment on the clock that nobody sets. */
+  readonly #began = performance.now()
   readonly #mismatches: Mismatch[] = []
   readonly #links = new LinkCount()
   #strayLinks: readonly StrayLink[] = []
@@ -157,8 +167,11 @@ class Pass {
 
   /** Takes the short way where the ledger allows; returns the paths that must be read in full. */
   async recheckKnown(): Promise<PathInfo[]> {
-    const { ledger, full, workers, signal } = this.#options
-    if (ledger === undefined || full === true) return [...this.#entries]
+    const { ledger, full, workers = availableParallelism(), signal } = this.#options
+    const reads = ledger === undefined || full === true
+    // They start while the ledger is read; the looks at metadata are shared with this thread.
+    if (this.#totalBytes >= INLINE_BYTES) startThreads(reads ? workers : workers - 1)
+    if (reads) return [...this.#entries]
     const unknown: PathInfo[] = []
     const known: Known[] = []
     for (const entry of this.#entries) {
@@ -168,9 +181,35 @@ class Pass {
     }
     if (unknown.length === 0) this.#attributes = true // until a record says otherwise
     const looks = known.map(({ path, snapshot }) => ({ path, snapshot }))
-    const moved = await findMovedPaths(looks, workers ?? availableParallelism(), signal)
-    for (const [position, look] of known.entries())
-      if (moved.has(position) || !(await this.#acceptKnown(look))) unknown.push(look.entry)
+    const moved = await findMovedEntries(looks, workers, signal)
+    const open: KnownMoved[] = []
+    for (const [position, look] of known.entries()) {
+      const indexes = moved.get(position)
+      if (indexes !== undefined) {
+        const fileHashes = ledger.findFileHashes(look.path, look.entry.narHash)
+        if (fileHashes === undefined) unknown.push(look.entry)
+        else open.push({ ...look, fileHashes, moved: indexes })
+      } else if (!(await this.#acceptKnown(look))) {
+        unknown.push(look.entry)
+      }
+    }
+    unknown.push(...(await this.#settle(open)))
+    return unknown
+  }
+
+  /** Reads what moved in paths that the ledger knows; returns those that must be read in full. */
+  async #settle(open: readonly KnownMoved[]): Promise<PathInfo[]> {
+    if (open.length === 0) return []
+    const { workers, signal } = this.#options
+    const unknown: PathInfo[] = []
+    const settled: [KnownMoved, SettledPath][] = []
+    await settlePaths(open, { owner: this.#owner, workers, signal }, (outcome) => {
+      if ('error' in outcome) throw outcome.error
+      if (outcome.found.same) settled.push([outcome.entry, outcome.found])
+      else unknown.push(outcome.entry.entry)
+    })
+    for (const [look, found] of settled)
+      if (!(await this.#acceptSettled(look, found))) unknown.push(look.entry)
     return unknown
   }
 
@@ -184,12 +223,35 @@ class Pass {
       now = { ...now, attributes: true }
     }
     if (now !== record) this.#remember(path, now)
+    this.#countIncremental(entry, now)
+    return true
+  }
+
+  /** Takes a path in which what moved is what it was; false when it has to be read in full. */
+  async #acceptSettled(look: KnownMoved, found: SettledPath): Promise<boolean> {
+    const { entry, path, record, moved } = look
+    const { readAttributes, signal } = this.#options
+    const snapshot = renewSnapshot(look.snapshot, moved, found.stats)
+    const attributes = readAttributes !== undefined
+    if (attributes) {
+      const indexes = record.attributes ? moved : undefined
+      const seen = await findAttributes(path, snapshot, readAttributes, signal, indexes)
+      if (seen.length > 0) return false // the full scan reports them
+    }
+    const now = { ...record, attributes, snapshot }
+    this.#links.add(path, snapshot, found.linked)
+    this.#remember(path, now)
+    this.#filesHashed += found.filesHashed
+    this.#countIncremental(entry, now)
+    return true
+  }
+
+  #countIncremental(entry: PathInfo, { fullAtMs, attributes, snapshot }: LedgerRecord): void {
     this.#strength = 'incremental'
-    this.#lastFullAtMs = Math.min(this.#lastFullAtMs, record.fullAtMs)
-    this.#attributes &&= now.attributes
+    this.#lastFullAtMs = Math.min(this.#lastFullAtMs, fullAtMs)
+    this.#attributes &&= attributes
     this.#filesChecked += snapshot.regularFiles
     this.#progress(entry)
-    return true
   }
 
   /** Reads `entries` in full, and what differs once more, file by file. */
@@ -198,7 +260,9 @@ class Pass {
     if (entries.length > 0 && readAttributes === undefined) this.#attributes = false
     const differing = new Map<PathInfo, NarHash>()
     const accepting: Promise<void>[] = []
-    await this.#scanAll(entries, false, (entry, scan) => {
+    const hashFiles = ({ path, narHash }: PathInfo): boolean =>
+      ledger !== undefined && ledger.findFileHashes(path, narHash) === undefined
+    await this.#scanAll(entries, hashFiles, (entry, scan) => {
       this.#filesChecked += scan.snapshot.regularFiles
       this.#filesHashed += scan.snapshot.regularFiles
       this.#progress(entry)
@@ -208,13 +272,12 @@ class Pass {
       accepting.push(accepted)
     })
     await Promise.all(accepting)
-    await this.#scanAll([...differing.keys()], true, (entry, scan) => {
-      const last = ledger?.find(entry.path, entry.narHash)?.snapshot
+    const all = (): boolean => true
+    await this.#scanAll([...differing.keys()], all, (entry, scan) => {
       // What is good again was bad a moment ago.
       const narHash = scan.narHash === entry.narHash ? differing.get(entry) : scan.narHash
-      this.#reportAll(
-        locateMismatches(entry, { ...scan, narHash: narHash ?? scan.narHash }, files, last),
-      )
+      const seen = { ...scan, narHash: narHash ?? scan.narHash }
+      this.#reportAll(locateMismatches(entry, seen, files, this.#lastLook(entry)))
       this.#reportDeviations(entry.path, scan.deviations)
     })
     const bad = new Set(this.#mismatches.map((mismatch) => mismatch.path))
@@ -257,12 +320,12 @@ class Pass {
 
   async #scanAll(
     entries: readonly PathInfo[],
-    listFiles: boolean,
+    hashFiles: (entry: PathInfo) => boolean,
     onScan: (entry: PathInfo, scan: PathScan) => void,
   ): Promise<void> {
     if (entries.length === 0) return
     const { workers, signal } = this.#options
-    await scanPaths(entries, { listFiles, owner: this.#owner, workers, signal }, (outcome) => {
+    await scanPaths(entries, { hashFiles, owner: this.#owner, workers, signal }, (outcome) => {
       if ('found' in outcome) return onScan(outcome.entry, outcome.found)
       this.#progress(outcome.entry)
       this.#reportError(outcome)
@@ -272,13 +335,14 @@ class Pass {
   /** What a path whose NAR is right must show besides. */
   async #accept({ path, narHash }: PathInfo, scan: PathScan): Promise<void> {
     const { readAttributes, signal } = this.#options
-    const { snapshot, linked } = scan
+    const { snapshot, linked, fileHashes } = scan
     const attributes = readAttributes !== undefined
     const found = attributes ? await findAttributes(path, snapshot, readAttributes, signal) : []
     const deviations = [...scan.deviations, ...found]
     if (deviations.length > 0) return this.#reportDeviations(path, deviations)
     this.#links.add(path, snapshot, linked)
-    this.#remember(path, { narHash, fullAtMs: this.#checkedAtMs, attributes, snapshot })
+    const record = { narHash, fullAtMs: this.#checkedAtMs, attributes, snapshot }
+    this.#remember(path, record, fileHashes)
   }
 
   #find({ path, narHash }: PathInfo): LedgerRecord | undefined {
@@ -287,9 +351,18 @@ class Pass {
     return record === undefined || record.fullAtMs > this.#checkedAtMs ? undefined : record
   }
 
-  #remember(path: StorePath, record: LedgerRecord): void {
+  #lastLook({ path, narHash }: PathInfo): LastLook | undefined {
+    const { ledger } = this.#options
+    const snapshot = ledger?.find(path, narHash)?.snapshot
+    if (snapshot === undefined) return undefined
+    return { snapshot, fileHashes: ledger?.findFileHashes(path, narHash) }
+  }
+
+  #remember(path: StorePath, record: LedgerRecord, fileHashes?: Uint8Array): void {
     // What has just changed is read again next time, when its ctime can be told from a later one.
-    if (isSettled(record.snapshot, this.#checkedAtMs)) this.#options.ledger?.record(path, record)
+    const nowMs = this.#checkedAtMs + (performance.now() - this.#began)
+    if (isSettled(record.snapshot, this.#checkedAtMs, nowMs))
+      this.#options.ledger?.record(path, record, fileHashes)
   }
 
   #reportError({ entry, error }: Extract<Outcome<unknown>, { error: unknown }>): void {

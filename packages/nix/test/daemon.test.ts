@@ -107,6 +107,22 @@ describe('the daemon client', () => {
     ])
   })
 
+  test('keeps a bounded amount of what nobody asked for', async () => {
+    const socketPath = join(scratch, String(next++))
+    let flushed: () => void
+    const sent = new Promise<void>((resolve) => (flushed = resolve))
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined).resume()
+      socket.write(hello34)
+      socket.write(Buffer.alloc(80 << 20), () => flushed())
+    })
+    servers.push(server)
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve))
+    await using daemon = await connectDaemon({ socketPath })
+    await sent
+    await expect(daemon.queryPathInfo(a)).rejects.toMatchObject({ code: 'DAEMON_LIMIT' })
+  })
+
   test('reads a closure, and refuses one with a path that is not valid', async () => {
     const good = await connectDaemon({
       socketPath: await serve(Buffer.concat([hello34, answer(b), answer()])),

@@ -34,6 +34,18 @@ function make(name: string, change = ''): string {
 }
 
 describe("Nix's database", () => {
+  test.each([
+    ['a view for a table', 'drop table Refs; create view Refs as select 1 referrer, 1 reference'],
+    [
+      'a virtual table',
+      'drop table Refs; create virtual table Refs using fts5(referrer, reference)',
+    ],
+    ['a table of another name', 'drop table Refs; create table Reffs (referrer, reference)'],
+  ])('with %s is not opened', (name, change) => {
+    const file = make(name.replaceAll(' ', '-'), change)
+    expect(() => openNixDatabase(file)).toThrow(expect.objectContaining({ code: 'DATABASE_OPEN' }))
+  })
+
   test('gives facts and closures', async () => {
     const database = openNixDatabase(make('good'))
     expect(await database.queryPathInfo(a)).toMatchObject({
@@ -72,6 +84,7 @@ describe("Nix's database", () => {
     ['no size', 'update ValidPaths set narSize = null where id = 3', 'DATABASE_ROW'],
     ['a size of 2^60', 'update ValidPaths set narSize = 1 << 60 where id = 3', 'DATABASE_ROW'],
     ['a hash that is none', `update ValidPaths set hash = 'x' where id = 3`, 'HASH'],
+    ['a reference to nothing', 'delete from ValidPaths where id = 3', 'DATABASE_ROW'],
     ['a path that is none', `update ValidPaths set path = '/etc' where id = 3`, 'STORE_PATH'],
   ])('is refused with %s', async (name, change, code) => {
     const database = openNixDatabase(make(name, change))

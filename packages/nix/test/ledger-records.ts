@@ -15,15 +15,20 @@ export function hashOf(number: number): NarHash {
   return narHashFromDigest(Buffer.alloc(32, number % 7))
 }
 
+/** What the files of record `number` hold: a function of its NAR hash, as in a real tree. */
+export function fileHashesOf(number: number, entries: number = ENTRIES): Uint8Array {
+  return new Uint8Array(entries * 32).fill(number % 7)
+}
+
 /** Record `number`: see the head. */
-export function recordOf(number: number): LedgerRecord {
-  const stats = new BigInt64Array(new SharedArrayBuffer(ENTRIES * 64)).fill(BigInt(number))
-  for (let at = 2; at < stats.length; at += 8) stats[at] = REGULAR
-  const names = Array.from({ length: ENTRIES }, (_, n) => (n === 0 ? '\0' : `/${number}-${n}\0`))
+export function recordOf(number: number, entries: number = ENTRIES): LedgerRecord {
+  const stats = new BigInt64Array(new SharedArrayBuffer(entries * 40)).fill(BigInt(number))
+  for (let at = 2; at < stats.length; at += 5) stats[at] = REGULAR
+  const names = Array.from({ length: entries }, (_, n) => (n === 0 ? '\0' : `/${number}-${n}\0`))
   return {
     narHash: hashOf(number),
     fullAtMs: number,
     attributes: number % 2 === 0,
-    snapshot: { stats, names: names.join(''), regularFiles: ENTRIES },
+    snapshot: { stats, names: names.join(''), regularFiles: entries },
   }
 }

@@ -2,12 +2,12 @@
 // of record N are N, so that a record put together from two of them shows itself.
 import { writeSync } from 'node:fs'
 import { openLedger } from '@bagcheck/nix'
-import { recordOf, RECORD_PATHS } from './ledger-records.ts'
+import { fileHashesOf, recordOf, RECORD_PATHS } from './ledger-records.ts'
 
 const [file = '', first = '1'] = process.argv.slice(2)
 const ledger = openLedger(file)
 for (let number = Number(first); ; number++) {
-  for (const path of RECORD_PATHS) ledger.record(path, recordOf(number))
+  for (const path of RECORD_PATHS) ledger.record(path, recordOf(number), fileHashesOf(number))
   ledger.flush()
   writeSync(1, `${number}\n`)
 }

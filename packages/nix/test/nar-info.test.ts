@@ -260,6 +260,22 @@ describe('any narinfo', () => {
     },
   )
 
+  test.each<[string, object, string]>([
+    [
+      'a line in a signature',
+      { signatures: [`${SIGNATURE}\nCA: text:sha256:${HASH32}`] },
+      'NAR_INFO_LINE',
+    ],
+    ['a line in the URL', { url: 'nar/x\nCompression: none' }, 'NAR_INFO_LINE'],
+    ['a signature that is none', { signatures: ['a:b'] }, 'NAR_INFO_VALUE'],
+    ['a URL that leads away', { url: '../x' }, 'NAR_INFO_VALUE'],
+    ['no size', { narSize: 0 }, 'NAR_INFO_VALUE'],
+  ])('is not printed with %s', (_name, change, error) => {
+    const { ca: _, ...info } = parse(text)
+    expect(formatNarInfo(info)).toBe(without('CA'))
+    expect(() => formatNarInfo({ ...info, ...change })).toThrow(code(error))
+  })
+
   test('that is printed parses to itself, without quirks', () => {
     fc.assert(
       fc.property(info, (value) => {

@@ -90,6 +90,9 @@ describe('the store path of a file', () => {
     `//nix/store/${base}`,
     `nix/store/${base}`,
     `/proc/1/root${path}`,
+    `x${path}`,
+    `/gnu/store/${base}`,
+    `/nix/other/${base}`,
     '/usr/bin/ls',
     '',
   ])('is not found for %j', (file) => {

@@ -21,14 +21,25 @@ export interface ApprovalContent {
   readonly policyVersion: number
   readonly policySha256: Sha256
   /** The attestation that was judged: sha256 of its signed statement, and who signed it. */
-  readonly attested: {
-    readonly statementDigest: Sha256
-    readonly signer: { readonly keyId: string }
-  }
-  /** Files outside the closure that the role allows by digest and that were in use. */
-  readonly hostObjects: readonly Sha256[]
+  readonly attested: AttestedBy
+  /** Files of approved systems that the role allows and that were in use, by path. */
+  readonly hostObjects: readonly {
+    readonly path: string
+    readonly sha256: Sha256
+    /** Closure digest of the system that it belongs to. */
+    readonly system: Sha256
+  }[]
+  /** The attestations of those systems. */
+  readonly systems: readonly AttestedBy[]
   /** True if executable memory without a file was in use, by an allowance. */
   readonly jit: boolean
+}
+
+/** Names an attestation. */
+export interface AttestedBy {
+  readonly closureDigest: Sha256
+  readonly statementDigest: Sha256
+  readonly signer: { readonly keyId: string }
 }
 
 let create: (content: ApprovalContent) => Approval

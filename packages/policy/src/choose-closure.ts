@@ -10,7 +10,7 @@ import { show } from './error.ts'
 import type { EvaluationContext } from './evaluate.ts'
 import type { Facts, RootFacts } from './facts.ts'
 import type { ApprovedRoot, Audience } from './policy.ts'
-import { checkProcesses, copiesOf } from './processes.ts'
+import { checkProcesses, copiesOf, type UsedAllowances } from './processes.ts'
 import { predecessors, type IndexedRole } from './role-index.ts'
 
 /** Clocks of two hosts may differ by this much. */
@@ -21,7 +21,8 @@ export interface Chosen {
   readonly facts: RootFacts
   readonly closure: AttestedClosure
   readonly successorOf: Sha256 | null
-  readonly hostObjects: readonly Sha256[]
+  readonly hostObjects: UsedAllowances['hostObjects']
+  readonly systems: UsedAllowances['systems']
   readonly jit: boolean
 }
 
@@ -78,7 +79,7 @@ function denyUnapproved(
   // worth naming, and so is an approved file that was copied.
   const foreign = facts.processes
     .flatMap(({ executable, files }) => [executable, ...files])
-    .filter(({ isStoreFile, sha256 }) => !isStoreFile && !role.hostObjects.has(sha256))
+    .filter(({ isStoreFile }) => !isStoreFile)
   if (foreign.length === 0) return
   const list = nearest && closures.get(nearest.closureDigest)?.files
   const copied = list && copiesOf(list, new Set(foreign.map(({ sha256 }) => sha256)))
@@ -122,7 +123,7 @@ function judgeClosure(
       `closure ${approved.closure} is approved as ${approved.root}, and attested as ${closure.attestation.root}`,
     )
   checkBuild(role, closure, denials)
-  const used = checkProcesses(role, closure, facts, denials)
+  const used = checkProcesses(role, closure, facts, context, denials)
   checkEntry(role, closure, facts, denials)
   return { facts: root, closure, successorOf, ...used }
 }

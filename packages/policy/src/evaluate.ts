@@ -4,6 +4,7 @@
 //   in force   the policy's own time, and that of the trust root that it hangs on
 //   role       unit + audience → exactly one role; profile, key, node class, tier
 //   closure    exactly one verdict over the approved roots that fit: state, edge, attestation, build, content
+//   host       what the policy demands of hosts of the node's class
 //   processes  every process of the unit: identity, privileges, place, mapped files, memory
 //   entry      what the launcher started is what the role names
 //
@@ -16,13 +17,14 @@ import { chooseClosure } from './choose-closure.ts'
 import type { ClosureIndex } from './closures.ts'
 import { Denials, type DenialReason } from './denial.ts'
 import { messageOf, show } from './error.ts'
-import type { Facts } from './facts.ts'
+import type { Facts, HostFacts } from './facts.ts'
+import { checkHost } from './host-demands.ts'
 import type { VerifiedPolicy } from './policy-signature.ts'
 import { trustDomainId } from './policy.ts'
 import type { Audience, TokenType } from './policy.ts'
 import type { IndexedRole } from './role-index.ts'
 
-/** What the broker knows beside the facts; none of it is the agent's word. */
+/** What is known beside the facts of the unit. Only `host` is the agent's word. */
 export interface EvaluationContext {
   /** Class under which the node was enrolled. */
   readonly nodeClass: string
@@ -35,6 +37,7 @@ export interface EvaluationContext {
   readonly profile: string | null
   /** What is to be minted: an audience of another type is refused. */
   readonly type: TokenType
+  readonly host: HostFacts
   readonly closures: ClosureIndex
 }
 
@@ -194,6 +197,7 @@ function judge(
       'TIER_TOO_LOW',
       `${facts.audience} needs tier ${audience.minTier}, and the proof is of tier ${context.tier}`,
     )
+  checkHost(role, context, denials)
 
   const chosen = chooseClosure(role, facts, audience, context, denials)
   if (!chosen) return undefined
@@ -212,6 +216,7 @@ function judge(
     policySha256: policy.sha256,
     attested: chosen.closure.attestation,
     hostObjects: chosen.hostObjects,
+    systems: chosen.systems,
     jit: chosen.jit,
   }
 }

@@ -28,7 +28,7 @@ export function explainApproval(approval: ApprovalContent, facts: Facts): readon
     ...(approval.hostObjects.length === 0
       ? []
       : [
-          `${approval.hostObjects.length} files of the host were in use, allowed by digest: ${approval.hostObjects.join(', ')}.`,
+          `${approval.hostObjects.length} files of the host's approved system were in use, allowed by digest: ${approval.hostObjects.map(({ path, sha256 }) => `${path} (${sha256})`).join(', ')}.`,
         ]),
     ...(approval.jit
       ? ['It has executable memory without a file, which the policy allows for this interpreter.']

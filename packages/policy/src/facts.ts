@@ -34,8 +34,8 @@ export interface ProcessFacts {
   readonly executable: MappedFile
   /** Every other file with an executable mapping, each object once. */
   readonly files: readonly MappedFile[]
-  /** Executable memory that no file backs; `[vdso]` and `[vsyscall]` are the kernel's and not counted. */
-  readonly anonymousExecutable: { readonly regions: number; readonly bytes: number }
+  /** Executable memory that no file on disk backs; `[vdso]` and `[vsyscall]` are the kernel's and not counted. */
+  readonly executableMemory: readonly ExecutableMemory[]
   /** Bytes of file-backed executable mappings that were changed in memory. */
   readonly modifiedTextBytes: number
   /** 16 lower-case hex digits each. */
@@ -63,6 +63,95 @@ export interface ProcessFacts {
   readonly environmentHints: readonly string[]
   /** The process's own word, shown to people and compared with the contract only to deny. */
   readonly argv: readonly string[]
+  readonly namespaces: Namespaces
+  /** What it holds open that is more than everyday, by kind and name. */
+  readonly descriptors: readonly Descriptor[]
+  /** Regular files that it has open for reading only, or mapped without execution; `count` of all, told or not. */
+  readonly dataFiles: { readonly count: number; readonly files: readonly DataFile[] }
+}
+
+/** Executable memory of one kind and name; names are the process's own choice. */
+export interface ExecutableMemory {
+  readonly kind: 'anonymous' | 'memfd' | 'shared'
+  /** Empty for memory without a name; `[anon:…]`, the name of a memfd. */
+  readonly name: string
+  readonly regions: number
+  readonly bytes: number
+}
+
+/** Numbers of namespaces: equal numbers, same namespace. Of the user namespace, see `hostUserNamespace`. */
+export interface Namespaces {
+  readonly mnt: string
+  readonly pid: string
+  readonly net: string
+  readonly ipc: string
+  readonly uts: string
+  readonly cgroup: string
+  readonly time: string
+}
+
+/** Kinds of descriptors that a role may allow. */
+export const DESCRIPTOR_KINDS = [
+  'memfd',
+  'userfaultfd',
+  'io-uring',
+  'io-uring-files',
+  'bpf',
+  'perf-event',
+  'fanotify',
+  'fuse',
+  'block-device',
+  'unknown',
+] as const
+
+/** Descriptors of one kind and name. */
+export interface Descriptor {
+  readonly kind:
+    | (typeof DESCRIPTOR_KINDS)[number]
+    | 'kernel-memory'
+    | 'process-memory'
+    | 'store-writable'
+  readonly name: string
+  readonly count: number
+}
+
+/** A file by name and object. */
+export interface DataFile {
+  readonly path: string
+  readonly device: string
+  readonly inode: string
+  readonly isStoreFile: boolean
+}
+
+/** The host; null is what the agent could not read. */
+export interface HostFacts {
+  readonly cmdlineSha256: Sha256 | null
+  readonly currentSystem: string | null
+  readonly bootedSystem: string | null
+  /** Those of the agent. */
+  readonly namespaces: Namespaces
+  readonly store: { readonly device: string; readonly fsType: string; readonly readOnly: boolean }
+  /** As the kernel prints them. */
+  readonly sysctls: Readonly<
+    Record<
+      | 'ptraceScope'
+      | 'corePattern'
+      | 'modulesDisabled'
+      | 'kexecLoadDisabled'
+      | 'ioUringDisabled'
+      | 'memfdNoexec'
+      | 'unprivilegedUserfaultfd'
+      | 'unprivilegedBpfDisabled'
+      | 'perfEventParanoid'
+      | 'randomizeVaSpace',
+      string | null
+    >
+  >
+  readonly binfmtMisc: readonly string[] | null
+  readonly modules: { readonly count: number; readonly sha256: Sha256 } | null
+  readonly lockdown: 'none' | 'integrity' | 'confidentiality' | null
+  readonly clockSynchronised: boolean | null
+  readonly preloads: readonly string[]
 }
 
 /** How the unit was started, as recorded by its launcher: PID 1 or `bagcheck exec`, never the process itself. */

@@ -13,9 +13,12 @@ export {
   type ObservedVerdict,
 } from './evaluate.ts'
 export { explainApproval } from './explain.ts'
+export { closuresNeeded } from './host-objects.ts'
 export type {
   ContentMismatch,
+  ExecutableMemory,
   Facts,
+  HostFacts,
   LaunchContract,
   MappedFile,
   ProcessFacts,

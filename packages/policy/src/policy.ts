@@ -6,6 +6,7 @@
 import { parseCanonical } from '@bagcheck/attest'
 import { type Sha256, type StorePath, STORE_DIR, STRENGTHS, parseStorePath } from '@bagcheck/nix'
 import { quote } from './error.ts'
+import { DESCRIPTOR_KINDS } from './facts.ts'
 import { isInterpreter } from './interpreters.ts'
 import { installationName } from './installation-name.ts'
 import {
@@ -59,9 +60,10 @@ const text = (max: number): Reader<string> =>
     (value): value is string =>
       typeof value === 'string' && value.length > 0 && value.length <= max,
   )
+const FILE_PATTERN = /^(?!\.)[0-9A-Za-z+\-._?=*]{1,211}(\/(?!\.{0,2}(\/|$))[^/\0]+)+$/
 const filePattern = matching(
   'NAME/FILE: a store path name, in which * stands for anything, and a file in it',
-  /^(?!\.)[0-9A-Za-z+\-._?=*]{1,211}(\/(?!\.{0,2}(\/|$))[^/\0]+)+$/,
+  FILE_PATTERN,
 )
 const uri = when(
   'an absolute URI without fragment, at most 256 characters',
@@ -134,6 +136,31 @@ const approvedRoot = record({
   audiences: optional(nullable(list(uri, 1, 64)), () => null),
 })
 
+const flag: Reader<boolean> = optional(literal(true, false), () => false)
+const capability = matching('a name like CAP_NET_BIND_SERVICE', /^CAP_[A-Z_]+$/)
+
+const jitAllowance = record({
+  runtime: digest,
+  maxRegions: integer(1, 100_000),
+  maxBytes: integer(1, 2 ** 40),
+  /** Of anonymous memory that has one, such as `[anon:v8]`; memory without a name needs none. */
+  allowNames: optional(list(text(256), 0, 64), () => []),
+  allowMemfdNames: optional(list(text(256), 0, 64), () => []),
+})
+
+/** A ring for I/O that holds no files of its own does what system calls do, and Node 24 opens one for each loop. */
+const EVERYDAY_DESCRIPTORS: readonly (typeof DESCRIPTOR_KINDS)[number][] = ['io-uring']
+
+const foreignFile = when(
+  'the full path of a file, or of a directory with a slash at its end, or NAME/FILE of a store path',
+  (value): value is string =>
+    typeof value === 'string' &&
+    (/^(\/(?!\.{0,2}(\/|$))[^/\0]+)+\/?$/.test(value) || FILE_PATTERN.test(value)),
+)
+
+/** Kinds of namespaces that a role may allow its processes to have of their own. */
+const NAMESPACE_KINDS = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 'time'] as const
+
 const role = record({
   nodeClasses: list(simpleName, 1, 64),
   /** Agents measure the unit by themselves and the broker logs what it would decide; nothing is issued. */
@@ -148,29 +175,30 @@ const role = record({
     sandboxFallback: literal(true, false),
     impure: literal(true, false),
   }),
-  capabilities: optional(
-    list(matching('a name like CAP_NET_BIND_SERVICE', /^CAP_[A-Z_]+$/), 0, 41),
-    () => [],
-  ),
+  capabilities: optional(list(capability, 0, 41), () => []),
+  /** Null: the same as `capabilities`. */
+  boundingSet: optional(nullable(list(capability, 0, 41)), () => null),
+  seccomp: flag,
   roots: list(approvedRoot, 1, 200_000),
   successors: optional(list(record({ from: digest, to: digest, expires: time }), 0, 64), () => []),
   allow: optional(
     record({
-      jit: optional(
-        list(
-          record({
-            runtime: digest,
-            maxRegions: integer(1, 100_000),
-            maxBytes: integer(1, 2 ** 40),
-          }),
-          0,
-          64,
-        ),
-        () => [],
-      ),
+      jit: optional(list(jitAllowance, 0, 64), () => []),
       hostObjects: optional(list(record({ sha256: digest, reason: text(256) }), 0, 256), () => []),
+      descriptors: optional(
+        list(literal(...DESCRIPTOR_KINDS), 0, DESCRIPTOR_KINDS.length),
+        () => EVERYDAY_DESCRIPTORS,
+      ),
+      foreignFiles: optional(list(foreignFile, 0, 256), () => []),
+      namespaces: optional(list(literal(...NAMESPACE_KINDS), 0, NAMESPACE_KINDS.length), () => []),
     }),
-    () => ({ jit: [], hostObjects: [] }),
+    () => ({
+      jit: [],
+      hostObjects: [],
+      descriptors: EVERYDAY_DESCRIPTORS,
+      foreignFiles: [],
+      namespaces: [],
+    }),
   ),
 })
 
@@ -191,6 +219,47 @@ const profile = either<
   }),
 })
 
+/** A system closure that hosts of a class may run. */
+const system = record({
+  root: storePath,
+  closure: digest,
+  state: optional(literal('active', 'revoked'), () => 'active' as const),
+  notAfter: optional(nullable(time), () => null),
+})
+
+const least = (min: number, max: number): Reader<number | null> =>
+  optional(nullable(integer(min, max)), () => null)
+
+/** What hosts of a class must be like; numbers are the least that does. */
+const hostDemands = record({
+  storeReadOnly: flag,
+  approvedSystem: flag,
+  noPreloads: flag,
+  clockSynchronised: flag,
+  lockdown: optional(nullable(literal('integrity', 'confidentiality')), () => null),
+  modulesDisabled: flag,
+  kexecDisabled: flag,
+  noCorePipe: flag,
+  noUnprivilegedUserfaultfd: flag,
+  ptraceScope: least(1, 3),
+  ioUringDisabled: least(1, 2),
+  memfdNoexec: least(1, 2),
+  unprivilegedBpfDisabled: least(1, 2),
+  perfEventParanoid: least(-1, 4),
+  randomizeVaSpace: least(1, 2),
+  binfmtMisc: optional(nullable(list(text(256), 0, 64)), () => null),
+  cmdlines: optional(nullable(list(digest, 1, 256)), () => null),
+  modules: optional(nullable(list(digest, 1, 256)), () => null),
+})
+
+/** What is known and demanded of the hosts of one node class. */
+const hosts = record({
+  /** Who may attest the systems. */
+  signers: optional(list(simpleName, 0, 64), () => []),
+  systems: optional(list(system, 0, 4096), () => []),
+  require: optional(nullable(hostDemands), () => null),
+})
+
 const policyReader = record({
   schema: literal(POLICY_SCHEMA),
   installation: installationName,
@@ -208,6 +277,7 @@ const policyReader = record({
     256,
   ),
   profiles: table(simpleName, profile, 1, 256),
+  hosts: optional(table(simpleName, hosts, 0, 256), () => new Map()),
   roles: table(simpleName, role, 1, MAX_ROLES),
 })
 
@@ -224,6 +294,8 @@ export type TokenType = Profile['type']
 export function trustDomainId(trustDomain: string): string {
   return `spiffe://${trustDomain}`
 }
+export type Hosts = Read<typeof hosts>
+export type HostDemands = Read<typeof hostDemands>
 
 /** Reads a policy and reports everything that is wrong with it. */
 export function readPolicy(value: unknown, reading: Reading): Policy {
@@ -256,6 +328,8 @@ function checkPolicy(policy: Policy, reading: Reading): void {
   const say = (message: string, ...path: (string | number)[]): void => reading.report(path, message)
   if (policy.notBefore !== null && policy.notBefore >= policy.expires)
     say(`expected a time after notBefore, saw ${quote(policy.expires)}`, 'expires')
+  for (const [nodeClass, found] of policy.hosts)
+    checkHosts(policy, found, (message, ...path) => say(message, 'hosts', nodeClass, ...path))
   const profileOf = new Map<string, string>()
   for (const [name, found] of policy.roles) {
     const at = (...path: (string | number)[]): (string | number)[] => ['roles', name, ...path]
@@ -293,6 +367,21 @@ function checkPolicy(policy: Policy, reading: Reading): void {
 }
 
 type Say = (message: string, ...path: (string | number)[]) => void
+
+function checkHosts(policy: Policy, { signers, systems, require }: Hosts, say: Say): void {
+  for (const [index, signer] of signers.entries())
+    if (!policy.signers.has(signer))
+      say(`expected one of the policy's signers, saw ${quote(signer)}`, 'signers', index)
+  if (systems.length > 0 && signers.length === 0)
+    say('expected who may attest the systems', 'signers')
+  if (require?.approvedSystem === true && systems.length === 0)
+    say('expected the systems that are approved', 'systems')
+  const known = new Set<string>()
+  for (const [index, { closure }] of systems.entries()) {
+    if (known.has(closure)) say('expected each closure once', 'systems', index, 'closure')
+    known.add(closure)
+  }
+}
 
 function checkEntry({ entry: found }: Role, say: Say): void {
   if (found.kind === 'native') {

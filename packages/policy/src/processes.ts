@@ -3,16 +3,23 @@
 //
 // Numbers are compared so that one that is missing denies: `!(seen <= limit)`, never `seen > limit`.
 import type { FileList, Sha256 } from '@bagcheck/nix'
+import type { AttestedBy } from './approval.ts'
 import { capabilityNames } from './capabilities.ts'
 import type { AttestedClosure } from './closures.ts'
 import type { Denials } from './denial.ts'
 import { show } from './error.ts'
-import type { Facts, MappedFile, ProcessFacts } from './facts.ts'
+import type { EvaluationContext } from './evaluate.ts'
+import { checkDataFiles, checkDescriptors } from './open-objects.ts'
+import { checkMemory } from './memory.ts'
+import type { Facts, HostFacts, MappedFile, ProcessFacts } from './facts.ts'
+import { approvedSystems, findHostObject, type UsedHostObject } from './host-objects.ts'
 import type { IndexedRole } from './role-index.ts'
 
 /** Allowances that were made use of. */
 export interface UsedAllowances {
-  readonly hostObjects: readonly Sha256[]
+  readonly hostObjects: readonly UsedHostObject[]
+  /** Attestations of the systems that these belong to. */
+  readonly systems: readonly AttestedBy[]
   readonly jit: boolean
 }
 
@@ -21,10 +28,13 @@ export function checkProcesses(
   role: IndexedRole,
   closure: AttestedClosure,
   facts: Facts,
+  context: EvaluationContext,
   denials: Denials,
 ): UsedAllowances {
-  const hostObjects = new Set<Sha256>()
+  const hostObjects = new Map<string, UsedHostObject>()
+  let systems: readonly AttestedClosure[] | undefined
   const foreign: ForeignFile[] = []
+  const main = mainProcess(facts)
   let jit = false
   if (!facts.processes.some(({ pid }) => pid === facts.callerPid))
     denials.add(
@@ -33,19 +43,40 @@ export function checkProcesses(
     )
   for (const process of facts.processes) {
     checkIdentity(role, process, denials)
-    checkPlace(process, denials)
+    checkPlace(role, process, context.host, main, denials)
+    checkDescriptors(role, process, denials)
+    checkDataFiles(role, closure, process, denials)
     // Host objects are what a host injects into a process; what the process is must be in the closure.
     if (!isInClosure(closure, process.executable))
       foreign.push({ file: process.executable, pid: process.pid })
     for (const file of process.files) {
       if (isInClosure(closure, file)) continue
-      if (role.hostObjects.has(file.sha256)) hostObjects.add(file.sha256)
-      else foreign.push({ file, pid: process.pid })
+      if (!role.hostObjects.has(file.sha256)) {
+        foreign.push({ file, pid: process.pid })
+        continue
+      }
+      systems ??= approvedSystems(role, context)
+      const object = findHostObject(file, systems)
+      if (object) hostObjects.set(object.path, object)
+      else
+        denials.add(
+          'HOST_OBJECT_NOT_IN_SYSTEM',
+          `${show(file.path)}, mapped by process ${process.pid}, is allowed by digest, and is no file of a ` +
+            `system that is approved and attested for nodes of class ${context.nodeClass}`,
+        )
     }
     if (checkMemory(role, process, denials)) jit = true
   }
   denyForeign(closure, foreign, denials)
-  return { hostObjects: [...hostObjects].toSorted(), jit }
+  const used = [...hostObjects.values()].toSorted((a, b) => (a.path < b.path ? -1 : 1))
+  const owners = new Set(used.map(({ system }) => system))
+  return {
+    hostObjects: used,
+    systems: (systems ?? [])
+      .map(({ attestation }) => attestation)
+      .filter(({ closureDigest }) => owners.has(closureDigest)),
+    jit,
+  }
 }
 
 function checkIdentity({ name, role }: IndexedRole, process: ProcessFacts, denials: Denials): void {
@@ -71,15 +102,59 @@ function checkIdentity({ name, role }: IndexedRole, process: ProcessFacts, denia
       'CAPABILITY_NOT_ALLOWED',
       `${who} holds ${foreign.join(', ')}, which role ${name} does not allow`,
     )
+  const bounds = role.boundingSet ?? role.capabilities
+  const beyond = capabilityNames(BigInt(`0x${process.capabilities.bounding}`)).filter(
+    (capability) => !bounds.includes(capability),
+  )
+  if (beyond.length > 0)
+    denials.add(
+      'BOUNDING_SET',
+      `${who} could come to hold ${beyond.slice(0, 3).join(', ')}${beyond.length > 3 ? ` and ${beyond.length - 3} more` : ''}, ` +
+        `which the bounding set of role ${name} does not allow`,
+    )
+  if (role.seccomp && process.seccomp !== 1 && process.seccomp !== 2)
+    denials.add('SECCOMP_MISSING', `${who} has no seccomp filter, which role ${name} demands`)
   if (process.tracerPid !== 0)
     denials.add('TRACED', `${who} is traced by process ${process.tracerPid}`)
 }
 
+const NAMESPACES = ['mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 'time'] as const
+
+/** The process that the launcher started; without a contract the one that asks. */
+function mainProcess({
+  unit: { contract },
+  processes,
+  callerPid,
+}: Facts): ProcessFacts | undefined {
+  const wanted = contract?.pid ?? callerPid
+  return processes.find(({ pid }) => pid === wanted)
+}
+
 /** A path means the agent's file only if the process sees the same root and the same store. */
-function checkPlace(process: ProcessFacts, denials: Denials): void {
+function checkPlace(
+  role: IndexedRole,
+  process: ProcessFacts,
+  host: HostFacts,
+  main: ProcessFacts | undefined,
+  denials: Denials,
+): void {
   const who = `process ${process.pid}`
-  if (process.hostUserNamespace !== true)
+  const allowed: readonly string[] = role.role.allow.namespaces
+  if (process.hostUserNamespace !== true && !allowed.includes('user'))
     denials.add('USER_NAMESPACE', `${who} is in a user namespace of its own`)
+  for (const kind of NAMESPACES) {
+    const own = process.namespaces[kind]
+    if (own !== host.namespaces[kind] && !allowed.includes(kind))
+      denials.add(
+        'NAMESPACE_NOT_ALLOWED',
+        `${who} is in a ${kind} namespace other than the host's, which role ${role.name} does not allow`,
+      )
+    else if ((kind === 'mnt' || kind === 'pid') && own !== main?.namespaces[kind])
+      denials.add(
+        'NAMESPACE_DIFFERS',
+        `${who} is in another ${kind} namespace than the unit's main process`,
+      )
+  }
   if (process.hostRoot !== true)
     denials.add('ROOT_DIRECTORY', `${who} has another root directory than the agent`)
   if (process.verifiedStoreMount !== true)
@@ -143,31 +218,4 @@ export function copiesOf({ files }: FileList, digests: ReadonlySet<Sha256>): Rea
   const found = new Set<Sha256>()
   for (const { sha256 } of files) if (digests.has(sha256)) found.add(sha256)
   return found
-}
-
-/** True if executable memory without a file was in use and an allowance covers it. */
-function checkMemory(role: IndexedRole, process: ProcessFacts, denials: Denials): boolean {
-  const who = `process ${process.pid}`
-  if (process.modifiedTextBytes !== 0)
-    denials.add(
-      'TEXT_MODIFIED',
-      `${who} runs code that was changed in memory (${process.modifiedTextBytes} bytes of pages)`,
-    )
-  const { regions, bytes } = process.anonymousExecutable
-  if (regions === 0 && bytes === 0) return false
-  const { path, sha256 } = process.executable
-  const allowance = role.jit.get(sha256)
-  if (!allowance)
-    denials.add(
-      'JIT_NOT_ALLOWED',
-      `${who} has executable memory that no file backs (${regions} regions, ${bytes} bytes), and role ` +
-        `${role.name} allows none for ${show(path)} (${sha256})`,
-    )
-  else if (!(regions <= allowance.maxRegions && bytes <= allowance.maxBytes))
-    denials.add(
-      'JIT_LIMIT',
-      `${who} has ${regions} regions and ${bytes} bytes of executable memory; ` +
-        `${allowance.maxRegions} and ${allowance.maxBytes} are allowed`,
-    )
-  return allowance !== undefined
 }

@@ -2,7 +2,7 @@
 // hundred thousand.
 import type { Sha256 } from '@bagcheck/nix'
 import type { UnitFacts } from './facts.ts'
-import { compilePattern, type ApprovedRoot, type Policy, type Role } from './policy.ts'
+import { compilePattern, type ApprovedRoot, type Hosts, type Policy, type Role } from './policy.ts'
 
 /** A role with its name and its roots by closure digest. */
 export interface IndexedRole {
@@ -16,16 +16,30 @@ export interface IndexedRole {
   readonly successorsTo: ReadonlyMap<Sha256, Role['successors']>
   readonly jit: ReadonlyMap<Sha256, Role['allow']['jit'][number]>
   readonly hostObjects: ReadonlySet<Sha256>
+  /** What the policy says of the hosts of each node class. */
+  readonly hosts: ReadonlyMap<string, IndexedHosts>
+  /** Store files that interpreters may read though they are not in the closure. */
+  readonly foreignStoreFiles: readonly RegExp[]
   /** Which store files the entry's patterns mean; no script for a native entry. */
   readonly executable: RegExp
   readonly script: RegExp | null
+}
+
+/** Hosts of one class, with the key ids of those who may attest their systems. */
+export interface IndexedHosts {
+  readonly systems: Hosts['systems']
+  readonly signers: ReadonlySet<string>
+  readonly require: Hosts['require']
 }
 
 export class RoleIndex {
   readonly #byUnit: ReadonlyMap<string, readonly IndexedRole[]>
 
   constructor(policy: Policy) {
-    const roles = [...policy.roles].map(([name, role]) => indexRole(policy, name, role))
+    const hosts = new Map(
+      [...policy.hosts].map(([name, found]) => [name, indexHosts(policy, found)]),
+    )
+    const roles = [...policy.roles].map(([name, role]) => indexRole(policy, name, role, hosts))
     this.#byUnit = Map.groupBy(roles, ({ role }) => unitKey(role.unit.launcher, role.unit.name))
   }
 
@@ -37,16 +51,32 @@ export class RoleIndex {
 
 const unitKey = (launcher: string, name: string): string => `${launcher}\0${name}`
 
-function indexRole(policy: Policy, name: string, role: Role): IndexedRole {
+const keyIdsOf = (policy: Policy, signers: readonly string[]): ReadonlySet<string> =>
+  new Set(signers.flatMap((signer) => policy.signers.get(signer)?.keyId ?? []))
+
+function indexHosts(policy: Policy, { systems, signers, require }: Hosts): IndexedHosts {
+  return { systems, signers: keyIdsOf(policy, signers), require }
+}
+
+function indexRole(
+  policy: Policy,
+  name: string,
+  role: Role,
+  hosts: IndexedRole['hosts'],
+): IndexedRole {
   return {
     name,
     role,
     roots: new Map(role.roots.map((root) => [root.closure, root])),
-    signers: new Set(role.signers.flatMap((signer) => policy.signers.get(signer)?.keyId ?? [])),
+    signers: keyIdsOf(policy, role.signers),
     successorsFrom: Map.groupBy(role.successors, ({ from }) => from),
     successorsTo: Map.groupBy(role.successors, ({ to }) => to),
     jit: new Map(role.allow.jit.map((allowance) => [allowance.runtime, allowance])),
     hostObjects: new Set(role.allow.hostObjects.map(({ sha256 }) => sha256)),
+    hosts,
+    foreignStoreFiles: role.allow.foreignFiles
+      .filter((one) => !one.startsWith('/'))
+      .map(compilePattern),
     executable: compilePattern(role.entry.executable),
     script: role.entry.kind === 'interpreter' ? compilePattern(role.entry.script) : null,
   }

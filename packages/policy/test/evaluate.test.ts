@@ -7,6 +7,7 @@ import {
   evaluate,
   type Approval,
   type ClosureIndex,
+  type ExecutableMemory,
   type Facts,
 } from '../src/index.ts'
 import * as publicApi from '../src/index.ts'
@@ -69,6 +70,7 @@ describe('an approval', () => {
       policySha256: POLICY.sha256,
       attested: ORDERS.attestation,
       hostObjects: [],
+      systems: [],
       jit: false,
     })
   })
@@ -95,6 +97,11 @@ describe('an approval', () => {
       granted,
     )
   })
+})
+
+const memory = (wish: Partial<ExecutableMemory> = {}): ExecutableMemory => ({
+  ...{ kind: 'anonymous', name: '', regions: 1, bytes: 4096 },
+  ...wish,
 })
 
 const at = (seconds: number): Date => new Date(NOW.getTime() + seconds * 1000)
@@ -179,11 +186,7 @@ describe('one thing wrong in the facts is denied with its own code', () => {
       (f) => (first(process0(f).files).sha256 = sha256Hex('evil')),
     ],
     ['TEXT_MODIFIED', 'patched code', (f) => (process0(f).modifiedTextBytes = 4096)],
-    [
-      'JIT_NOT_ALLOWED',
-      'anonymous code',
-      (f) => (process0(f).anonymousExecutable = { regions: 1, bytes: 4096 }),
-    ],
+    ['JIT_NOT_ALLOWED', 'anonymous code', (f) => process0(f).executableMemory.push(memory())],
     ['INTERPRETER_WITHOUT_CONTRACT', 'no contract', (f) => (f.unit.contract = null)],
     ['CONTRACT_BROKEN', 'exec after the launch', (f) => (contract0(f).intact = false)],
     ['CONTRACT_BROKEN', 'a reused pid', (f) => (contract0(f).startTicks += 1)],
@@ -276,6 +279,8 @@ describe('one thing wrong in what the broker knows is denied', () => {
     ['KEY_REQUIRED', { workloadKey: null }],
     ['KEY_REQUIRED', { workloadKey: '' }],
     ['PROFILE_MISMATCH', { profile: 'plain' }],
+    ['TOKEN_TYPE_MISMATCH', { type: 'x509_svid' as const }],
+    ['TOKEN_TYPE_MISMATCH', { type: 'jwt_svid' as const }],
     ['TIER_TOO_LOW', { tier: Number.NaN }],
     ['POLICY_NOT_IN_FORCE', { now: at(30 * 86_400) }],
     ['EVALUATION_FAILED', { now: new Date(Number.NaN) }],
@@ -429,24 +434,13 @@ describe('policy that differs', () => {
     const jit = (runtime: string) =>
       allow(`      jit: [{ runtime: ${runtime}, maxRegions: 2, maxBytes: 8192 }]`)
     const using = (regions: number, bytes: number): Facts =>
-      factsWith((facts) => (process0(facts).anonymousExecutable = { regions, bytes }))
+      factsWith((facts) => process0(facts).executableMemory.push(memory({ regions, bytes })))
     const ours = jit(sha256Hex('node'))
     expect(approvalOf(using(2, 8192), ours).use().jit).toBe(true)
-    expect(codesOf(judge(using(3, 8192), ours))).toEqual(['JIT_LIMIT'])
-    expect(codesOf(judge(using(2, 8193), ours))).toEqual(['JIT_LIMIT'])
+    expect(codesOf(judge(using(3, 8192), ours))).toEqual(['JIT_REGIONS'])
+    expect(codesOf(judge(using(2, 8193), ours))).toEqual(['JIT_BYTES'])
+    expect(codesOf(judge(using(Number.NaN, 1), ours))).toEqual(['JIT_REGIONS'])
     expect(codesOf(judge(using(1, 1), jit(sha256Hex('other'))))).toEqual(['JIT_NOT_ALLOWED'])
-  })
-
-  test('a file of the host is allowed by digest where it is mapped, never as the program', () => {
-    const policy = allow(`      hostObjects: [{ sha256: ${sha256Hex('nss')}, reason: nss }]`)
-    const file = mapped('/run/current-system/sw/lib/libnss.so', 'nss', { isStoreFile: false })
-    const mapping = factsWith((facts) => process0(facts).files.push(file))
-    expect(approvalOf(mapping, policy).use().hostObjects).toEqual([sha256Hex('nss')])
-    expect(codesOf(judge(mapping))).toEqual(['FILE_NOT_IN_CLOSURE'])
-    const executing = factsWith((facts) =>
-      facts.processes.push({ ...process0(facts), pid: 101, executable: file }),
-    )
-    expect(codesOf(judge(executing, policy))).toContain('FILE_NOT_IN_CLOSURE')
   })
 
   const native = (more = '') =>
@@ -684,13 +678,15 @@ describe('what a node sends to make trouble', () => {
       // The main process is what the contract names, and intact or not.
       'processes.0.isMainImage',
       'processes.0.seccomp',
-      'processes.0.capabilities.bounding',
       'processes.0.executable.device',
       'processes.0.executable.inode',
       'processes.0.files.0.device',
       'processes.0.files.0.inode',
       // An empty list is what a list without its only entry is.
       'processes.0.files.0',
+      'processes.0.descriptors.0',
+      'processes.0.descriptors.0.name',
+      'processes.0.descriptors.0.count',
     ])
     const allowed = pathsOf(passing()).filter((path) => judge(without(path)).allow)
     const undecided = (path: string): boolean =>

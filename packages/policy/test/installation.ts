@@ -22,6 +22,7 @@ import {
   policyText,
   pureFacts,
   runningFacts,
+  runningHost,
   runningProcess,
   type RunningService,
 } from '@bagcheck/testkit'
@@ -241,6 +242,7 @@ export function context(
     workloadKey: 'wOrKlOaDkEyThUmBpRiNt0000000000000000000000',
     profile: null,
     type: 'access_token',
+    host: runningHost(),
     closures: { get: (digest) => closures.find((closure) => closure.digest === digest) },
     ...wish,
   }

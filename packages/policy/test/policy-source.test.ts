@@ -1,7 +1,7 @@
 import { formatVerifyingKey } from '@bagcheck/attest'
 import { sha256Hex } from '@bagcheck/nix'
 import { describe, expect, test } from 'vitest'
-import { PolicySourceError, compilePolicy, parsePolicy } from '../src/index.ts'
+import { PolicyError, PolicySourceError, compilePolicy, parsePolicy } from '../src/index.ts'
 import { HOTFIX, ORDERS, compile, key, orders, policySource, withRole } from './installation.ts'
 
 /** `line:column path: message` of every problem. */
@@ -25,7 +25,12 @@ describe('compiling', () => {
     expect(parsePolicy(json)).toEqual(policy)
     expect(json).toContain('"notBefore":null')
     expect(json).toContain('"capabilities":[]')
-    expect(json).toContain('"allow":{"hostObjects":[],"jit":[]}')
+    expect(json).toContain('"hosts":{}')
+    expect(json).toContain(
+      '"allow":{"descriptors":["io-uring"],"foreignFiles":[],"hostObjects":[],"jit":[],"namespaces":[]}',
+    )
+    expect(json).toContain('"boundingSet":null')
+    expect(json).toContain('"seccomp":false')
   })
 
   test('names one mistake for a signer whose key file is missing', () => {
@@ -96,6 +101,80 @@ describe('compiling', () => {
     expect(compile(text + twin).warnings).toMatchObject([
       { message: expect.stringContaining('roles.twin.unit') },
     ])
+  })
+})
+
+describe('SVIDs', () => {
+  const OWN = 'spiffe://demo.bagcheck.test'
+  /** The policy with one audience more, of a profile of its own. */
+  const withAudience = (uri: string, type: string, more = ''): string =>
+    policySource(
+      ['roles:', `  svid: { type: ${type} }\nroles:`],
+      [
+        '    signers: [ci]',
+        `      ${uri}: { profile: svid, ${more}minTier: 0, minStrength: full, maxAgeFullSeconds: 60 }\n    signers: [ci]`,
+      ],
+    )
+
+  test('of X.509 stand under the trust domain, are bound by their key and live for ten minutes', () => {
+    const { policy, json, warnings } = compile(withAudience(OWN, 'x509_svid'))
+    expect(policy.profiles.get('svid')).toEqual({ type: 'x509_svid', binding: 'certificate' })
+    expect(policy.roles.get('orders')?.audiences.get(OWN)?.ttlSeconds).toEqual({
+      ...{ min: 5, default: 600, max: 3600 },
+    })
+    expect(warnings).toEqual([])
+    expect(parsePolicy(json)).toEqual(policy)
+  })
+
+  test.each([
+    ['ttlSeconds: { max: 900 }, ', { min: 5, default: 600, max: 900 }],
+    ['ttlSeconds: { min: 60, default: 120 }, ', { min: 60, default: 120, max: 3600 }],
+  ])('of X.509 with %s live within these bounds', (more, ttlSeconds) => {
+    const { policy } = compile(withAudience(OWN, 'x509_svid', more))
+    expect(policy.roles.get('orders')?.audiences.get(OWN)?.ttlSeconds).toEqual(ttlSeconds)
+  })
+
+  test('as JWTs stand under their audience, another SPIFFE ID too, and are bearer tokens', () => {
+    const ledger = `${OWN}/role/ledger`
+    const { policy, warnings } = compile(withAudience(ledger, 'jwt_svid'))
+    expect(policy.profiles.get('svid')).toEqual({ type: 'jwt_svid', binding: 'none' })
+    expect(policy.roles.get('orders')?.audiences.get(ledger)?.ttlSeconds.default).toBe(300)
+    expect(warnings.map(({ message }) => message)).toEqual([
+      expect.stringContaining('bearer tokens'),
+    ])
+  })
+
+  test.each([
+    ['X.509 under another audience', 'https://b.test', 'x509_svid'],
+    ['X.509 under another trust domain', 'spiffe://other.test', 'x509_svid'],
+    ['X.509 under a path of the trust domain', `${OWN}/role/orders`, 'x509_svid'],
+    ['X.509 under the trust domain and a slash', `${OWN}/`, 'x509_svid'],
+    ['JWTs under the trust domain', OWN, 'jwt_svid'],
+    ['access tokens under the trust domain', OWN, 'access_token, binding: dpop'],
+  ])('of %s are refused', (_, uri, type) => {
+    const [problem] = problemsOf(withAudience(uri, type))
+    expect(problem).toContain('expected X.509-SVIDs, and nothing else, under the trust domain')
+    expect(problem).toContain('.profile: ')
+  })
+
+  test.each([
+    ['x509_svid, binding: dpop', 'expected "certificate"'],
+    ['x509_svid, binding: none', 'expected "certificate"'],
+    ['jwt_svid, binding: dpop', 'expected "none"'],
+    ['wit_svid', 'expected one of access_token, jwt_svid, x509_svid'],
+  ])('of type %s are refused', (type, expected) => {
+    expect(problemsOf(withAudience(OWN, type)).join('\n')).toContain(expected)
+  })
+
+  test('in a compiled policy say their binding and their lifetime', () => {
+    const { json } = compile(withAudience(OWN, 'x509_svid'))
+    for (const [from, to] of [
+      ['"binding":"certificate",', ''],
+      ['"default":600,', ''],
+    ] as const) {
+      expect(json).toContain(from)
+      expect(() => parsePolicy(json.replace(from, to))).toThrow(PolicyError)
+    }
   })
 })
 

@@ -23,6 +23,7 @@ export {
   evidenceOf,
   mappedFile,
   runningFacts,
+  runningHost,
   runningProcess,
   SERVICE_UID,
   type EvidenceRequest,

@@ -12,9 +12,12 @@ export type TestFile = TestProcess['executable']
 /** Every service of tests runs as this user. */
 export const SERVICE_UID = 990
 const PID = 100
+const NAMESPACES = {
+  ...{ mnt: '4026531841', pid: '4026531836', net: '4026531840', ipc: '4026531839' },
+  ...{ uts: '4026531838', cgroup: '4026531835', time: '4026531834' },
+}
 const START_TICKS = 5000
 const NO_CAPABILITIES = '0000000000000000'
-const ALL_CAPABILITIES = '000001ffffffffff'
 
 /** A service on an interpreter, and whom it wants a token for. */
 export interface RunningService {
@@ -52,13 +55,13 @@ export function runningProcess({ executable, libraries, script }: RunningService
     isMainImage: true,
     executable,
     files: [...libraries],
-    anonymousExecutable: { regions: 0, bytes: 0 },
+    executableMemory: [],
     modifiedTextBytes: 0,
     capabilities: {
       inheritable: NO_CAPABILITIES,
       permitted: NO_CAPABILITIES,
       effective: NO_CAPABILITIES,
-      bounding: ALL_CAPABILITIES,
+      bounding: NO_CAPABILITIES,
       ambient: NO_CAPABILITIES,
     },
     noNewPrivs: true,
@@ -70,6 +73,10 @@ export function runningProcess({ executable, libraries, script }: RunningService
     mountsBelowStore: [],
     environmentHints: [],
     argv: ['node', '--jitless', script],
+    namespaces: { ...NAMESPACES },
+    // As Node has them: a ring for each event loop.
+    descriptors: [{ kind: 'io-uring', name: 'anon_inode:[io_uring]', count: 3 }],
+    dataFiles: { count: 0, files: [] },
   }
 }
 
@@ -110,6 +117,36 @@ export function runningFacts(service: RunningService, nowSeconds: number): TestF
   }
 }
 
+/** What an agent states about a host that is locked down. */
+export function runningHost(): Evidence['host'] {
+  return {
+    bootId: 'boot',
+    kernel: '6.1',
+    cmdlineSha256: sha256Hex('init=/nix/store/x'),
+    currentSystem: null,
+    bootedSystem: null,
+    namespaces: { ...NAMESPACES },
+    store: { device: '8:1', fsType: 'ext4', readOnly: true },
+    sysctls: {
+      ptraceScope: '1',
+      corePattern: 'core',
+      modulesDisabled: '1',
+      kexecLoadDisabled: '1',
+      ioUringDisabled: '2',
+      memfdNoexec: '1',
+      unprivilegedUserfaultfd: '0',
+      unprivilegedBpfDisabled: '2',
+      perfEventParanoid: '2',
+      randomizeVaSpace: '2',
+    },
+    binfmtMisc: [],
+    modules: { count: 1, sha256: sha256Hex('ext4\n') },
+    lockdown: 'integrity',
+    clockSynchronised: true,
+    preloads: [],
+  }
+}
+
 /** What is about the request and not about the service. */
 export interface EvidenceRequest {
   readonly node: string
@@ -143,7 +180,7 @@ export function evidenceOf(request: EvidenceRequest, facts: TestFacts): Evidence
     },
     previousDecision: null,
     facts,
-    host: { bootId: 'boot', kernel: '6.1', currentSystem: null, bootedSystem: null },
-    agent: { version: '0.1.0', executable: sha256Hex('agent') },
+    host: runningHost(),
+    agent: { version: '0.1.0', executable: sha256Hex('agent'), roots: [] },
   }
 }

@@ -17,6 +17,7 @@ import { AgentError, quote } from '../error.ts'
 
 const TIMEOUT_MS = 10_000
 const SMALL_BYTES = 256 * 1024
+const BUNDLE_BYTES = 4 * 1024 * 1024
 /** Largest bodies, as `BODY_LIMITS` of @bagcheck/api has them. */
 export const POLICY_BYTES: number = 105_250_816
 export const ROOT_CHAIN_BYTES: number = 21_037_056
@@ -40,6 +41,32 @@ export interface BrokerAddress {
   readonly ca: string | null
 }
 
+/** What SVIDs of both types come with. Times are seconds since the epoch. */
+export interface SvidAnswer {
+  readonly spiffeId: string
+  readonly expiresAt: number
+  readonly decision: string
+  readonly logIndex: number
+}
+
+/** An X.509-SVID. */
+export interface X509SvidAnswer extends SvidAnswer {
+  /** DER, leaf first. */
+  readonly certificates: readonly Buffer[]
+  readonly hint: string | undefined
+}
+
+/** A JWT-SVID. */
+export interface JwtSvidAnswer extends SvidAnswer {
+  readonly svid: string
+}
+
+/** A document that is followed. */
+export interface Followed {
+  readonly etag: string
+  readonly body: Readonly<Record<string, unknown>>
+}
+
 /** An attestation's texts, as sent. */
 export interface AttestationTexts {
   readonly manifest: string
@@ -56,6 +83,18 @@ export interface BrokerClient {
   token(audience: string, evidence: string): Promise<TokenResponse>
   /** Has an observation judged and logged. */
   observe(observation: string): Promise<ObservationResponse>
+  /** `publicKey` is SPKI in DER; evidence names its thumbprint. */
+  x509Svid(evidence: string, publicKey: Uint8Array): Promise<X509SvidAnswer>
+  jwtSvid(evidence: string): Promise<JwtSvidAnswer>
+  /**
+   * The trust bundle, or those of other trust domains: once it differs from `after`, undefined if it did not
+   * within `waitSeconds`.
+   */
+  follow(
+    path: '/bundle' | '/bundles',
+    after: string | undefined,
+    waitSeconds: number,
+  ): Promise<Followed | undefined>
   policy(): Promise<PolicyResponse>
   /** DSSE envelopes of the trust root's versions. */
   rootChain(): Promise<readonly string[]>
@@ -68,6 +107,8 @@ interface Call {
   readonly path: string
   readonly contentType?: string
   readonly body?: string
+  /** `If-None-Match`; with it, 304 is an answer. */
+  readonly after?: string
   readonly maxBytes: number
   readonly timeoutMs?: number
 }
@@ -81,7 +122,14 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
     ? new HttpsAgent({ ...options, ...(address.ca === null ? {} : { ca: address.ca }) })
     : new HttpAgent(options)
 
-  async function call(request: Call): Promise<Record<string, unknown>> {
+  const call = async (request: Call): Promise<Record<string, unknown>> => {
+    const { status, body } = await exchange(request)
+    return parseAnswer(status, body)
+  }
+
+  async function exchange(
+    request: Call,
+  ): Promise<{ status: number; body: string; etag: string | undefined }> {
     const signal = AbortSignal.timeout(request.timeoutMs ?? TIMEOUT_MS)
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       const outgoing = (secure ? httpsRequest : httpRequest)({
@@ -93,6 +141,7 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
         path: request.path,
         headers: {
           accept: 'application/json',
+          ...(request.after === undefined ? {} : { 'if-none-match': request.after }),
           ...(request.body === undefined
             ? {}
             : {
@@ -111,7 +160,7 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
     const body = await readBody(response, request.maxBytes).catch((error: unknown) => {
       throw error instanceof AgentError ? error : unreachable(error, signal)
     })
-    return parseAnswer(response.statusCode ?? 0, body)
+    return { status: response.statusCode ?? 0, body, etag: response.headers.etag }
   }
   const json = { method: 'POST', contentType: 'application/json', maxBytes: SMALL_BYTES } as const
 
@@ -181,6 +230,42 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
           return { code, message }
         }),
       }
+    },
+    async x509Svid(evidence, publicKey) {
+      const request = {
+        type: 'x509',
+        evidence,
+        publicKey: Buffer.from(publicKey).toString('base64'),
+      }
+      const answer = await call({ ...json, path: '/v1/svids', body: JSON.stringify(request) })
+      const { hint } = answer
+      if (hint !== undefined && (typeof hint !== 'string' || hint.length > 1024))
+        throw unexpected('hint')
+      const certificates = textsOf(answer['certificates']).map((text) =>
+        Buffer.from(text, 'base64'),
+      )
+      return { ...svidAnswer(answer), certificates, hint }
+    },
+    async jwtSvid(evidence) {
+      const body = JSON.stringify({ type: 'jwt', evidence })
+      const answer = await call({ ...json, path: '/v1/svids', body })
+      const { svid } = answer
+      if (typeof svid !== 'string' || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(svid))
+        throw new AgentError('BROKER_RESPONSE', 'expected a JWT-SVID')
+      return { ...svidAnswer(answer), svid }
+    },
+    async follow(path, after, waitSeconds) {
+      const { status, body, etag } = await exchange({
+        method: 'GET',
+        path: after === undefined ? path : `${path}?wait=${waitSeconds}`,
+        ...(after === undefined ? {} : { after }),
+        maxBytes: BUNDLE_BYTES,
+        timeoutMs: waitSeconds * 1000 + TIMEOUT_MS,
+      })
+      if (status === 304 && after !== undefined) return undefined
+      const answer = parseAnswer(status, body)
+      if (etag === undefined || etag.length > 128) throw unexpected('etag')
+      return { etag, body: answer }
     },
     async rootChain() {
       const path = '/v1/policy/root'
@@ -258,6 +343,20 @@ function parseAnswer(status: number, body: string): Record<string, unknown> {
   )
     throw new AgentError('BROKER_RESPONSE', `expected a problem with status ${status}`)
   throw new BrokerProblem(status, answer as Problem)
+}
+
+function svidAnswer({
+  spiffe_id,
+  expires_at,
+  decision,
+  log_index,
+}: Record<string, unknown>): SvidAnswer {
+  if (typeof spiffe_id !== 'string' || typeof decision !== 'string' || decision.length > 64)
+    throw new AgentError('BROKER_RESPONSE', 'expected an SVID with its SPIFFE ID and decision')
+  return {
+    ...{ spiffeId: spiffe_id, expiresAt: integer(expires_at) },
+    ...{ decision, logIndex: integer(log_index) },
+  }
 }
 
 function textsOf(value: unknown): readonly string[] {

@@ -3,9 +3,13 @@
 // secret is not shown.
 import { AgentError } from '../error.ts'
 import { describe } from '../log.ts'
-import { readInstance } from '../measure/instance.ts'
-import type { Measurement, ProcessFacts, ProcessInstance } from '../measure/messages.ts'
+import type {
+  ProcessFacts,
+  ProcessInstance,
+  SettledMeasurement as Measurement,
+} from '../measure/messages.ts'
 import type { LastObservation } from './observe.ts'
+import type { Measurers } from './measurer-client.ts'
 import type { Outcomes } from './outcomes.ts'
 import { redactArguments, redactText } from './redact.ts'
 import type { Roots } from './roots.ts'
@@ -16,6 +20,7 @@ const MAX_FILES = 32
 /** What explaining needs. */
 export interface ExplainContext {
   readonly measure: (instance: ProcessInstance) => Promise<Measurement>
+  readonly measurer: Pick<Measurers, 'instance'>
   readonly roots: Pick<Roots, 'fitting' | 'policyVersion'>
   readonly outcomes: Pick<Outcomes, 'lastOf' | 'ofUnit'>
   readonly observations: {
@@ -26,9 +31,9 @@ export interface ExplainContext {
 /** All that there is to say about process `pid`. @throws {AgentError} REQUEST_INVALID – it is not there */
 export async function explainProcess(
   pid: number,
-  { measure, roots, outcomes, observations }: ExplainContext,
+  { measure, measurer, roots, outcomes, observations }: ExplainContext,
 ): Promise<unknown> {
-  const instance = instanceOf(pid)
+  const instance = await instanceOf(pid, measurer)
   const now = await stateNow(instance, measure, roots)
   const own = outcomes.lastOf(instance)
   const last = own ?? ('unit' in now ? outcomes.ofUnit(now.unit) : undefined)
@@ -118,7 +123,7 @@ function summary({ pid, uids, gids, executable, files, argv, ...rest }: ProcessF
     moreFiles: Math.max(files.length - MAX_FILES, 0),
     ...{ tracerPid: rest.tracerPid, noNewPrivs: rest.noNewPrivs },
     ...{ modifiedTextBytes: rest.modifiedTextBytes },
-    ...{ anonymousExecutable: rest.anonymousExecutable },
+    ...{ executableMemory: rest.executableMemory },
     ...{ hostRoot: rest.hostRoot, hostUserNamespace: rest.hostUserNamespace },
     ...{ verifiedStoreMount: rest.verifiedStoreMount, mountsBelowStore: rest.mountsBelowStore },
     environmentHints: rest.environmentHints.map((hint) => hint.split('=', 1)[0]),
@@ -126,10 +131,14 @@ function summary({ pid, uids, gids, executable, files, argv, ...rest }: ProcessF
 }
 
 /** Errors about that process are an answer to the one that asks, not a reason to hang up on it. */
-function instanceOf(pid: number): ProcessInstance {
+async function instanceOf(
+  pid: number,
+  measurer: ExplainContext['measurer'],
+): Promise<ProcessInstance> {
   try {
-    return readInstance(pid)
+    return await measurer.instance(pid)
   } catch (cause) {
+    if (!(cause instanceof AgentError && /^PROCESS_(GONE|MOVED)$/.test(cause.code))) throw cause
     throw new AgentError('REQUEST_INVALID', `expected a process ${pid} that runs`, { cause })
   }
 }

@@ -1,14 +1,14 @@
-// One token for one process instance, as a linear story. Renewal is the same story with another purpose.
+// One credential for one process instance, as a linear story, whatever evidence is exchanged for: a token, an
+// X.509-SVID, a JWT-SVID. Renewal is the same story with another purpose.
 //   challenge   a nonce for this node and purpose
 //   measure     the unit, after the challenge, so that the facts are fresher than the nonce
 //   check       every root that fits: content against manifest
 //   state       evidence, signed by the node key
-//   exchange    evidence for a token; a denial is the broker's problem document
-//   re-check    the instance is still what was measured, or the token is thrown away
+//   exchange    evidence for a credential; a denial is the broker's problem document
+//   re-check    the instance is still what was measured, or the credential is thrown away
 import type { Evidence } from '@bagcheck/api'
 import { AgentError } from '../error.ts'
-import { assertInstance } from '../measure/instance.ts'
-import type { Measurement, ProcessInstance } from '../measure/messages.ts'
+import type { ProcessInstance, SettledMeasurement } from '../measure/messages.ts'
 import { BrokerProblem, type BrokerClient } from './broker-client.ts'
 import { denialKey, type Denials } from './denials.ts'
 import { signJws, type SigningKey } from './jws.ts'
@@ -16,20 +16,25 @@ import type { Outcomes, Stated } from './outcomes.ts'
 import type { Roots } from './roots.ts'
 import type { AgentState, NodeIdentity } from './state.ts'
 
-/** A token that was handed out. Times are seconds since the epoch. */
-export interface IssuedToken {
-  readonly accessToken: string
-  readonly tokenType: 'DPoP' | 'Bearer'
+/** What evidence is exchanged for. Times are seconds since the epoch. */
+export interface Credential {
   readonly expiresAt: number
-  readonly audience: string
   readonly decision: string
   readonly logIndex: number
+}
+
+/** A token that was handed out. */
+export interface IssuedToken extends Credential {
+  readonly accessToken: string
+  readonly tokenType: 'DPoP' | 'Bearer'
+  readonly audience: string
 }
 
 /** What is asked for. */
 export interface IssueRequest {
   readonly instance: ProcessInstance
-  readonly audience: string
+  /** Null for an X.509-SVID, which stands under the trust domain's own SPIFFE ID. */
+  readonly audience: string | null
   readonly ttlSeconds: number | null
   /** The profile that the workload expects; null leaves it to the policy. */
   readonly profile: string | null
@@ -48,11 +53,12 @@ export interface IssueContext {
   readonly roots: Roots
   readonly denials: Denials
   readonly outcomes: Outcomes
-  readonly measure: (instance: ProcessInstance) => Promise<Measurement>
+  readonly measure: (instance: ProcessInstance) => Promise<SettledMeasurement>
+  /** Throws if another program runs there now, or if that cannot be told. */
+  readonly check: (instance: ProcessInstance) => Promise<void>
   readonly installation: string
   readonly issuer: string
   readonly trustRootPin: string
-  readonly host: () => Evidence['host']
   readonly agent: () => Promise<Evidence['agent']>
   readonly now: () => number
 }
@@ -64,35 +70,61 @@ const MAX_FOREIGN = 1
 /** Oldest measurement that is stated: well below the minute that a nonce lives. */
 const MAX_AGE_MS = 15_000
 
+/** What is done with evidence: compact JWS about `audience`, stated at `askedAt`. */
+export type Exchange<C extends Credential> = (
+  evidence: string,
+  stated: { readonly audience: string; readonly askedAt: number },
+) => Promise<C>
+
 /**
  * Obtains a token.
  * @throws {BrokerProblem} a denial; {AgentError} everything that keeps facts from being stated or sent
  */
-export async function issueToken(
+export function issueToken(request: IssueRequest, context: IssueContext): Promise<IssuedToken> {
+  return issue(request, context, async (evidence, { audience, askedAt }) => {
+    const token = await context.broker.token(audience, evidence)
+    return {
+      accessToken: token.access_token,
+      tokenType: token.token_type,
+      expiresAt: askedAt + token.expires_in,
+      audience,
+      decision: token.decision,
+      logIndex: token.log_index,
+    }
+  })
+}
+
+/**
+ * Obtains what `exchange` gives for evidence about `request`.
+ * @throws {BrokerProblem} a denial; {AgentError} everything that keeps facts from being stated or sent
+ */
+export async function issue<C extends Credential>(
   request: IssueRequest,
   context: IssueContext,
-): Promise<IssuedToken> {
+  exchange: Exchange<C>,
+): Promise<C> {
   const stated: Stated = {}
   try {
-    const token = await repeat(request, context, stated)
-    context.outcomes.succeeded(request, stated, token)
-    return token
+    const credential = await repeat(request, context, exchange, stated)
+    context.outcomes.succeeded(request, stated, credential)
+    return credential
   } catch (error) {
     context.outcomes.failed(request, stated, error)
     throw error
   }
 }
 
-async function repeat(
+async function repeat<C extends Credential>(
   request: IssueRequest,
   context: IssueContext,
+  exchange: Exchange<C>,
   stated: Stated,
-): Promise<IssuedToken> {
+): Promise<C> {
   let foreign = 0
   for (let round = 1; ; round += 1) {
     try {
-      const token = await issueOnce(request, context, stated)
-      if (token !== undefined) return token
+      const credential = await issueOnce(request, context, exchange, stated)
+      if (credential !== undefined) return credential
     } catch (error) {
       // Either is said before anything of the evidence was looked at: no denial, and no allowance either.
       const code = error instanceof BrokerProblem ? error.problem.code : undefined
@@ -106,20 +138,22 @@ async function repeat(
 }
 
 /** One round; undefined if its facts grew old before they could be stated. */
-async function issueOnce(
+async function issueOnce<C extends Credential>(
   request: IssueRequest,
   context: IssueContext,
+  exchange: Exchange<C>,
   stated: Stated,
-): Promise<IssuedToken | undefined> {
+): Promise<C | undefined> {
   const { broker, roots, node, key, now } = context
   const purpose = request.previousDecision === null ? 'issue' : 'renew'
   const challenge = await broker.challenge(node.node, purpose)
   await roots.refreshPolicy(challenge.policyVersion)
+  const audience = request.audience ?? `spiffe://${roots.trustDomain}`
   const measurement = await context.measure(request.instance)
   stated.unit = measurement.unit
   const asker = denialKey(measurement.unit)
   if (purpose === 'issue') context.denials.check(asker)
-  const fitting = await roots.fitting(measurement, request.audience)
+  const fitting = await roots.fitting(measurement, audience)
   if (now() - measurement.measuredAtMs > MAX_AGE_MS) return undefined
   const { startStack: _ours, ...instance } = request.instance
   const evidence: Evidence = {
@@ -136,7 +170,7 @@ async function issueOnce(
     instance,
     previousDecision: request.previousDecision,
     facts: {
-      audience: request.audience,
+      audience,
       ttlSeconds: request.ttlSeconds,
       purpose,
       callerPid: request.instance.pid,
@@ -144,25 +178,18 @@ async function issueOnce(
       processes: [...measurement.processes],
       roots: fitting,
     },
-    host: context.host(),
+    host: measurement.host,
     agent: await context.agent(),
   }
   stated.facts = evidence.facts
   const jws = signJws({ typ: 'bagcheck-evidence+jwt', kid: key.thumbprint }, evidence, key)
-  // Reckoned from before the exchange: the token expires at the broker no earlier than we say.
+  // Reckoned from before the exchange: a token expires at the broker no earlier than we say.
   const askedAt = Math.floor(now() / 1000)
-  const token = await broker.token(request.audience, jws).catch((error: unknown) => {
+  const credential = await exchange(jws, { audience, askedAt }).catch((error: unknown) => {
     if (error instanceof BrokerProblem && error.problem.decision !== undefined)
       context.denials.count(asker, error.problem.code)
     throw error
   })
-  assertInstance(request.instance)
-  return {
-    accessToken: token.access_token,
-    tokenType: token.token_type,
-    expiresAt: askedAt + token.expires_in,
-    audience: request.audience,
-    decision: token.decision,
-    logIndex: token.log_index,
-  }
+  await context.check(request.instance)
+  return credential
 }

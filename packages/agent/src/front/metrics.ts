@@ -4,8 +4,7 @@
 // Series are bounded by what is approved, not by what is asked for: a unit and an audience become one only once
 // the broker issued for them, codes are counted in outcomes.ts. Units of which no process runs are left out.
 import { describe } from '../log.ts'
-import type { Measurement, ProcessInstance } from '../measure/messages.ts'
-import type { PoolState } from '../measure/pool.ts'
+import type { ProcessInstance, SettledMeasurement } from '../measure/messages.ts'
 import type { Outcomes } from './outcomes.ts'
 
 const BUCKETS_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -20,8 +19,8 @@ export class MeasureMetrics {
 
   /** `measure`, counted. */
   timed(
-    measure: (instance: ProcessInstance) => Promise<Measurement>,
-  ): (instance: ProcessInstance) => Promise<Measurement> {
+    measure: (instance: ProcessInstance) => Promise<SettledMeasurement>,
+  ): (instance: ProcessInstance) => Promise<SettledMeasurement> {
     return async (instance) => {
       const start = performance.now()
       try {
@@ -61,7 +60,7 @@ export class MeasureMetrics {
 export interface MetricsContext {
   readonly outcomes: Pick<Outcomes, 'successes' | 'byCode' | 'issued'>
   readonly measurements: MeasureMetrics
-  readonly measurer: () => PoolState
+  readonly measurer: () => { readonly up: boolean; readonly waiting: number }
   readonly sessions: () => { readonly size: number; readonly held: number }
   readonly policyVersion: () => number
   /** Seconds since the epoch. */
@@ -75,7 +74,7 @@ export interface MetricsContext {
 export function metricsText(context: MetricsContext): string {
   const { outcomes, measurements, now } = context
   const { size, held } = context.sessions()
-  const { lost, maxLost, threads, waiting } = context.measurer()
+  const { up, waiting } = context.measurer()
   const successes = outcomes.successes().map(({ unit, audience, at }) => ({
     labels: labels({ launcher: unit.launcher, unit: unit.name, audience: audience ?? 'x509-svid' }),
     at: at / 1000,
@@ -93,10 +92,8 @@ export function metricsText(context: MetricsContext): string {
     ...measurements.lines(),
     ...gauge('tokens_held', 'Tokens that are held', held),
     ...gauge('instances', 'Process instances with sessions', size),
-    ...gauge('measurer_up', '1 while units can be measured', lost < maxLost ? 1 : 0),
-    ...gauge('measurer_lost', 'Measuring threads that hang', lost),
-    ...gauge('measurer_threads', 'Measuring threads', threads),
-    ...gauge('measurer_waiting', 'Measurements that wait for a thread', waiting),
+    ...gauge('measurer_up', '1 while the measurer can be asked', up ? 1 : 0),
+    ...gauge('measurer_waiting', 'Questions that wait for the measurer', waiting),
     ...gauge('policy_version', 'Policy version last read', context.policyVersion()),
     ...gauge(
       'enrolment_expires_seconds',

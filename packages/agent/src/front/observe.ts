@@ -9,12 +9,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Observation, ObservationResponse } from '@bagcheck/api'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { findMainProcesses } from '../measure/find-units.ts'
-import { assertInstance, isRunning, sameInstance } from '../measure/instance.ts'
+import { isRunning, sameInstance } from '../measure/instance.ts'
 import type { ProcessInstance, UnitFacts } from '../measure/messages.ts'
 import { BrokerProblem } from './broker-client.ts'
 import type { IssueContext } from './issue.ts'
 import { signJws } from './jws.ts'
+import type { Measurers } from './measurer-client.ts'
 import { counters, labels } from './metrics.ts'
 import type { ObservedUnit } from './policy-view.ts'
 
@@ -39,9 +39,9 @@ export interface ObserveContext {
   readonly issuing: Pick<
     IssueContext,
     | ('node' | 'key' | 'state' | 'broker' | 'roots' | 'installation' | 'issuer' | 'trustRootPin')
-    | ('measure' | 'host' | 'agent' | 'now')
+    | ('measure' | 'check' | 'agent' | 'now')
   >
-  readonly unitsDir: string
+  readonly measurer: Pick<Measurers, 'find'>
   readonly intervalMs: number
   readonly random: () => number
   readonly log: Log
@@ -110,7 +110,7 @@ export class Observer implements AsyncDisposable {
   }
 
   async #observeAll(pause: (milliseconds: number) => Promise<unknown>): Promise<void> {
-    const { issuing, unitsDir, log } = this.#context
+    const { issuing, measurer, log } = this.#context
     // The nonce is left to expire: what was wanted is the version of the policy.
     const { policyVersion } = await issuing.broker.challenge(issuing.node.node, 'observe')
     await issuing.roots.refreshPolicy(policyVersion)
@@ -120,7 +120,7 @@ export class Observer implements AsyncDisposable {
     let left = MAX_PER_ROUND
     for (const unit of [...units.slice(start), ...units.slice(0, start)]) {
       try {
-        for (const instance of await findMainProcesses(unit, unitsDir)) {
+        for (const instance of await measurer.find(unit)) {
           if (left-- <= 0 || this.#stopping.signal.aborted) return
           await this.#observe(unit, instance)
           await pause(BETWEEN_MS)
@@ -174,7 +174,7 @@ async function state(
   if (measurement.unit.launcher === 'none')
     throw new AgentError('PROCESS_MOVED', `process ${instance.pid} left its unit`)
   const fitting = await roots.fitting(measurement, audience)
-  assertInstance(instance)
+  await context.check(instance)
   const { startStack: _ours, ...stated } = instance
   const observation: Observation = {
     schema: 'bagcheck.observation/v1',
@@ -195,7 +195,7 @@ async function state(
       processes: [...measurement.processes],
       roots: fitting,
     },
-    host: context.host(),
+    host: measurement.host,
     agent: await context.agent(),
   }
   return signJws({ typ: 'bagcheck-observation+jwt', kid: key.thumbprint }, observation, key)

@@ -21,6 +21,8 @@ export interface Candidate {
 /** The closures of one policy version, by unit name. */
 export interface PolicyView {
   readonly version: number
+  /** SPIFFE trust domain of every subject; undefined before any policy was read. */
+  readonly trustDomain: string | undefined
   candidates(unitName: string): readonly Candidate[]
   /** Units that are to be observed, each once. */
   readonly observed: readonly ObservedUnit[]
@@ -32,7 +34,12 @@ export interface ObservedUnit extends WantedUnit {
 }
 
 /** Before any policy was read. */
-export const NO_POLICY: PolicyView = { version: 0, candidates: () => [], observed: [] }
+export const NO_POLICY: PolicyView = {
+  version: 0,
+  trustDomain: undefined,
+  candidates: () => [],
+  observed: [],
+}
 
 /**
  * @param pin sha256 of the payload of version 1
@@ -60,13 +67,15 @@ export function readPolicyView(
   if (createHash('sha256').update(response.policy).digest('hex') !== response.sha256)
     throw new AgentError('BROKER_RESPONSE', 'the policy has another digest than its response says')
   const policy = parseObject(response.policy)
-  const { version } = policy
+  const { version, trustDomain } = policy
   if (!Number.isSafeInteger(version) || version !== response.version) throw malformed('version')
   if (version < highest)
     throw new AgentError(
       'POLICY_ROLLBACK',
       `expected policy version ${highest} or later, saw ${version}`,
     )
+  if (typeof trustDomain !== 'string' || !/^[a-z0-9._-]{1,255}$/.test(trustDomain))
+    throw malformed('trust domain')
   const byUnit = new Map<string, Candidate[]>()
   const observed = new Map<string, ObservedUnit>()
   for (const role of rolesOf(policy['roles'])) {
@@ -99,6 +108,7 @@ export function readPolicyView(
   }
   return {
     version,
+    trustDomain,
     candidates: (unitName) => byUnit.get(unitName) ?? [],
     observed: [...observed.values()],
   }

@@ -27,7 +27,7 @@ import type { Evidence } from '@bagcheck/api'
 import { listAttributes } from '../attributes.ts'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import type { Measurement } from '../measure/messages.ts'
+import type { SettledMeasurement } from '../measure/messages.ts'
 import type { AttestationTexts, BrokerClient } from './broker-client.ts'
 import type { LocalClosures } from './local-closures.ts'
 import { NO_POLICY, readPolicyView, type Candidate, type PolicyView } from './policy-view.ts'
@@ -93,6 +93,11 @@ export class Roots {
     return this.#policy.version
   }
 
+  /** Of the policy; undefined before one was read. */
+  get trustDomain(): string | undefined {
+    return this.#policy.trustDomain
+  }
+
   /**
    * Makes sure that the policy is at least `version`.
    * @throws {AgentError} what the broker client throws; TRUST_ROOT_MISMATCH, POLICY_ROLLBACK
@@ -107,7 +112,7 @@ export class Roots {
    * Facts of every root that fits `measurement`, approved ones first, and the unit's own local root;
    * their content checked as `audience` demands.
    */
-  async fitting(measurement: Measurement, audience: string): Promise<RootFacts[]> {
+  async fitting(measurement: SettledMeasurement, audience: string): Promise<RootFacts[]> {
     const needed = neededPaths(measurement)
     const candidates = this.#policy
       .candidates(measurement.unit.name)
@@ -314,7 +319,7 @@ export interface NeededPaths {
 }
 
 /** Reads off a measurement what a fitting closure must hold. */
-export function neededPaths({ unit, processes }: Measurement): NeededPaths {
+export function neededPaths({ unit, processes }: SettledMeasurement): NeededPaths {
   const named = unit.contract === null ? [] : unit.contract.arguments
   const executable = unit.contract?.executable ?? processes[0]?.executable.path ?? ''
   const scripts = storePaths(named)

@@ -1,4 +1,4 @@
-// One process instance and one audience: the state machine that keeps a token fresh.
+// One process instance and one audience: the state machine that keeps a credential fresh.
 //
 //            ask                     TTL/2 ± 10 %
 //   idle ──────────► issuing ──► holding ──────────► renewing ──► holding …
@@ -12,22 +12,26 @@
 // while the agent retries through its second half. What follows a denial is an issue, never a renewal.
 // A denial of the bag for one audience drops the tokens of all: their sessions measure anew at once.
 // Without a watcher, and without ever having held a token, a refused session waits to be asked again.
-import type { IssuedToken } from './issue.ts'
+//
+// A session of X.509-SVIDs is for its watchers alone, because of the private key: what comes is told to those
+// who watch then, wiped, and told to nobody later. The session ends with its last watcher.
+import type { Credential, IssuedToken } from './issue.ts'
 import { DeniedElsewhere, isTransient, refusalOf, type Refusal } from './problem.ts'
 
 /** What a watcher hears. */
-export type SessionEvent =
-  | { readonly kind: 'token'; readonly token: HeldToken }
+export type SessionEvent<C extends Credential = IssuedToken> =
+  | { readonly kind: 'token'; readonly token: Held<C> }
   | { readonly kind: 'denied'; readonly refusal: Refusal }
 
-/** A token and how it came about. */
-export interface HeldToken extends IssuedToken {
+/** A credential and how it came about. */
+export type Held<C extends Credential> = C & {
   /** True if it continues an earlier one without a break. */
   readonly renewed: boolean
 }
+export type HeldToken = Held<IssuedToken>
 
-interface Watcher {
-  readonly hear: (event: SessionEvent) => void
+interface Watcher<C extends Credential> {
+  readonly hear: (event: SessionEvent<C>) => void
   readonly end: () => void
 }
 
@@ -40,9 +44,11 @@ export interface Ask {
 }
 
 /** What a session works with; time and chance come from outside. */
-export interface SessionContext {
+export interface SessionContext<C extends Credential> {
   /** Measures and exchanges; throws what {@link refusalOf} understands. */
-  readonly issue: (ask: Ask & { previousDecision: string | null }) => Promise<IssuedToken>
+  readonly issue: (ask: Ask & { previousDecision: string | null }) => Promise<C>
+  /** Wipes what everybody has heard of: the session is for its watchers alone. */
+  readonly wipe?: (credential: C) => void
   readonly now: () => number
   /** In [0, 1). */
   readonly random: () => number
@@ -62,28 +68,28 @@ export function tokenBody(token: HeldToken): HeldToken {
 }
 
 /** Keeps at most one request under way. */
-export class Session {
-  readonly #context: SessionContext
-  readonly #watchers = new Set<Watcher>()
+export class Session<C extends Credential = IssuedToken> {
+  readonly #context: SessionContext<C>
+  readonly #watchers = new Set<Watcher<C>>()
   // What was asked last, what is held, why nothing is.
   #ask: Ask = { ttlSeconds: null, profile: null, workloadKey: null }
-  #token: HeldToken | undefined
+  #token: Held<C> | undefined
   #refusal: Refusal | undefined
   #everHeld = false
   // The request under way, the next one, and refusals in a row.
-  #running: Promise<HeldToken> | undefined
+  #running: Promise<Held<C>> | undefined
   #cancelTimer: () => void = () => undefined
   #refusals = 0
   #ended = false
   // A denial elsewhere while a request is under way: what that brings was earned before it.
   #spoilt: Refusal | undefined
 
-  constructor(context: SessionContext) {
+  constructor(context: SessionContext<C>) {
     this.#context = context
   }
 
   /** The token, unless it has expired. */
-  get token(): HeldToken | undefined {
+  get token(): Held<C> | undefined {
     if (this.#token !== undefined && this.#token.expiresAt * 1000 <= this.#context.now())
       this.#token = undefined
     return this.#token
@@ -95,6 +101,11 @@ export class Session {
     return !busy && this.token === undefined && !this.#everHeld
   }
 
+  /** True once nothing comes any more. */
+  get hasEnded(): boolean {
+    return this.#ended
+  }
+
   /** Thumbprint of the key that tokens are bound to. */
   get workloadKey(): string | null {
     return this.#ask.workloadKey
@@ -104,7 +115,7 @@ export class Session {
    * A new token for this caller. Requests that ask the same at the same time share one.
    * @throws what kept the token from being issued
    */
-  async request(ask: Ask): Promise<HeldToken> {
+  async request(ask: Ask): Promise<Held<C>> {
     // Another key or profile is another session: what the old one got is not passed on.
     const suits = ask.workloadKey === this.#ask.workloadKey && ask.profile === this.#ask.profile
     if (!suits) this.#token = undefined
@@ -120,11 +131,16 @@ export class Session {
 
   /**
    * Tells `hear` what is held or why nothing is, and what follows, and `end` when the instance is gone.
-   * Returns what ends that.
+   * A session for its watchers alone tells only what follows. Returns what ends that.
    */
-  watch(hear: (event: SessionEvent) => void, end: () => void = () => undefined): () => void {
+  watch(hear: (event: SessionEvent<C>) => void, end: () => void = () => undefined): () => void {
     const watcher = { hear, end }
     this.#watchers.add(watcher)
+    if (this.#context.wipe !== undefined)
+      return () => {
+        this.#watchers.delete(watcher)
+        if (this.#watchers.size === 0) this.end()
+      }
     const { token } = this
     if (token !== undefined) hear({ kind: 'token', token })
     else if (this.#refusal !== undefined) {
@@ -146,7 +162,7 @@ export class Session {
     this.#token = undefined
     this.#refusal = refusal
     this.#emit({ kind: 'denied', refusal })
-    if (this.#running === undefined) void this.#attempt(null).catch(() => undefined) // #fail has seen to it
+    if (!this.#ended && this.#running === undefined) void this.#attempt(null).catch(() => undefined) // #fail has seen to it
   }
 
   /** The instance is gone: drops everything. */
@@ -159,7 +175,13 @@ export class Session {
     for (const { end } of watchers) end()
   }
 
-  #attempt(previous: HeldToken | null): Promise<HeldToken> {
+  /** Renews what is held within `delayMs`, whatever its age. */
+  renewWithin(delayMs: number): void {
+    if (this.token === undefined || this.#running !== undefined) return
+    this.#later(() => this.#renew(), delayMs * this.#context.random())
+  }
+
+  #attempt(previous: Held<C> | null): Promise<Held<C>> {
     this.#cancelTimer()
     const ask = this.#ask
     const running = this.#context
@@ -168,6 +190,7 @@ export class Session {
         if (this.#spoilt !== undefined) throw new DeniedElsewhere(this.#spoilt)
         const token = { ...issued, renewed: previous !== null }
         this.#hold(token)
+        this.#context.wipe?.(token)
         return token
       })
       .catch((error: unknown) => {
@@ -179,7 +202,7 @@ export class Session {
     return running
   }
 
-  #hold(token: HeldToken): void {
+  #hold(token: Held<C>): void {
     if (this.#ended) return
     this.#token = token
     this.#refusal = undefined
@@ -228,7 +251,7 @@ export class Session {
     }, delayMs)
   }
 
-  #emit(event: SessionEvent): void {
+  #emit(event: SessionEvent<C>): void {
     for (const { hear } of this.#watchers) hear(event)
   }
 }

@@ -10,10 +10,12 @@
 import { statSync } from 'node:fs'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { findMainProcesses, wantedUnit } from '../measure/find-units.ts'
-import { assertInstance, sameInstance } from '../measure/instance.ts'
+import { wantedUnit } from '../measure/find-units.ts'
+import { sameInstance } from '../measure/instance.ts'
 import type { ProcessInstance } from '../measure/messages.ts'
-import type { SessionEvent } from './session.ts'
+import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
+import type { Measurers } from './measurer-client.ts'
+import type { Session, SessionEvent } from './session.ts'
 import type { Sessions } from './sessions.ts'
 import { removeTokenFile, writeTokenFile, type TokenFilePlace } from './token-file.ts'
 
@@ -32,7 +34,7 @@ const LOOK_MS = 1000
 /** What the files are kept with. */
 export interface TokenFilesContext {
   readonly sessions: Pick<Sessions, 'open'>
-  readonly unitsDir: string
+  readonly measurer: Pick<Measurers, 'find' | 'check'>
   readonly log: Log
 }
 
@@ -83,7 +85,7 @@ export class TokenFiles implements Disposable {
     for (const kept of this.#files) {
       try {
         if (kept.doomed) this.#remove(kept)
-        if (kept.holder !== undefined) this.#check(kept)
+        if (kept.holder !== undefined) await this.#check(kept)
         if (kept.holder === undefined) await this.#find(kept)
       } catch (error) {
         this.#complain(kept, error)
@@ -92,9 +94,9 @@ export class TokenFiles implements Disposable {
     this.#looking = false
   }
 
-  #check(kept: Kept): void {
+  async #check(kept: Kept): Promise<void> {
     try {
-      if (kept.holder !== undefined) assertInstance(kept.holder.instance)
+      if (kept.holder !== undefined) await this.#context.measurer.check(kept.holder.instance)
     } catch (error) {
       this.#letGo(kept)
       const gone = error instanceof AgentError && /^PROCESS_(GONE|MOVED)$/.test(error.code)
@@ -103,16 +105,16 @@ export class TokenFiles implements Disposable {
   }
 
   async #find(kept: Kept): Promise<void> {
-    const { sessions, unitsDir } = this.#context
+    const { measurer } = this.#context
     const { unit, audience, profile, ttlSeconds } = kept.file
-    const [instance, ...others] = await findMainProcesses(wantedUnit(unit), unitsDir)
+    const [instance, ...others] = await measurer.find(wantedUnit(unit))
     if (instance === undefined) return
     if (others.length > 0)
       throw new AgentError(
         'UNIT_RECORD',
         `expected one unit ${unit} for a token file, saw ${others.length + 1}`,
       )
-    const session = sessions.open({ instance, peer: { uid: ownerOf(instance) } }, audience)
+    const session = await this.#open(instance, audience)
     const unwatch = session.watch(
       (event) => this.#hear(kept, instance, event),
       () => this.#letGo(kept),
@@ -121,6 +123,22 @@ export class TokenFiles implements Disposable {
     await session
       .request({ ttlSeconds, profile, workloadKey: null })
       .catch((error: unknown) => this.#complain(kept, error))
+  }
+
+  /** Pinned while it is looked at, so that the pid cannot be another's. */
+  async #open(instance: ProcessInstance, audience: string): Promise<Session> {
+    const { sessions, measurer } = this.#context
+    const pidfd = openPidfd(instance.pid)
+    try {
+      await measurer.check(instance)
+      const isPinned = (): boolean => endedProcesses([pidfd]).length === 0
+      return sessions.open(
+        { instance, isPinned, peer: { pid: instance.pid, uid: ownerOf(instance) } },
+        audience,
+      )
+    } finally {
+      closePidfd(pidfd)
+    }
   }
 
   #hear(kept: Kept, instance: ProcessInstance, event: SessionEvent): void {
@@ -133,7 +151,6 @@ export class TokenFiles implements Disposable {
           'TOKEN_FILE_BOUND',
           `tokens for ${kept.file.audience} are bound to a key, and a file proves none`,
         )
-      assertInstance(instance)
       writeTokenFile(kept.file, event.token.accessToken)
       kept.written = true
       kept.doomed = false

@@ -4,10 +4,9 @@
 import { createHash } from 'node:crypto'
 import { fstatSync, readSync, type BigIntStats } from 'node:fs'
 import { AgentError } from '../error.ts'
+import type { Budget } from './budget.ts'
 
 const MAX_ENTRIES = 16_384
-/** Largest single file read: a mapped file larger than this is refused. */
-const MAX_FILE_BYTES = 4n * 1024n ** 3n
 const CHUNK_BYTES = 1024 * 1024
 
 /** Bounded; the oldest entry goes first. */
@@ -15,18 +14,16 @@ export class HashCache {
   readonly #entries = new Map<string, string>()
 
   /**
-   * sha256 (hex) of the file open at `fd`. `budget.bytes` is lowered by what had to be read.
+   * sha256 (hex) of the file open at `fd`; `budget` pays for what has to be read.
    * @throws {AgentError} MEASUREMENT_LIMIT, FILE_UNREADABLE if the file changes while it is read
    */
-  hash(fd: number, onStore: boolean, budget: { bytes: bigint }): string {
+  hash(fd: number, onStore: boolean, budget: Budget): string {
     const before = fstatSync(fd, { bigint: true })
     const key = identity(before)
     const known = onStore ? this.#entries.get(key) : undefined
     if (known !== undefined) return known
-    budget.bytes -= before.size
-    if (before.size > MAX_FILE_BYTES || budget.bytes < 0n)
-      throw new AgentError('MEASUREMENT_LIMIT', `too much to hash: a file of ${before.size} bytes`)
-    const sha256 = hashDescriptor(fd, before.size)
+    budget.spendBytes(before.size)
+    const sha256 = hashDescriptor(fd, before.size, budget)
     if (identity(fstatSync(fd, { bigint: true })) !== key)
       throw new AgentError('FILE_UNREADABLE', 'a mapped file changed while it was read')
     if (onStore) this.#remember(key, sha256)
@@ -46,7 +43,7 @@ function identity(stats: BigIntStats): string {
   return `${stats.dev}/${stats.ino}/${stats.size}/${stats.mtimeNs}/${stats.ctimeNs}`
 }
 
-function hashDescriptor(fd: number, size: bigint): string {
+function hashDescriptor(fd: number, size: bigint, budget: Budget): string {
   const hash = createHash('sha256')
   const chunk = Buffer.allocUnsafe(CHUNK_BYTES)
   let position = 0
@@ -54,6 +51,7 @@ function hashDescriptor(fd: number, size: bigint): string {
     const read = readSync(fd, chunk, 0, CHUNK_BYTES, position)
     if (read === 0) break
     position += read
+    budget.checkTime()
     if (BigInt(position) > size)
       throw new AgentError('FILE_UNREADABLE', 'a mapped file grew while it was read')
     hash.update(chunk.subarray(0, read))

@@ -1,9 +1,9 @@
 // The process instance: which program runs in which process. A pidfd pins the process but says nothing
 // of exec, after which pid, start time and ids are the same; exe, or the addresses of text and stack, are
 // not.
-import { statSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
 import type { ProcessInstance } from './messages.ts'
+import { statObject } from './native.ts'
 import { asProcError, readProcText } from './proc-file.ts'
 import { parseStat, type ProcessStat } from './stat.ts'
 
@@ -21,12 +21,12 @@ export function readStat(pid: number): ProcessStat {
 export function readInstance(pid: number): ProcessInstance {
   const stat = readStat(pid)
   const link = `/proc/${pid}/exe`
-  const { dev, ino } = asProcError(link, () => statSync(link, { bigint: true }))
+  const { device, inode } = asProcError(link, () => statObject(link))
   return {
     pid,
     startTicks: stat.startTicks,
-    device: formatDevice(dev),
-    inode: String(ino),
+    device,
+    inode,
     startCode: stat.startCode,
     startStack: stat.startStack,
   }

@@ -6,8 +6,11 @@
 // All reads are synchronous: this runs in a thread of its own, and a read that hangs costs that thread.
 import { isDeepStrictEqual } from 'node:util'
 import { AgentError } from '../error.ts'
+import { Budget } from './budget.ts'
 import { listProcesses } from './cgroup.ts'
+import { worseMemory } from './executable-memory.ts'
 import { HashCache } from './hash-cache.ts'
+import { readHostFacts } from './host.ts'
 import { assertInstance } from './instance.ts'
 import type {
   Measurement,
@@ -17,31 +20,24 @@ import type {
   ObservedUnit,
   ProcessInstance,
 } from './messages.ts'
-import { findCgroup2, type Mount } from './mounts.ts'
+import { findCgroup2 } from './mounts.ts'
 import {
   factsOf,
   readFiles,
   readHost,
   takeSnapshot,
   type Host,
-  type ProcessSnapshot,
+  type ProcessReading,
   type ProcessWeather,
 } from './process.ts'
 import { unitOf } from './unit-of.ts'
 
 const ATTEMPTS = 4
 const PAUSE_MS = [5, 20, 80]
-/** Most bytes hashed for one measurement, beyond what is remembered. */
-const BUDGET_BYTES = 4n * 1024n ** 3n
 
-interface UnitSnapshot {
+interface UnitReading {
   readonly unit: ObservedUnit
-  readonly processes: readonly ProcessSnapshot[]
-}
-
-interface UnitReading extends UnitSnapshot {
-  readonly weather: readonly ProcessWeather[]
-  readonly mounts: readonly (readonly Mount[])[]
+  readonly processes: readonly ProcessReading[]
 }
 
 /** Holds what is remembered between measurements: hashes of store files. */
@@ -79,10 +75,11 @@ export class Measurer {
    *   UNIT_STARTING, MEASUREMENT_LIMIT, PROC_FORMAT, PROC_UNREADABLE
    */
   measure(instance: ProcessInstance): Measurement {
+    const budget = new Budget()
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
       if (attempt > 0) pause(PAUSE_MS[attempt - 1] ?? 0)
       assertInstance(instance)
-      const measurement = this.#attempt(instance)
+      const measurement = this.#attempt(instance, budget)
       assertInstance(instance)
       if (measurement !== undefined) return measurement
     }
@@ -90,36 +87,33 @@ export class Measurer {
   }
 
   /** One round of the protocol; undefined if something moved. */
-  #attempt(instance: ProcessInstance): Measurement | undefined {
+  #attempt(instance: ProcessInstance, budget: Budget): Measurement | undefined {
     try {
-      const host = readHost(this.#options.storeDir)
-      const first = this.#read(instance, host)
-      const budget = { bytes: BUDGET_BYTES }
-      const files = first.processes.map((snapshot, index) =>
-        readFiles(snapshot, first.mounts[index] ?? [], host, {
-          storeDir: this.#options.storeDir,
-          sharedMemoryDevice: this.#options.sharedMemoryDevice,
-          cache: this.#cache,
-          budget,
-        }),
+      const { storeDir, sharedMemoryDevice } = this.#options
+      const host = readHost(storeDir)
+      const context = { storeDir, sharedMemoryDevice, cache: this.#cache, budget }
+      const first = this.#read(instance, host, budget)
+      const files = first.processes.map(({ snapshot, mounts }) =>
+        readFiles(snapshot, mounts, host, context),
       )
-      const second = this.#read(instance, host)
+      const second = this.#read(instance, host, budget)
       if (!isDeepStrictEqual(stable(first), stable(second))) return undefined
       const { contract } = second.unit.facts
       const launched = second.processes.find(
-        ({ pid, stat }) => pid === contract?.pid && stat.startTicks === contract.startTicks,
-      )
-      const processes = second.processes.map((snapshot, index) =>
-        factsOf(
-          snapshot,
-          worse(first.weather[index], second.weather[index]),
-          files[index] as (typeof files)[number], // as many as there are snapshots
-          host,
-          launched,
-        ),
-      )
+        ({ snapshot: { pid, stat } }) =>
+          pid === contract?.pid && stat.startTicks === contract.startTicks,
+      )?.snapshot
+      const processes = second.processes.map((reading, index) => {
+        // As many as there were at first, or the two would differ.
+        const before = first.processes[index] as ProcessReading
+        const mapped = files[index] as (typeof files)[number]
+        const weather = worse(before.weather, reading.weather)
+        return factsOf({ ...reading, weather }, mapped, host, context, launched)
+      })
       const { facts: unit, main } = second.unit
-      return { unit, main, processes, measuredAtMs: Date.now() }
+      const { namespaces, mounts, storeMount } = host
+      const hostFacts = readHostFacts({ namespaces, mounts, storeMount })
+      return { unit, main, processes, host: hostFacts, measuredAtMs: Date.now() }
     } catch (error) {
       // A process or a mapping went away between two reads; if it was the caller, the next check says so.
       if (error instanceof AgentError && error.code === 'PROCESS_GONE') return undefined
@@ -127,8 +121,8 @@ export class Measurer {
     }
   }
 
-  #read(instance: ProcessInstance, host: Host): UnitReading {
-    const { unitsDir, storeDir } = this.#options
+  #read(instance: ProcessInstance, host: Host, budget: Budget): UnitReading {
+    const { unitsDir, storeDir, sharedMemoryDevice } = this.#options
     const cgroupMount = findCgroup2(host.mounts)?.mountPoint
     const unit = unitOf(instance.pid, { unitsDir, cgroupMount })
     const pids =
@@ -137,30 +131,22 @@ export class Measurer {
         : listProcesses(cgroupMount, unit.facts.cgroup)
     if (!pids.includes(instance.pid))
       throw new AgentError('PROCESS_GONE', `process ${instance.pid} left its unit`)
-    const readings = pids
-      .map((pid) => takeSnapshot(pid, host, storeDir))
+    const processes = pids
+      .map((pid) => takeSnapshot(pid, host, { storeDir, sharedMemoryDevice, budget }))
       .filter((reading) => reading !== undefined)
-    return {
-      unit,
-      processes: readings.map((reading) => reading.snapshot),
-      weather: readings.map((reading) => reading.weather),
-      mounts: readings.map((reading) => reading.mounts),
-    }
+    return { unit, processes }
   }
 }
 
-const stable = ({ unit, processes }: UnitReading): UnitSnapshot => ({ unit, processes })
+/** What must not have changed between two readings. */
+const stable = ({ unit, processes }: UnitReading): unknown => ({
+  unit,
+  processes: processes.map(({ snapshot }) => snapshot),
+})
 
-/** The larger of two readings: what an engine freed meanwhile was there. */
-function worse(...readings: readonly (ProcessWeather | undefined)[]): ProcessWeather {
-  const seen = readings.map((reading) => reading?.anonymousExecutable ?? { regions: 0, bytes: 0 })
-  return {
-    anonymousExecutable: {
-      regions: Math.max(...seen.map(({ regions }) => regions)),
-      bytes: Math.max(...seen.map(({ bytes }) => bytes)),
-    },
-  }
-}
+const worse = (one: ProcessWeather, other: ProcessWeather): ProcessWeather => ({
+  executableMemory: worseMemory(one.executableMemory, other.executableMemory),
+})
 
 function pause(milliseconds: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)

@@ -1,5 +1,4 @@
-// What crosses between the front and the measurer: plain bounded data. The measurer has no network and
-// reads no foreign protocol, so it runs as a thread now and can become a root process of its own later.
+// What crosses between the measurer's threads, and from it to the front: plain bounded data.
 import type { Evidence } from '@bagcheck/api'
 import type { AgentErrorCode } from '../error.ts'
 
@@ -9,6 +8,8 @@ export type ProcessFacts = Evidence['facts']['processes'][number]
 export type MappedFile = ProcessFacts['executable']
 /** The smallest group that the caller belongs to. */
 export type UnitFacts = Evidence['facts']['unit']
+/** What evidence says of the host. */
+export type HostFacts = Evidence['host']
 /** How the unit was started. */
 export type LaunchContract = NonNullable<UnitFacts['contract']>
 /**
@@ -57,9 +58,13 @@ export interface Measurement {
   /** See {@link ObservedUnit}. The measurer keeps no first sights: whoever asks it does. */
   readonly main: MainProcess | null
   readonly processes: readonly ProcessFacts[]
+  readonly host: HostFacts
   /** Wall clock when the second snapshot was taken. */
   readonly measuredAtMs: number
 }
+
+/** A measurement whose contract is that of the first sight: what leaves the measurer. */
+export type SettledMeasurement = Omit<Measurement, 'main'>
 
 /** Answer to the request with the same id. */
 export type MeasureReply =

@@ -15,6 +15,8 @@ export interface Mount {
   readonly root: string
   readonly mountPoint: string
   readonly fsType: string
+  /** True if the mount, or the file system as a whole, takes no writes. */
+  readonly readOnly: boolean
 }
 
 /** @throws {AgentError} PROC_FORMAT, MEASUREMENT_LIMIT */
@@ -30,7 +32,8 @@ export function parseMountinfo(text: string): Mount[] {
   return lines.map((line) => {
     const fields = line.split(' ')
     const dash = fields.indexOf('-', 6)
-    const [id, parent, device, root, mountPoint] = fields
+    const [id, parent, device, root, mountPoint, options] = fields
+    const ofAll = fields[dash + 3]
     const fsType = fields[dash + 1]
     const wellFormed =
       dash >= 6 &&
@@ -46,9 +49,13 @@ export function parseMountinfo(text: string): Mount[] {
       root: unescape(root),
       mountPoint: unescape(mountPoint),
       fsType,
+      readOnly: hasOption(options, 'ro') || hasOption(ofAll, 'ro'),
     }
   })
 }
+
+const hasOption = (options: string | undefined, option: string): boolean =>
+  options?.split(',').includes(option) === true
 
 /** Mount points strictly below `directory`, in the order of the file. */
 export function mountsBelow(mounts: readonly Mount[], directory: string): string[] {
@@ -66,6 +73,13 @@ export function findCgroup2(mounts: readonly Mount[]): Mount | undefined {
  */
 export function isForeignFileSystem(fsType: string): boolean {
   return /^(fuse.*|virtiofs|nfs4?|cifs|smb3?|9p|ceph|afs|coda|orangefs|gfs2|ocfs2)$/.test(fsType)
+}
+
+/** True for file systems whose files are the kernel's own words and switches, and hold no data of anybody. */
+export function isKernelFileSystem(fsType: string): boolean {
+  return /^(sysfs|cgroup2?|devpts|securityfs|debugfs|tracefs|configfs|bpf|mqueue|nsfs|pstore|efivarfs|binfmt_misc|selinuxfs|smackfs|fusectl|rpc_pipefs|resctrl|autofs)$/.test(
+    fsType,
+  )
 }
 
 function unescape(field: string): string {

@@ -5,24 +5,17 @@
 //
 // Before an object is touched its file system is looked up: a FUSE server run by the workload could
 // answer each read differently, or never.
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  lstatSync,
-  openSync,
-  readFileSync,
-  realpathSync,
-} from 'node:fs'
+import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
+import type { Budget } from './budget.ts'
 import type { HashCache } from './hash-cache.ts'
 import { formatDevice } from './instance.ts'
 import type { MappedFile } from './messages.ts'
 import { isForeignFileSystem, type Mount } from './mounts.ts'
 import { asProcError, readProcLink } from './proc-file.ts'
 
-// Not in node:fs; <asm-generic/fcntl.h>, the same on x86-64 and arm64.
-const O_PATH = 0o10000000
+/** What PID 1 sees is the host, also where we are in a mount namespace of our own. */
+const HOST_ROOT = '/proc/1/root'
 
 /** What is needed to judge the file systems of one process's objects. */
 export interface ObjectContext {
@@ -36,8 +29,7 @@ export interface ObjectContext {
   /** Device of the kernel's own shared memory: memfd, SysV. */
   readonly sharedMemoryDevice: string
   readonly cache: HashCache
-  /** Left to hash in this measurement. */
-  readonly budget: { bytes: bigint }
+  readonly budget: Budget
 }
 
 /** What the mounts in `lists` say of file systems: type by device, device by mount id. */
@@ -54,28 +46,26 @@ export function fileSystemsOf(
 }
 
 /**
- * Facts about the object behind `link`, a magic link below /proc/PID. `device` is what the kernel says
- * of it in maps, or undefined if that must be learnt from the link itself (`exe`).
+ * Facts about the object behind `link`, a magic link below /proc/PID. `device` is what the kernel says of it,
+ * learnt without a call to its file system.
  * @throws {AgentError} PROCESS_GONE, PROC_UNREADABLE, FILE_UNREADABLE, MEASUREMENT_LIMIT
  */
-export function readObject(
-  link: string,
-  device: string | undefined,
-  context: ObjectContext,
-): MappedFile {
+export function readObject(link: string, device: string, context: ObjectContext): MappedFile {
   const path = readProcLink(link)
-  assertLocal(path, device ?? deviceOfLink(link, path, context), context)
+  assertLocal(path, device, context)
   const fd = asProcError(link, () => openSync(link, constants.O_RDONLY | constants.O_NONBLOCK))
   try {
     const stats = fstatSync(fd, { bigint: true })
     if (!stats.isFile())
       throw new AgentError('FILE_UNREADABLE', `expected a regular file behind ${quote(path)}`)
-    const isStoreFile = isStoreObject(path, stats, context)
+    const device = formatDevice(stats.dev)
+    const inode = String(stats.ino)
+    const isStoreFile = isStoreObject(path, { device, inode }, context)
     return {
       path: path.length <= 4096 ? path : path.slice(0, 4096),
       sha256: context.cache.hash(fd, isStoreFile, context.budget) as MappedFile['sha256'],
-      device: formatDevice(stats.dev),
-      inode: String(stats.ino),
+      device,
+      inode,
       isStoreFile,
       unlinked: stats.nlink === 0n,
     }
@@ -85,24 +75,35 @@ export function readObject(
 }
 
 /** True if `stats` are those of the file at `path` below the verified store, with no symlink on the way. */
-function isStoreObject(
+export function isStoreObject(
   path: string,
-  stats: { dev: bigint; ino: bigint },
+  object: { readonly device: string; readonly inode: string },
   context: ObjectContext,
 ): boolean {
   if (!path.startsWith(`${context.storeDir}/`)) return false
-  if (formatDevice(stats.dev) !== context.storeDevice) return false
+  if (object.device !== context.storeDevice) return false
   try {
-    const named = lstatSync(path, { bigint: true })
+    const named = lstatSync(`${HOST_ROOT}${path}`, { bigint: true })
     return (
       named.isFile() &&
-      named.dev === stats.dev &&
-      named.ino === stats.ino &&
-      realpathSync.native(path) === path
+      formatDevice(named.dev) === object.device &&
+      String(named.ino) === object.inode &&
+      !hasLinkOnTheWay(`${HOST_ROOT}${path}`)
     )
   } catch {
     return false // No such name in the store: then it is no store file, whatever its bytes are.
   }
+}
+
+/** By each directory of its own: realpath(3) would follow /proc/1/root into our own mounts. */
+function hasLinkOnTheWay(path: string): boolean {
+  for (
+    let end = path.lastIndexOf('/');
+    end > HOST_ROOT.length;
+    end = path.lastIndexOf('/', end - 1)
+  )
+    if (lstatSync(path.slice(0, end)).isSymbolicLink()) return true
+  return false
 }
 
 function assertLocal(path: string, device: string, context: ObjectContext): void {
@@ -113,17 +114,4 @@ function assertLocal(path: string, device: string, context: ObjectContext): void
     'FILE_UNREADABLE',
     `expected ${quote(path)} on a local file system, saw ${fsType ?? `unknown device ${device}`}`,
   )
-}
-
-/** Device of the object behind `link`, learnt without a call to its file system. */
-function deviceOfLink(link: string, path: string, context: ObjectContext): string {
-  const fd = asProcError(link, () => openSync(link, O_PATH))
-  try {
-    const mountId = /^mnt_id:\t(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1]
-    const known = context.mountDevices.get(Number(mountId))
-    if (known !== undefined) return known
-  } finally {
-    closeSync(fd)
-  }
-  throw new AgentError('FILE_UNREADABLE', `expected ${quote(path)} on a mount that can be seen`)
 }

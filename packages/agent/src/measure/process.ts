@@ -1,11 +1,15 @@
 // One process: what is read at each snapshot (cheap), and the facts made from it (with hashing).
 import { closeSync, constants, openSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { AgentError } from '../error.ts'
+import { readDescriptors } from './descriptors.ts'
 import { parseEnvironmentHints } from './environment.ts'
+import { groupMemory, splitExecutable, type ExecutableMemory } from './executable-memory.ts'
 import { formatDevice, readStat } from './instance.ts'
-import { isKernelRegion, parseExecutableMaps, regionBytes, type ExecutableRegion } from './maps.ts'
+import { isKernelRegion, parseMaps, type ExecutableRegion, type FileMapping } from './maps.ts'
 import type { MappedFile, ProcessFacts } from './messages.ts'
 import { mountsBelow, parseMountinfo, type Mount } from './mounts.ts'
+import { readNamespaces, type Namespaces } from './namespaces.ts'
+import { shares, statObject } from './native.ts'
 import { fileSystemsOf, readObject, type ObjectContext } from './objects.ts'
 import { asProcError, readProcFile, readProcLink, readProcText } from './proc-file.ts'
 import type { ProcessStat } from './stat.ts'
@@ -13,6 +17,8 @@ import { combineThreads, parseStatus, type Credentials } from './status.ts'
 import { modifiedTextBytes } from './text-pages.ts'
 
 const O_PATH = 0o10000000
+/** Whose mounts and namespaces are the host's. */
+const HOST_PID = 1
 const MAX_MAPS_BYTES = 16 * 1024 * 1024
 const MAX_MOUNTINFO_BYTES = 16 * 1024 * 1024
 const MAX_STATUS_BYTES = 64 * 1024
@@ -20,13 +26,16 @@ const MAX_THREADS = 4096
 const MAX_FILES = 4096
 const MAX_MOUNTS_TOLD = 64
 
-/** The agent's own surroundings, read once for each measurement. */
+/** The host, read once for each measurement. */
 export interface Host {
   readonly userNamespace: string
-  readonly mountNamespace: string
+  readonly namespaces: Namespaces
   readonly mounts: readonly Mount[]
   readonly root: string
   readonly store: StoreMount
+  /** The mount that holds the store, and where on its file system the store lies. */
+  readonly storeMount: Mount
+  readonly storePlace: string
 }
 
 /** The directory and the mount that /nix/store is. */
@@ -45,7 +54,7 @@ export interface ProcessSnapshot {
   readonly executable: string
   readonly credentials: Credentials
   readonly userNamespace: string
-  readonly mountNamespace: string
+  readonly namespaces: Namespaces
   readonly root: string
   /** Null where it cannot be reached. */
   readonly store: StoreMount | null
@@ -55,21 +64,38 @@ export interface ProcessSnapshot {
 
 /** What may change between two snapshots of a live process: engines make code as they run. */
 export interface ProcessWeather {
-  readonly anonymousExecutable: { readonly regions: number; readonly bytes: number }
+  readonly executableMemory: readonly ExecutableMemory[]
 }
 
-/** Reads the agent's own surroundings. @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT */
+/** One look at a process. */
+export interface ProcessReading {
+  readonly snapshot: ProcessSnapshot
+  readonly weather: ProcessWeather
+  readonly mounts: readonly Mount[]
+  /** What it maps and does not execute. */
+  readonly mapped: readonly FileMapping[]
+  readonly threads: readonly string[]
+}
+
+/**
+ * Reads what the host is: what PID 1 sees. The measurer itself may be in a mount namespace of its own, in which
+ * its service manager made much of the host read-only or hid it.
+ * @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT
+ */
 export function readHost(storeDir: string): Host {
-  const mounts = parseMountinfo(readProcText('/proc/self/mountinfo', MAX_MOUNTINFO_BYTES))
-  const store = readStoreMount('self', storeDir, mounts)
+  const mounts = parseMountinfo(readProcText(`/proc/${HOST_PID}/mountinfo`, MAX_MOUNTINFO_BYTES))
+  const store = readStoreMount(HOST_PID, storeDir, mounts)
   if (store === null)
     throw new AgentError('PROC_UNREADABLE', `expected a store at ${storeDir}, saw none`)
+  const { mount: storeMount, ...directory } = store
   return {
-    userNamespace: namespaceOf('self', 'user'),
-    mountNamespace: namespaceOf('self', 'mnt'),
+    userNamespace: readProcLink(`/proc/${HOST_PID}/ns/user`),
+    namespaces: readNamespaces(`/proc/${HOST_PID}`),
     mounts,
-    root: objectOf('/proc/self/root'),
-    store,
+    root: objectOf(`/proc/${HOST_PID}/root`),
+    store: { ...directory, mount: `${storeMount.device} ${storeMount.root}` },
+    storeMount,
+    storePlace: placeOf(storeMount, storeDir),
   }
 }
 
@@ -82,8 +108,8 @@ export function readHost(storeDir: string): Host {
 export function takeSnapshot(
   pid: number,
   host: Host,
-  storeDir: string,
-): { snapshot: ProcessSnapshot; weather: ProcessWeather; mounts: readonly Mount[] } | undefined {
+  { storeDir, sharedMemoryDevice, budget }: SnapshotContext,
+): ProcessReading | undefined {
   const stat = readStat(pid)
   if (stat.kernelThread) return undefined
   const threads = asProcError(`/proc/${pid}/task`, () => readdirSync(`/proc/${pid}/task`))
@@ -93,16 +119,18 @@ export function takeSnapshot(
   }
   if (threads.length > MAX_THREADS)
     throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_THREADS} threads`)
-  const mountNamespace = namespaceOf(pid, 'mnt')
+  const namespaces = readNamespaces(`/proc/${pid}`)
   const root = objectOf(`/proc/${pid}/root`)
+  assertOnePlace(pid, threads, namespaces.mnt, root)
   // The same mount namespace and root show the same mounts: one parse for the whole host.
   const mounts =
-    mountNamespace === host.mountNamespace && root === host.root
+    namespaces.mnt === host.namespaces.mnt && root === host.root
       ? host.mounts
       : parseMountinfo(readProcText(`/proc/${pid}/mountinfo`, MAX_MOUNTINFO_BYTES))
-  const all = parseExecutableMaps(readProcText(`/proc/${pid}/maps`, MAX_MAPS_BYTES))
-  const regions = all.filter((region) => region.inode !== '0' || isKernelRegion(region))
-  const anonymous = all.filter((region) => region.inode === '0' && !isKernelRegion(region))
+  const maps = parseMaps(readProcText(`/proc/${pid}/maps`, MAX_MAPS_BYTES))
+  budget.spendMappings(maps.count)
+  const { files: regions, memory } = splitExecutable(maps.executable, sharedMemoryDevice)
+  const store = readStoreMount(pid, storeDir, mounts)
   const { startTicks, startCode, startStack } = stat
   return {
     snapshot: {
@@ -110,20 +138,17 @@ export function takeSnapshot(
       stat: { startTicks, startCode, startStack },
       executable: objectOf(`/proc/${pid}/exe`),
       credentials: readCredentials(pid, threads),
-      userNamespace: namespaceOf(pid, 'user'),
-      mountNamespace,
+      userNamespace: readProcLink(`/proc/${pid}/ns/user`),
+      namespaces,
       root,
-      store: readStoreMount(pid, storeDir, mounts),
+      store: store && { ...store, mount: `${store.mount.device} ${store.mount.root}` },
       mountsBelowStore: mountsBelow(mounts, storeDir).slice(0, MAX_MOUNTS_TOLD),
       regions,
     },
-    weather: {
-      anonymousExecutable: {
-        regions: anonymous.length,
-        bytes: anonymous.reduce((sum, region) => sum + regionBytes(region), 0),
-      },
-    },
+    weather: { executableMemory: groupMemory(memory) },
     mounts,
+    mapped: maps.files,
+    threads,
   }
 }
 
@@ -135,18 +160,14 @@ export function readFiles(
   snapshot: ProcessSnapshot,
   mounts: readonly Mount[],
   host: Host,
-  measurer: Pick<ObjectContext, 'storeDir' | 'sharedMemoryDevice' | 'cache' | 'budget'>,
+  measurer: MeasurerContext,
 ): { executable: MappedFile; files: MappedFile[] } {
-  const context: ObjectContext = {
-    ...measurer,
-    storeDevice: host.store.device,
-    ...fileSystemsOf(host.mounts, mounts),
-  }
+  const context = contextOf(mounts, host, measurer)
   const { pid } = snapshot
   const exe = `/proc/${pid}/exe`
-  const name = readProcLink(exe)
-  const ownRegion = snapshot.regions.find((region) => region.path === name)
-  const executable = readObject(exe, ownRegion?.device, context)
+  const { mountId, device } = asProcError(exe, () => statObject(exe))
+  // By its mount, where it has one: btrfs numbers subvolumes that no list of mounts knows.
+  const executable = readObject(exe, context.mountDevices.get(mountId) ?? device, context)
   const files = new Map<string, MappedFile>()
   const read = new Set<string>()
   for (const region of snapshot.regions) {
@@ -166,13 +187,18 @@ export function readFiles(
 
 /** The facts of a process, from equal snapshots before and after its files were read. */
 export function factsOf(
-  snapshot: ProcessSnapshot,
-  weather: ProcessWeather,
+  { snapshot, weather, mounts, mapped, threads }: ProcessReading,
   files: { executable: MappedFile; files: MappedFile[] },
   host: Host,
+  measurer: MeasurerContext,
   main: ProcessSnapshot | undefined,
 ): ProcessFacts {
   const { credentials, store } = snapshot
+  const open = readDescriptors(snapshot.pid, threads, mapped, {
+    ...contextOf(mounts, host, measurer),
+    mounts: new Map([...host.mounts, ...mounts].map((mount) => [mount.id, mount])),
+    store: { device: host.storeMount.device, place: host.storePlace },
+  })
   const readable = snapshot.regions.filter((region) => region.path !== '[vsyscall]')
   return {
     pid: snapshot.pid,
@@ -181,7 +207,7 @@ export function factsOf(
     gids: [...credentials.gids],
     isMainImage: main !== undefined && sameImage(snapshot, main),
     ...files,
-    anonymousExecutable: { ...weather.anonymousExecutable },
+    executableMemory: weather.executableMemory.map((group) => ({ ...group })),
     modifiedTextBytes: modifiedTextBytes(snapshot.pid, readable),
     capabilities: credentials.capabilities,
     noNewPrivs: credentials.noNewPrivs,
@@ -196,6 +222,9 @@ export function factsOf(
     mountsBelowStore: snapshot.mountsBelowStore.map((path) => path.slice(0, 4096)),
     environmentHints: readEnvironmentHints(snapshot.pid),
     argv: readArguments(snapshot.pid),
+    namespaces: snapshot.namespaces,
+    descriptors: [...open.descriptors],
+    dataFiles: { count: open.dataFiles.count, files: [...open.dataFiles.files] },
   }
 }
 
@@ -217,21 +246,57 @@ function readCredentials(pid: number, threads: readonly string[]): Credentials {
   )
 }
 
-function namespaceOf(pid: number | 'self', kind: 'user' | 'mnt'): string {
-  return readProcLink(`/proc/${pid}/ns/${kind}`)
+/** What the measurer brings to the measurement of each process. */
+export type MeasurerContext = Pick<
+  ObjectContext,
+  'storeDir' | 'sharedMemoryDevice' | 'cache' | 'budget'
+>
+type SnapshotContext = Pick<MeasurerContext, 'storeDir' | 'sharedMemoryDevice' | 'budget'>
+
+function contextOf(mounts: readonly Mount[], host: Host, measurer: MeasurerContext): ObjectContext {
+  return {
+    ...measurer,
+    storeDevice: host.store.device,
+    ...fileSystemsOf(host.mounts, mounts),
+  }
+}
+
+/**
+ * A thread may have a root and a mount namespace of its own; facts have room for one.
+ * @throws {AgentError} THREADS_DIFFER
+ */
+function assertOnePlace(pid: number, threads: readonly string[], mnt: string, root: string): void {
+  for (const tid of threads) {
+    if (Number(tid) === pid) continue
+    const directory = `/proc/${pid}/task/${tid}`
+    const same =
+      readProcLink(`${directory}/ns/mnt`) === `mnt:[${mnt}]` &&
+      (shares('fs', pid, Number(tid)) || objectOf(`${directory}/root`) === root)
+    if (!same)
+      throw new AgentError(
+        'THREADS_DIFFER',
+        `expected one root and one mount namespace in all threads of process ${pid}`,
+      )
+  }
+}
+
+/** Where on its file system a directory lies that `mount` shows. */
+function placeOf({ root, mountPoint }: Mount, directory: string): string {
+  const below = mountPoint === '/' ? directory : directory.slice(mountPoint.length)
+  return `${root === '/' ? '' : root}${below}`
 }
 
 function objectOf(link: string): string {
-  const { dev, ino } = asProcError(link, () => statSync(link, { bigint: true }))
-  return `${formatDevice(dev)}/${ino}`
+  const { device, inode } = asProcError(link, () => statObject(link))
+  return `${device}/${inode}`
 }
 
 /** The store as the process sees it: which directory, on which mount. The mount id of an open file decides. */
 function readStoreMount(
-  pid: number | 'self',
+  pid: number,
   storeDir: string,
   mounts: readonly Mount[],
-): StoreMount | null {
+): (Omit<StoreMount, 'mount'> & { readonly mount: Mount }) | null {
   let fd: number
   try {
     fd = openSync(
@@ -248,7 +313,7 @@ function readStoreMount(
     if (mount === undefined) return null
     const { dev, ino } = statSync(`/proc/self/fd/${fd}`, { bigint: true })
     const device = formatDevice(dev)
-    return { directory: `${device}/${ino}`, device, mount: `${mount.device} ${mount.root}` }
+    return { directory: `${device}/${ino}`, device, mount }
   } finally {
     closeSync(fd)
   }

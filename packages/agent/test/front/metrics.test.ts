@@ -13,7 +13,7 @@ async function text(successes: readonly Success[] = []): Promise<string> {
   return metricsText({
     outcomes: { successes: () => successes, byCode: new Map([['TRACED', 2]]), issued: 3 },
     measurements,
-    measurer: () => ({ lost: 8, maxLost: 8, threads: 2, waiting: 1 }),
+    measurer: () => ({ up: false, waiting: 1 }),
     sessions: () => ({ size: 1, held: 2 }),
     policyVersion: () => 7,
     enrolmentExpiresAt: 100,

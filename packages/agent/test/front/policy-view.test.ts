@@ -8,6 +8,7 @@ const ROOT = '/nix/store/00000000000000000000000000000000-orders-1.0'
 const CLOSURE = 'c'.repeat(64)
 const POLICY = {
   version: 3,
+  trustDomain: 'demo.bagcheck.test',
   roles: {
     orders: {
       unit: { launcher: 'bagcheck-exec', name: 'orders' },
@@ -48,6 +49,8 @@ describe('the agent’s view of a policy', () => {
     ['an older version', {}, {}, 4, 'POLICY_ROLLBACK'],
     ['another version than it says', {}, { version: 4 }, 0, 'BROKER_RESPONSE'],
     ['another digest than it says', {}, { sha256: CLOSURE }, 0, 'BROKER_RESPONSE'],
+    ['no trust domain', { trustDomain: undefined }, {}, 0, 'BROKER_RESPONSE'],
+    ['a trust domain of no form', { trustDomain: 'A/b' }, {}, 0, 'BROKER_RESPONSE'],
     ['no roles', { roles: null }, {}, 0, 'BROKER_RESPONSE'],
     ['a role without unit', { roles: { x: { roots: [] } } }, {}, 0, 'BROKER_RESPONSE'],
   ])('with %s is refused', (_what, policy, changes, highest, code) => {

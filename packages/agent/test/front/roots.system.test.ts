@@ -58,6 +58,7 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
     }
     broker.policy = {
       version,
+      trustDomain: 'demo.bagcheck.test',
       roles: { orders: { unit: { launcher: 'bagcheck-exec', name: 'orders' }, audiences, roots } },
     }
   }

@@ -20,7 +20,8 @@ import { setTimeout } from 'node:timers/promises'
 import koffi from 'koffi'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readInstance } from '../../src/measure/instance.ts'
-import { parseExecutableMaps } from '../../src/measure/maps.ts'
+import { parseMaps } from '../../src/measure/maps.ts'
+import type { Measurement } from '../../src/measure/messages.ts'
 import { Measurer } from '../../src/measure/measurer.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
@@ -107,7 +108,9 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
           unlinked: false,
         },
         files: [],
-        anonymousExecutable: { regions: 0, bytes: 0 },
+        executableMemory: [],
+        descriptors: [],
+        dataFiles: { count: 0, files: [] },
         modifiedTextBytes: 0,
         noNewPrivs: true,
         tracerPid: 0,
@@ -253,6 +256,25 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     expect(facts).toMatchObject({ verifiedStoreMount: false, hostRoot: true })
   })
 
+  test('is told the same by a measurer in a mount namespace of its own, where the store is hidden', async () => {
+    await using unit = await start({ command: [...SLEEP] })
+    const fixture = join(import.meta.dirname, '../fixture/measure-child.ts')
+    const tell = [process.execPath, '-C', '@bagcheck/source', fixture]
+    const measureIn = (before: string): Measurement['processes'] => {
+      const args = ['-m', 'sh', '-c', `${before} && exec "$@"`, 'sh', ...tell]
+      const said = execFileSync('unshare', [...args, join(directory, 'sights'), `${unit.pid}`])
+      return (JSON.parse(said.toString()) as Measurement).processes
+    }
+    const processes = measureIn('mount -t tmpfs none /nix/store')
+    expect(processes).toEqual(measureIn('true'))
+    expect(processes[0]).toMatchObject({
+      executable: { path: BUSYBOX, isStoreFile: true },
+      verifiedStoreMount: true,
+      hostRoot: true,
+      mountsBelowStore: [],
+    })
+  })
+
   test('another root directory and another user namespace are told', async () => {
     const root = join(directory, 'root')
     mkdirSync(join(root, 'bin'), { recursive: true })
@@ -268,9 +290,11 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
 
   test('executable memory of a JIT is counted, and is not there without one', async () => {
     const jit = await only({ command: node('setInterval(() => {}, 1000)') })
-    expect(jit.anonymousExecutable.regions).toBeGreaterThan(0)
+    expect(jit.executableMemory).toEqual([
+      { kind: 'anonymous', name: '', regions: expect.any(Number), bytes: expect.any(Number) },
+    ])
     const jitless = await only({ command: node('setInterval(() => {}, 1000)', '--jitless') })
-    expect(jitless.anonymousExecutable).toEqual({ regions: 0, bytes: 0 })
+    expect(jitless.executableMemory).toEqual([])
     expect(jitless.modifiedTextBytes).toBe(0)
   })
 
@@ -278,7 +302,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     await using unit = await start({ command: [...SLEEP] })
     expect(measure(unit).processes[0]!.modifiedTextBytes).toBe(0)
     const maps = readFileSync(`/proc/${unit.pid}/maps`, 'utf8')
-    const text = parseExecutableMaps(maps).find(({ path }) => path === BUSYBOX)!
+    const text = parseMaps(maps).executable.find(({ path }) => path === BUSYBOX)!
     const position = Number.parseInt(text.start, 16)
     const memory = openSync(`/proc/${unit.pid}/mem`, 'r+')
     writeSync(memory, readFileSync(BUSYBOX), Number.parseInt(text.offset, 16), 16, position)
@@ -289,7 +313,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
   test('the vDSO is the kernel’s until somebody writes to it', async () => {
     await using unit = await start({ command: [...SLEEP] })
     const maps = readFileSync(`/proc/${unit.pid}/maps`, 'utf8')
-    const vdso = parseExecutableMaps(maps).find(({ path }) => path === '[vdso]')!
+    const vdso = parseMaps(maps).executable.find(({ path }) => path === '[vdso]')!
     const memory = openSync(`/proc/${unit.pid}/mem`, 'r+')
     writeSync(memory, Buffer.from([0x90]), 0, 1, Number(BigInt(`0x${vdso.start}`)) + 1)
     closeSync(memory)

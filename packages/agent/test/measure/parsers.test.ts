@@ -6,7 +6,7 @@ import { AgentError } from '../../src/error.ts'
 import { isWithin, parseCgroupPath, parseProcs } from '../../src/measure/cgroup.ts'
 import { parseExecRecord } from '../../src/measure/exec-record.ts'
 import { formatDevice } from '../../src/measure/instance.ts'
-import { isKernelRegion, parseExecutableMaps, regionBytes } from '../../src/measure/maps.ts'
+import { isKernelRegion, parseMaps, regionBytes } from '../../src/measure/maps.ts'
 import {
   findCgroup2,
   isForeignFileSystem,
@@ -156,7 +156,7 @@ describe('/proc/PID/status', () => {
 
 describe('/proc/PID/maps', () => {
   test('gives executable mappings, their files as map_files and mountinfo name them', () => {
-    const regions = parseExecutableMaps(MAPS)
+    const regions = parseMaps(MAPS).executable
     expect(regions.map(({ path }) => path)).toEqual([
       '/usr/bin/mawk',
       '',
@@ -172,23 +172,23 @@ describe('/proc/PID/maps', () => {
 
   test('a file or a named mapping cannot pass for the kernel’s', () => {
     const named = MAPS.replace('00:00 0                          [vdso]', '00:01 9    [vdso]')
-    expect(parseExecutableMaps(named).filter(isKernelRegion)).toHaveLength(1)
+    expect(parseMaps(named).executable.filter(isKernelRegion)).toHaveLength(1)
     const anonymous = MAPS.replace('[vdso]', '[anon:[vdso]]')
-    expect(parseExecutableMaps(anonymous).filter(isKernelRegion)).toHaveLength(1)
+    expect(parseMaps(anonymous).executable.filter(isKernelRegion)).toHaveLength(1)
   })
 
   test('cut off within a line is an error', () => {
     for (let length = 0; length < MAPS.length; length += 1) {
       const whole = length === 0 || MAPS[length - 1] === '\n'
-      const seen = outcome(parseExecutableMaps, MAPS.slice(0, length))
-      if (whole) expect(seen).toBeInstanceOf(Array)
+      const seen = outcome(parseMaps, MAPS.slice(0, length))
+      if (whole) expect(seen).toBeInstanceOf(Object)
       else expect(seen).toBe('PROC_FORMAT')
     }
   })
 
   test('more mappings than the limit are refused', () => {
     const line = MAPS.split('\n')[0]
-    expect(outcome(parseExecutableMaps, `${line}\n`.repeat(50_001))).toBe('MEASUREMENT_LIMIT')
+    expect(outcome(parseMaps, `${line}\n`.repeat(50_001))).toBe('MEASUREMENT_LIMIT')
   })
 })
 
@@ -201,6 +201,7 @@ describe('mountinfo', () => {
       root: '/sub',
       mountPoint: '/nix/store',
       fsType: 'btrfs',
+      readOnly: true,
     })
     expect(mountsBelow(mounts, '/nix/store')).toEqual(['/nix/store/a b\tc\nd\\e'])
     expect(findCgroup2(mounts)?.mountPoint).toBe('/sys/fs/cgroup/unified')
@@ -345,7 +346,7 @@ describe('every parser', () => {
   test.each([
     ['stat', parseStat, STAT],
     ['status', parseStatus, STATUS],
-    ['maps', parseExecutableMaps, MAPS],
+    ['maps', parseMaps, MAPS],
     ['mountinfo', parseMountinfo, MOUNTINFO],
     ['cgroup', parseCgroupPath, '0::/a/b\n'],
     ['cgroup.procs', parseProcs, '1\n2\n'],
@@ -373,7 +374,7 @@ describe('every parser', () => {
     expect(uids[0]).toBe(process.getuid?.())
     const mounts = parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8'))
     expect(mounts.some(({ mountPoint }) => mountPoint === '/proc')).toBe(true)
-    const maps = parseExecutableMaps(readFileSync('/proc/self/maps', 'utf8'))
+    const maps = parseMaps(readFileSync('/proc/self/maps', 'utf8')).executable
     expect(maps.some(({ path }) => path === process.execPath)).toBe(true)
   })
 })

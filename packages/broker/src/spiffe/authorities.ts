@@ -78,6 +78,8 @@ export class Authorities {
   readonly #book = new AuthorityBook()
   readonly #changes = new Changes()
   readonly #bundles = new Map<string, Tagged>()
+  /** Keys that no entry names yet: a store that fails again and again is not to fill the disk with keys. */
+  readonly #begun = new Map<AuthorityKind, { readonly id: string; readonly key: KeyObject }>()
   // Steps, one after the other.
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -215,7 +217,8 @@ export class Authorities {
 
   async #prepare(kind: AuthorityKind, trustDomain: string, at: number): Promise<Authority> {
     const { keys, ttlSeconds, decisionKey, store, trust, crashAt } = this.#options
-    const { id, key } = keys.create(kind)
+    const { id, key } = this.#begun.get(kind) ?? keys.create(kind)
+    this.#begun.set(kind, { id, key })
     crashAt('after-authority-key')
     const publicKey = createPublicKey(key)
     const expiresAt = at + ttlSeconds
@@ -228,7 +231,7 @@ export class Authorities {
     const step: Omit<AuthorityStep, 'schema'> = {
       ...{ installation: trust.installation, trustDomain, kind, authority: id },
       ...{ action: 'prepare', at, expiresAt, supersedes: [], reason: null },
-      jwk: publicJwkOf(publicKey),
+      jwk: publicJwkOf(publicKey, 'authority'),
       certificate:
         kind === 'x509' ? writeAuthority(content, signerBy(key)).toString('base64') : null,
     }
@@ -247,7 +250,7 @@ export class Authorities {
     const { store, decisionKey, trust, crashAt } = this.#options
     const { id, kind, trustDomain, expiresAt } = authority
     const active = ofKind(this.#ours(trustDomain), kind, trustDomain).filter(
-      (one) => one.state === 'active' && one.id !== id,
+      (one) => one.state === 'active',
     )
     const step: Omit<AuthorityStep, 'schema'> = {
       ...{ installation: trust.installation, trustDomain, kind, authority: id },
@@ -275,6 +278,7 @@ export class Authorities {
         throw new BrokerError('LOG_CORRUPT', `expected log entry ${index}, saw none`)
       const step = readStep(entry, trust)
       this.#book.apply(step)
+      if (this.#begun.get(step.kind)?.id === step.authority) this.#begun.delete(step.kind)
       // What was revoked or has retired signs never again.
       if (this.#book.get(step.authority) === undefined) keys.remove(step.authority)
     }

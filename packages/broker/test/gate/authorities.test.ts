@@ -1,5 +1,5 @@
 // The life of what signs SVIDs, on a clock that tests move, and what somebody with a database could do to it.
-import { readdirSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { createPublicKey, X509Certificate } from 'node:crypto'
@@ -10,6 +10,7 @@ import { nodeKey, type NodeKey } from '@bagcheck/testkit'
 import { decodeProtectedHeader } from 'jose'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createApp } from '../../src/app.ts'
+import { BrokerError } from '../../src/error.ts'
 import { logAllow, type LoggedDecision } from '../../src/decision.ts'
 import { checkEvidence, identifyEvidence } from '../../src/evidence.ts'
 import { wantedBy } from '../../src/spiffe/authorities.ts'
@@ -161,7 +162,6 @@ describe('rotation', () => {
   test('makes another authority where the keys of the active one are gone', async () => {
     const leaf = await leafOf(await x509())
     await self.broker.close()
-    const { rmSync } = await import('node:fs')
     rmSync(join(self.config.stateDir, 'authorities'), { recursive: true })
     await self.restart()
     const other = await leafOf(await x509())
@@ -172,6 +172,24 @@ describe('rotation', () => {
       true,
     ])
   })
+})
+
+test('another trust domain in the policy has authorities of its own, and nothing of the old one', async () => {
+  const leaf = await leafOf(await x509())
+  const before = await bundle()
+  const trustDomain = 'next.bagcheck.test'
+  const edit = (text: string): string => text.replaceAll(TRUST_DOMAIN, trustDomain)
+  const prev = self.policy().sha256
+  expect((await self.publish({ version: 2, prev, edit })).status).toBe(200)
+  await expectRefusal(await x509(), 400, 'EVIDENCE_AUDIENCE')
+  const evidence = await evidenceFor(`spiffe://${trustDomain}`)
+  const body = { type: 'x509', evidence, publicKey: spki() }
+  const next = await leafOf(await self.request('POST', '/v1/svids', body))
+  expect(next.subjectAltName).toBe(`URI:spiffe://${trustDomain}/role/orders`)
+  const after = await bundle()
+  expect(after.spiffe_sequence).toBeGreaterThan(before.spiffe_sequence)
+  expect([verifiesBy(leaf, after), verifiesBy(next, after)]).toEqual([false, true])
+  expect(roots(after).map((root) => root.subjectAltName)).toEqual([`URI:spiffe://${trustDomain}`])
 })
 
 describe('what an authority signs', () => {
@@ -281,19 +299,18 @@ describe('tainting', () => {
   test('by another broker counts before this one has heard of it', async () => {
     const leaf = await leafOf(await x509())
     const token = decodeProtectedHeader((await bodyOf(await jwt())).svid).kid!
-    for (const kind of ['x509', 'jwt'] as const) {
-      const step = {
-        authority: await idOf(kind, 'active'),
-        kind,
-        action: 'taint',
-        reason: 'stolen',
-      } as const
-      await self.broker.store.commitAuthority(stepOf(step))
-    }
-    // Not read yet: the transaction that logs the decision refuses, and another authority signs.
+    // Asked for before: looking at the list is hearing of it.
+    const ids = { x509: await idOf('x509', 'active'), jwt: await idOf('jwt', 'active') }
+    const taint = (kind: 'x509' | 'jwt') =>
+      self.broker.store.commitAuthority(
+        stepOf({ authority: ids[kind], kind, action: 'taint', reason: 'stolen' }),
+      )
+    // The transaction that logs the decision refuses, and another authority signs.
+    await taint('x509')
     const next = await x509()
     expect(next.status).toBe(200)
     expect((await leafOf(next)).issuer).not.toBe(leaf.issuer)
+    await taint('jwt')
     expect(decodeProtectedHeader((await bodyOf(await jwt())).svid).kid).not.toBe(token)
   })
 
@@ -341,6 +358,21 @@ test('a second authority of a kind is not prepared while one is', async () => {
     400,
     'REQUEST_INVALID',
   )
+})
+
+test('a store that fails leaves one key on disk, however often it is asked, and it serves later', async () => {
+  const { store } = self.broker
+  const commit = store.commitAuthority
+  store.commitAuthority = () => Promise.reject(new BrokerError('STORE_FULL', 'no space left'))
+  for (let i = 0; i < 5; i++)
+    await expectRefusal(await self.request('GET', '/bundle'), 503, 'STORE_FULL')
+  const dir = join(self.config.stateDir, 'authorities')
+  const [begun, ...more] = readdirSync(dir)
+  expect(more).toEqual([])
+  store.commitAuthority = commit
+  expect((await x509()).status).toBe(200)
+  expect(readdirSync(dir)).toContain(begun)
+  expect(await states()).toEqual(['active'])
 })
 
 test('a half-written key and one that no entry names are gone after a start', async () => {
@@ -493,6 +525,7 @@ async function loggedAllow(
   const decision = evaluate(installed.verified, verified.content.facts, {
     ...{ nodeClass: 'demo', tier: 0, now: new Date(self.nowMs), profile: null, closures },
     type: audience === SVID_AUDIENCE ? 'x509_svid' : 'jwt_svid',
+    host: verified.content.host,
     workloadKey: verified.content.workloadKey,
   })
   if (!decision.allow) throw new Error('expected an allow')

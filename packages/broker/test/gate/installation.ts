@@ -75,6 +75,8 @@ export interface PolicyWish {
   readonly keys?: readonly SigningKey[]
   readonly closure?: string
   readonly observe?: boolean
+  /** Changes the text before it is compiled. */
+  readonly edit?: (text: string) => string
 }
 
 export interface Installation extends AsyncDisposable {
@@ -231,7 +233,8 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
         state,
         observe: wish.observe ?? false,
       })
-      const { json } = compilePolicy(text, {
+      const { edit = (same: string) => same } = wish
+      const { json } = compilePolicy(edit(text), {
         file: 'policy.yaml',
         readFile: () => formatVerifyingKey(ci),
       })

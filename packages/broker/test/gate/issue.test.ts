@@ -108,6 +108,7 @@ test('an approval and a logged decision can be used once each', async () => {
     workloadKey: verified.content.workloadKey,
     profile: null,
     type: 'access_token',
+    host: verified.content.host,
     closures,
   })
   if (!decision.allow) throw new Error('expected an allow')

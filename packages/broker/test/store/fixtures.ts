@@ -9,6 +9,7 @@ import type { Tables } from '../../src/store/schema.ts'
 import { openStore, type Store, type StoreOptions } from '../../src/store/store.ts'
 import type {
   AttestationInput,
+  AuthorityInput,
   BanInput,
   DecisionInput,
   EnrolmentInput,
@@ -137,6 +138,19 @@ export function policy(version: number): PolicyInput {
 
 export function ban(node: string, reason = 'cloned key'): BanInput {
   return { node, reason, bannedAt: NOW, ...logged(`ban ${node}`) }
+}
+
+/** A step of an authority that lives for a day. */
+export function authority(
+  id: string,
+  action: AuthorityInput['action'],
+  changes: Partial<AuthorityInput> = {},
+): AuthorityInput {
+  return {
+    ...{ id, authorityKind: 'x509', action, at: NOW, expiresAt: NOW + 86_400, supersedes: [] },
+    ...logged(`${action} ${id}`),
+    ...changes,
+  }
 }
 
 export function attestation(i: number, changes: Partial<AttestationInput> = {}): AttestationInput {

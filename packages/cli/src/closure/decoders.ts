@@ -1,23 +1,26 @@
-// Decoders for archives of binary caches that Node cannot read: the programs that everyone has for them,
-// each in a process of its own. What comes out is bounded and hashed by whoever asks for it.
+// Decoders for archives of binary caches that Node cannot read: one of our own for xz, and for others the
+// programs that everyone has for them, each in a process of its own. What comes out is bounded and hashed by
+// whoever asks for it.
 import { spawn } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { Readable } from 'node:stream'
 import type { NarDecoder } from '@bagcheck/nix'
+import { decodeXz } from './decode-xz.ts'
 
 /** The format that a binary cache names, and the program that reads it from standard input. */
-const PROGRAMS = { xz: 'xz', bzip2: 'bzip2', lzip: 'lzip', lz4: 'lz4' } as const
+const PROGRAMS = { bzip2: 'bzip2', lzip: 'lzip', lz4: 'lz4' } as const
 
-/** Decoders for the formats whose program is in `path`, the value of PATH. */
+/** Decoders for xz and for the formats whose program is in `path`, the value of PATH. */
 export function findDecoders(path: string | undefined): Readonly<Record<string, NarDecoder>> {
   const directories = (path ?? '').split(delimiter).filter((directory) => directory.startsWith('/'))
-  return Object.fromEntries(
-    Object.entries(PROGRAMS).flatMap(([format, program]) => {
+  const programs = Object.fromEntries(
+    Object.entries(PROGRAMS).flatMap(([format, program]): [string, NarDecoder][] => {
       const file = directories.map((directory) => join(directory, program)).find(isExecutable)
       return file === undefined ? [] : [[format, (chunks) => decode(file, chunks)]]
     }),
   )
+  return { ...programs, xz: decodeXz }
 }
 
 async function* decode(

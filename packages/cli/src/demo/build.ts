@@ -128,11 +128,8 @@ export async function startDaemon(signal: AbortSignal): Promise<ChildProcess> {
   throw new CliError('NIX_DAEMON', `nix-daemon did not start: ${JSON.stringify(complaint)}`)
 }
 
-/** Builds every bag and returns their store paths. Inputs are listed in a file in `scratch`. */
-export async function buildBags(
-  scratch: string,
-  signal: AbortSignal,
-): Promise<Readonly<Record<Bag, string>>> {
+/** Lists programs, libraries and tools of this machine in a file in `scratch`, for expressions to read. */
+export async function writeInputs(scratch: string): Promise<string> {
   const node = process.execPath
   const [perl, patchelf, busybox] = [
     await needCommand('perl'),
@@ -152,6 +149,15 @@ export async function buildBags(
   }
   const file = join(scratch, 'inputs.json')
   writeFileSync(file, JSON.stringify(config))
+  return file
+}
+
+/** Builds every bag and returns their store paths. Inputs are listed in a file in `scratch`. */
+export async function buildBags(
+  scratch: string,
+  signal: AbortSignal,
+): Promise<Readonly<Record<Bag, string>>> {
+  const file = await writeInputs(scratch)
   const expressions = join(import.meta.dirname, 'nix')
   if (!existsSync(expressions))
     throw new CliError('TOOL_MISSING', `${expressions}, which the demo builds, is not there`)

@@ -22,6 +22,7 @@ import {
   evidenceSchema,
   summarySchema,
   type AllowedDecisionContent as AllowedDecision,
+  type AttestedEntry,
   type Enrolment,
   type Evidence,
   type EvidenceBundle,
@@ -31,6 +32,7 @@ import {
   SLSA_VSA_V1,
   VSA_TOKEN_V1,
   bindContent,
+  canonicalize,
   checkJwsHeader,
   firstSignatureLeaf,
   jwkThumbprint,
@@ -43,6 +45,7 @@ import {
   verifyStatement,
   verifyingKeyFromSpki,
   type Envelope,
+  type VerifyingKey,
 } from '@bagcheck/attest'
 import { leafHash, openCheckpoint, verifyInclusion, type Checkpoint } from '@bagcheck/log'
 import { parseFileList, parseManifest, type Sha256 } from '@bagcheck/nix'
@@ -117,10 +120,17 @@ export function verifyEvidenceBundle(
   const decision = link('decision', () => readDecision(bundle, root, policy))
   const enrolment = link('enrolment', () => readEnrolment(bundle, root, decision))
   const evidence = link('evidence', () => readEvidence(bundle, enrolment, decision, pin))
-  const closure = link('attestation', () => readClosure(bundle, policy, decision))
-  link('log', () => checkLogged(bundle, checkpoint, root, closure))
+  const closure = link('attestation', () => readClosure(bundle.attestation, policy))
+  link('attestation', () => {
+    equal('the closure', closure.attestation.closureDigest, decision.closureDigest)
+    equal('the root of the closure', closure.attestation.root, decision.root)
+  })
+  const systems = link('attestation', () =>
+    bundle.systems.map((system) => readClosure(system, policy)),
+  )
+  link('log', () => checkLogged(bundle, checkpoint, root, [closure, ...systems]))
   const approval = link('evaluation', () =>
-    evaluateAgain(policy, evidence, enrolment, closure, decision),
+    evaluateAgain(policy, evidence, enrolment, [closure, ...systems], decision),
   )
   link('token', () => checkToken(bundle, decision, approval))
 
@@ -172,7 +182,11 @@ function readDecision(
     statement.subject[0]?.digest['sha256'],
     decision.evidenceSha256,
   )
-  equal('the number of attestations', summary.inputAttestations.length, 1)
+  const attestations = [bundle.attestation, ...bundle.systems]
+  equal('the number of attestations', summary.inputAttestations.length, attestations.length)
+  const named = summary.inputAttestations.map(({ digest }) => digest.sha256).toSorted()
+  const held = attestations.map(({ envelope }) => sha256Hex(envelope)).toSorted()
+  equal('the attestations of the decision', held.join(), named.join())
   equal(
     'the attestation of the decision',
     summary.inputAttestations[0]?.digest.sha256,
@@ -227,35 +241,31 @@ function readEvidence(
   return evidence
 }
 
-function readClosure(
-  bundle: EvidenceBundle,
-  policy: VerifiedPolicy,
-  decision: AllowedDecision,
-): AttestedClosure {
-  const { manifest: manifestText, files: filesText } = bundle.attestation
+function readClosure(entry: AttestedEntry, policy: VerifiedPolicy): AttestedClosure {
   const signers = [...policy.policy.signers.values()].map(({ spki }) => verifyingKeyFromSpki(spki))
-  const attestation = verifyClosureAttestation(envelopeOf(bundle.attestation), signers)
-  const manifest = parseManifest(Buffer.from(manifestText))
-  const files = parseFileList(Buffer.from(filesText))
+  const attestation = verifyClosureAttestation(envelopeOf(entry), signers)
+  const manifest = parseManifest(Buffer.from(entry.manifest))
+  const files = parseFileList(Buffer.from(entry.files))
   bindContent(attestation, manifest, files)
-  equal('the closure', attestation.closureDigest, decision.closureDigest)
-  equal('the root of the closure', attestation.root, decision.root)
   return { attestation, manifest, files }
 }
 
-/** Each of the four entries is in the log that the checkpoint is of. */
+/** Each entry is in the log that the checkpoint is of; `closures` are the attested ones in their order. */
 function checkLogged(
   bundle: EvidenceBundle,
   checkpoint: Checkpoint,
   root: TrustRoot,
-  closure: AttestedClosure,
+  closures: readonly AttestedClosure[],
 ): void {
   const brokerKeys = root.roles.broker.keys
   const entries = [
     ['decision', bundle.decision, brokerKeys],
     ['enrolment', bundle.enrolment, brokerKeys],
     ['policy', bundle.policy, root.roles.policy.keys],
-    ['attestation', bundle.attestation, [closure.attestation.signer]],
+    ...[bundle.attestation, ...bundle.systems].map(
+      (entry, index) =>
+        ['attestation', entry, closures.slice(index, index + 1).map(signerOf)] as const,
+    ),
   ] as const
   for (const [what, entry, keys] of entries) {
     try {
@@ -272,12 +282,14 @@ function checkLogged(
   }
 }
 
+const signerOf = ({ attestation }: AttestedClosure): VerifyingKey => attestation.signer
+
 /** Policy is asked again, with the facts of then at the time of then. */
 function evaluateAgain(
   policy: VerifiedPolicy,
   evidence: Evidence,
   enrolment: Enrolment,
-  closure: AttestedClosure,
+  attested: readonly AttestedClosure[],
   decision: AllowedDecision,
 ): ApprovalContent {
   const context = decisionContext({
@@ -285,7 +297,9 @@ function evaluateAgain(
     nodeClass: enrolment.nodeClass,
     decidedAt: decision.issuedAt,
     type: decision.type,
-    closures: { get: (digest) => (digest === decision.closureDigest ? closure : undefined) },
+    closures: {
+      get: (digest) => attested.find(({ attestation }) => attestation.closureDigest === digest),
+    },
   })
   const verdict = evaluate(policy, evidence.facts, context)
   if (!verdict.allow) {
@@ -304,6 +318,12 @@ function evaluateAgain(
   equal('the lifetime', approval.ttlSeconds, decision.ttlSeconds)
   equal('the profile', approval.profile.name, decision.profile)
   equal('the type of token', approval.profile.type, decision.type)
+  equal('the code made at run time', approval.jit, decision.jit)
+  equal(
+    'the host objects',
+    canonicalize(approval.hostObjects.map((object) => ({ ...object }))),
+    canonicalize(decision.hostObjects),
+  )
   return approval
 }
 

@@ -53,7 +53,7 @@ const attacks: readonly Attack[] = [
   {
     name: 'it maps a memfd executable',
     stage: (subject) => subject.tell('memfd-map'),
-    code: 'FILE_UNLINKED',
+    code: 'MEMFD_EXECUTABLE',
     names: () => '/memfd:payload',
   },
   {

@@ -5,7 +5,7 @@ import type { Attributes } from '../derivation/attributes.ts'
 import { decodeByteString, derivationKind } from '../derivation/derivation.ts'
 import type { Derivation } from '../derivation/derivation.ts'
 import type { HashAlgorithm } from '../hash.ts'
-import { STORE_DIR } from '../store-path.ts'
+import { storePathOf } from '../store-path.ts'
 import type { Seen } from './finding.ts'
 import { hostOf, isInsecure, redactUrls } from './url.ts'
 
@@ -69,7 +69,7 @@ function auditBuilder({ builder }: Derivation): Seen[] {
   const seen = decodeByteString(builder)
   if (seen.startsWith('builtin:')) return [{ kind: 'builtin-builder', field: 'builder', seen }]
   // Some builders are relative: to the build directory, where inputs may have put them.
-  const isInside = seen.startsWith(`${STORE_DIR}/`) || !seen.startsWith('/')
+  const isInside = storePathOf(seen) !== undefined || !seen.startsWith('/')
   return isInside ? [] : [{ kind: 'host-builder', field: 'builder', seen }]
 }
 

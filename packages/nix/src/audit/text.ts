@@ -23,12 +23,11 @@ const MAX_DEPTH = 64
 
 /** Everything of that kind in one derivation. */
 export function auditText(derivation: Derivation): Seen[] {
-  const { builder, args, env, outputs } = derivation
+  const { builder, args, env } = derivation
   const seen: Seen[] = [...auditValue('builder', '', decodeByteString(builder))]
   for (const [index, arg] of args.entries())
     seen.push(...auditValue(`args[${index}]`, '', decodeByteString(arg)))
   for (const [key, value] of env) {
-    if (outputs.has(key)) continue // its path, or what stands for it
     const name = decodeByteString(key)
     const text = decodeByteString(value)
     if (key === STRUCTURED_ATTRIBUTES) seen.push(...auditJson(text))

@@ -1,6 +1,7 @@
 // A binary cache in a directory, as `nix copy --to file://…` makes it.
-import { createReadStream } from 'node:fs'
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { NixError, quote } from '../error.ts'
 import type { CacheStorage } from './storage.ts'
@@ -12,10 +13,8 @@ export function directoryStorage(directory: string, signal?: AbortSignal): Cache
       const file = join(directory, name)
       try {
         signal?.throwIfAborted()
-        await using handle = await open(file)
+        await using handle = await openFile(file)
         const stat = await handle.stat()
-        if (!stat.isFile())
-          throw new NixError('CACHE_RESPONSE', `expected a file at ${quote(file)}`)
         // One byte more than may be: a file that is too long, or grows meanwhile, shows itself.
         const buffer = Buffer.alloc(Math.min(stat.size, maxBytes) + 1)
         let size = 0
@@ -39,12 +38,22 @@ export function directoryStorage(directory: string, signal?: AbortSignal): Cache
       if (name.includes('?'))
         throw new NixError('CACHE_RESPONSE', `expected no query in ${quote(name)}`)
       try {
-        yield* createReadStream(file, { signal }) as AsyncIterable<Buffer>
+        await using handle = await openFile(file)
+        const stream = handle.createReadStream({ autoClose: false, signal })
+        yield* stream as AsyncIterable<Buffer>
       } catch (cause) {
         throw readError(file, cause, signal)
       }
     },
   }
+}
+
+/** Not blocking: nobody may ever write to what could be a pipe. */
+async function openFile(file: string): Promise<FileHandle> {
+  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK)
+  if ((await handle.stat()).isFile()) return handle
+  await handle.close()
+  throw new NixError('CACHE_RESPONSE', `expected a file at ${quote(file)}`)
 }
 
 function readError(file: string, cause: unknown, signal: AbortSignal | undefined): unknown {

@@ -1,7 +1,11 @@
 // The daemon's wire format, reading side: u64le integers, strings as in a NAR (length, bytes, padding),
 // lists as a count and the elements. Every length is compared with a limit before anything of that size
-// is kept; a peer that sends nothing is the business of the caller's timer, which fails the stream.
+// is kept; a peer that sends nothing is the business of the caller's timer, which fails the stream. What comes
+// unasked is kept up to a limit, since it may come while nobody reads.
 import { NixError } from '../error.ts'
+
+/** All answers that may be on their way at once, which are some kB each. */
+const MAX_PENDING_BYTES = 64 << 20
 
 /** Bytes as they come from a socket, taken in the units of the protocol. One reader at a time. */
 export class WireReader {
@@ -13,6 +17,13 @@ export class WireReader {
 
   /** Adds what the socket received. */
   push(chunk: Buffer): void {
+    if (this.#failure !== undefined) return
+    if (this.#available + chunk.length > MAX_PENDING_BYTES) {
+      this.#chunks = []
+      this.#available = 0
+      const message = `expected at most ${MAX_PENDING_BYTES} bytes before they are read`
+      return this.fail(new NixError('DAEMON_LIMIT', message))
+    }
     this.#chunks.push(chunk)
     this.#available += chunk.length
     this.#wake?.()

@@ -1,7 +1,8 @@
 // The text of a .drv file:
 //   drv    = "Derive(" outs "," drvs "," srcs "," str "," str "," strs "," env ")"  platform, builder, args
 //   outs   = "[" { "(" name "," path "," algo "," hash ")" } "]"   by name
-//   drvs   = "[" { "(" path "," names ")" } "]"                    by path; names by name, at least one
+//   drvs   = "[" { "(" path "," used ")" } "]"                     by path
+//   used   = names                                                 by name, at least one
 //   srcs   = "[" { path } "]"                                      by path
 //   env    = "[" { "(" str "," str ")" } "]"                       by name
 //   str    = '"' { byte | "\\" | '\"' | "\n" | "\r" | "\t" } '"'   other bytes stand for themselves
@@ -10,8 +11,12 @@
 //   (path, algo, hex)   fixed                 ("", algo, "impure")   impure          ("", "", "")  deferred
 // Nix itself takes other orders, other escapes and raw line feeds, all of which it would print otherwise; here
 // what parses prints back byte for byte, so that a derivation has one text. NUL is refused: no environment holds
-// it. The versioned form "DrvWithVersion(" (dynamic derivations, experimental) is refused by its own code.
-// Limits: 64 MiB, 200,000 elements in a list; nothing nests. The text is untrusted: nothing is
+// it. What uses outputs of derivations that are built themselves (dynamic derivations, experimental) has another head
+//   drv    = 'DrvWithVersion("xp-dyn-drv",' outs "," drvs …        otherwise as above
+//   used   = names | "(" names "," "[" { "(" name "," used ")" } "]" ")"     by name, at least one
+// and has it only then: the head goes with at least one "(" in its inputs.
+// A fixed output has the path that follows from its content address, which is all that the path says.
+// Limits: 64 MiB, 200,000 elements in a list, 16 levels of dynamic outputs. The text is untrusted: nothing is
 // allocated from a count it states, and each byte is looked at a bounded number of times.
 // https://github.com/NixOS/nix/blob/master/src/libstore/derivation/aterm.cc
 import { formatMethodAndAlgorithm, parseMethodAndAlgorithm } from '../content-address.ts'
@@ -19,8 +24,13 @@ import { NixError, quote } from '../error.ts'
 import { formatHashDigits, parseHashDigits } from '../hash.ts'
 import { parseStorePath } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
-import { checkOutputs, outputPath } from './derivation.ts'
-import type { Derivation, DerivationOutput } from './derivation.ts'
+import {
+  checkFixedPath,
+  checkOutputs,
+  DYNAMIC_OUTPUTS_MAX_DEPTH,
+  outputPath,
+} from './derivation.ts'
+import type { Derivation, DerivationOutput, UsedOutputs } from './derivation.ts'
 
 /** The longest .drv that is read, in bytes. Real ones reach a few MB. */
 export const DERIVATION_MAX_BYTES: number = 64 << 20
@@ -43,8 +53,8 @@ const NEVER_RAW = /[\n\r\t\0]/
  *
  * @param name its name, which the text does not hold; see `derivationName`.
  * @throws {NixError} DRV_LIMIT, DRV_TRUNCATED, DRV_SYNTAX, DRV_ORDER, DRV_VERSION – the text is not what the
- * grammar says; DRV_OUTPUT – an output of no kind, or several kinds; STORE_PATH, HASH, CONTENT_ADDRESS – in
- * a field.
+ * grammar says; DRV_OUTPUT – an output of no kind, or several kinds; DRV_OUTPUT_PATH – a fixed output at another
+ * path than that of its content address; STORE_PATH, HASH, CONTENT_ADDRESS – in a field.
  */
 export function parseDerivation(bytes: Uint8Array, name: string): Derivation {
   if (bytes.length > DERIVATION_MAX_BYTES)
@@ -54,15 +64,24 @@ export function parseDerivation(bytes: Uint8Array, name: string): Derivation {
     )
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
   const parser = new Parser(text)
-  if (text.startsWith('DrvWithVersion('))
-    throw new NixError(
-      'DRV_VERSION',
-      'expected "Derive(", got the versioned form of dynamic derivations, which is not supported',
-    )
-  parser.expect('Derive(')
-  const outputs = parser.map(parseOutput)
+  const versioned = text.startsWith('Dr')
+  parser.expect(versioned ? 'DrvWithVersion(' : 'Derive(')
+  if (versioned) {
+    const version = parser.string()
+    if (version !== 'xp-dyn-drv')
+      throw new NixError('DRV_VERSION', `expected "xp-dyn-drv", got ${quote(version)}`)
+    parser.expect(',')
+  }
+  const outputs = parser.map((key) => parseOutput(parser, key))
   parser.expect(',')
-  const inputDerivations = parser.map(parseInput)
+  const used = parser.map((path) => parseInput(parser, path, versioned))
+  const dynamicInputs = new Map(
+    [...used].flatMap(([path, { dynamicOutputs }]) =>
+      dynamicOutputs === undefined ? [] : [[path as StorePath, dynamicOutputs] as const],
+    ),
+  )
+  if (versioned && dynamicInputs.size === 0)
+    throw new NixError('DRV_VERSION', 'expected "Derive(" where no input is dynamic')
   parser.expect(',')
   const inputSources = [...parser.set()].map(parseStorePath)
   parser.expect(',')
@@ -76,10 +95,14 @@ export function parseDerivation(bytes: Uint8Array, name: string): Derivation {
   parser.expect(')')
   parser.end()
   checkOutputs(outputs)
+  for (const output of outputs.values()) if (output.kind === 'fixed') checkFixedPath(output, name)
   return {
     name,
     outputs,
-    inputDerivations: inputDerivations as Map<StorePath, string[]>, // parseInput parses each key
+    inputDerivations: new Map(
+      Array.from(used, ([path, { outputs }]) => [path as StorePath, outputs]), // parseInput parses each key
+    ),
+    ...(dynamicInputs.size > 0 && { dynamicInputs }),
     inputSources,
     platform,
     builder,
@@ -97,13 +120,29 @@ function parseOutput(parser: Parser, name: string): DerivationOutput {
   return makeOutput(path, algorithm, parser.string())
 }
 
-function parseInput(parser: Parser, path: string): string[] {
+function parseInput(parser: Parser, path: string, versioned: boolean): UsedOutputs {
   parseStorePath(path)
-  const names = [...parser.set()]
-  if (names.length === 0)
+  return parseUsed(parser, path, versioned, 0)
+}
+
+function parseUsed(parser: Parser, path: string, versioned: boolean, depth: number): UsedOutputs {
+  const nested = versioned && parser.skip('(')
+  const outputs = [...parser.set()]
+  for (const name of outputs) checkOutputName(name)
+  if (!nested) {
+    if (outputs.length > 0) return { outputs }
     throw new NixError('DRV_SYNTAX', `expected the names of outputs of ${quote(path)}, got none`)
-  for (const name of names) checkOutputName(name)
-  return names
+  }
+  if (depth === DYNAMIC_OUTPUTS_MAX_DEPTH)
+    throw new NixError('DRV_LIMIT', `expected at most ${depth} levels of dynamic outputs`)
+  parser.expect(',')
+  const dynamicOutputs = parser.map((name) => {
+    checkOutputName(name)
+    return parseUsed(parser, path, versioned, depth + 1)
+  })
+  parser.expect(')')
+  if (dynamicOutputs.size > 0) return { outputs, dynamicOutputs }
+  throw new NixError('DRV_SYNTAX', `expected dynamic outputs of ${quote(path)}, got none`)
 }
 
 /** @throws {NixError} DRV_OUTPUT – no name that an output can have. */
@@ -150,24 +189,40 @@ export interface PrintChanges {
 
 /** The text as a byte string. */
 export function printDerivation(
-  { outputs, inputDerivations, inputSources, platform, builder, args, env }: Derivation,
-  { inputs = inputDerivations, maskOutputs = false }: PrintChanges = {},
+  derivation: Derivation,
+  { inputs, maskOutputs = false }: PrintChanges = {},
 ): string {
+  const { outputs, inputSources, platform, builder, args, env, dynamicInputs } = derivation
   const outs = Array.from(outputs, ([name, output]) => {
     const path = maskOutputs && output.kind === 'input-addressed' ? '' : (outputPath(output) ?? '')
     const [algorithm, hash] = addressColumns(output)
     return `("${name}","${path}","${algorithm}","${hash}")`
   })
-  const drvs = Array.from(inputs, ([key, names]) => `("${key}",["${names.join('","')}"])`)
+  const drvs = inputs
+    ? Array.from(inputs, ([key, names]) => `("${key}",${printNames(names)})`)
+    : Array.from(derivation.inputDerivations, ([path, names]) => {
+        const dynamicOutputs = dynamicInputs?.get(path)
+        return `("${path}",${printUsed({ outputs: names, ...(dynamicOutputs && { dynamicOutputs }) })})`
+      })
   const variables = Array.from(env, ([key, value]) => {
     const shown = maskOutputs && outputs.has(key) ? '' : value
     return `(${printString(key)},${printString(shown)})`
   })
   return (
-    `Derive([${outs.join(',')}],[${drvs.join(',')}],[${inputSources.map(printString).join(',')}],` +
+    `${dynamicInputs ? 'DrvWithVersion("xp-dyn-drv",' : 'Derive('}[${outs.join(',')}],[${drvs.join(',')}],[${inputSources.map(printString).join(',')}],` +
     `${printString(platform)},${printString(builder)},[${args.map(printString).join(',')}],` +
     `[${variables.join(',')}])`
   )
+}
+
+function printUsed({ outputs, dynamicOutputs }: UsedOutputs): string {
+  if (dynamicOutputs === undefined) return printNames(outputs)
+  const nested = Array.from(dynamicOutputs, ([name, used]) => `("${name}",${printUsed(used)})`)
+  return `(${printNames(outputs)},[${nested.join(',')}])`
+}
+
+function printNames(names: readonly string[]): string {
+  return names.length === 0 ? '[]' : `["${names.join('","')}"]`
 }
 
 function addressColumns(output: DerivationOutput): readonly [algorithm: string, hash: string] {
@@ -266,12 +321,12 @@ class Parser {
   list<T>(element: () => T): T[] {
     this.expect('[')
     const elements: T[] = []
-    if (this.#skip(']')) return elements
+    if (this.skip(']')) return elements
     for (;;) {
       if (elements.length === DERIVATION_MAX_ELEMENTS)
         throw new NixError('DRV_LIMIT', `expected at most ${DERIVATION_MAX_ELEMENTS} elements`)
       elements.push(element())
-      if (this.#skip(']')) return elements
+      if (this.skip(']')) return elements
       this.expect(',')
     }
   }
@@ -283,14 +338,14 @@ class Parser {
   }
 
   /** `(key,value)` pairs in strictly rising byte order of the keys. */
-  map<T>(parseValue: (parser: Parser, key: string) => T): Map<string, T> {
+  map<T>(parseValue: (key: string) => T): Map<string, T> {
     let last: string | undefined
     return new Map(
       this.list(() => {
         this.expect('(')
         const key = (last = this.#rising(last))
         this.expect(',')
-        const value = parseValue(this, key)
+        const value = parseValue(key)
         this.expect(')')
         return [key, value] as const
       }),
@@ -307,7 +362,8 @@ class Parser {
     return next
   }
 
-  #skip(character: string): boolean {
+  /** Whether `character` is next; then it is behind us. */
+  skip(character: string): boolean {
     if (this.#text[this.#offset] !== character) return false
     this.#offset += 1
     return true

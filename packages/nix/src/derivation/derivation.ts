@@ -1,5 +1,6 @@
 import { NixError, quote } from '../error.ts'
 import type { HashAlgorithm } from '../hash.ts'
+import { contentAddressedPath } from '../content-address.ts'
 import type { ContentAddress, IngestionMethod } from '../content-address.ts'
 import type { StorePath } from '../store-path.ts'
 
@@ -16,8 +17,16 @@ export interface Derivation {
   readonly name: string
   /** By output name, in byte order; at least one. */
   readonly outputs: ReadonlyMap<string, DerivationOutput>
-  /** Output names that are used, in byte order and at least one, by derivation in byte order. */
+  /**
+   * Output names that are used, in byte order, by derivation in byte order. At least one, unless the
+   * derivation is in `dynamicInputs`.
+   */
   readonly inputDerivations: ReadonlyMap<StorePath, readonly string[]>
+  /**
+   * What is used of derivations that are themselves built: by the input derivation, which is a key of
+   * `inputDerivations` too. Absent where there is nothing. Experimental in Nix (`dynamic-derivations`).
+   */
+  readonly dynamicInputs?: ReadonlyMap<StorePath, DynamicOutputs>
   /** Store paths that are used as they are, in byte order. */
   readonly inputSources: readonly StorePath[]
   readonly platform: string
@@ -25,6 +34,17 @@ export interface Derivation {
   readonly args: readonly string[]
   /** In byte order of the names. */
   readonly env: ReadonlyMap<string, string>
+}
+
+/** By name of an output that is a derivation, in byte order and at least one: what is used of that derivation. */
+export type DynamicOutputs = ReadonlyMap<string, UsedOutputs>
+
+/** What is used of a derivation. */
+export interface UsedOutputs {
+  /** In byte order; at least one, unless there is something in `dynamicOutputs`. */
+  readonly outputs: readonly string[]
+  /** Of outputs that are derivations; absent where there is nothing. */
+  readonly dynamicOutputs?: DynamicOutputs
 }
 
 /** One output of a derivation. All outputs of one derivation are of one kind. */
@@ -56,6 +76,22 @@ export function derivationKind(derivation: Derivation): DerivationKind {
 /** The path of an output, where it is known before the build. */
 export function outputPath(output: DerivationOutput): StorePath | undefined {
   return output.kind === 'input-addressed' || output.kind === 'fixed' ? output.path : undefined
+}
+
+/** Derivations that are outputs of outputs are followed this deep. */
+export const DYNAMIC_OUTPUTS_MAX_DEPTH = 16
+
+/**
+ * Refuses to compute what follows from dynamic inputs: it is known only once they are built.
+ *
+ * @throws {NixError} DRV_DYNAMIC
+ */
+export function refuseDynamicInputs({ name, dynamicInputs }: Derivation): void {
+  if (dynamicInputs === undefined) return
+  throw new NixError(
+    'DRV_DYNAMIC',
+    `expected inputs that are known before the build, got dynamic ones of ${quote(name)}`,
+  )
 }
 
 /** Where structured attributes stand in the environment. */
@@ -97,4 +133,22 @@ export function checkOutputs(outputs: ReadonlyMap<string, DerivationOutput>): vo
     const names = [...outputs.keys()].join(' ')
     throw new NixError('DRV_OUTPUT', `expected one fixed output "out", got ${quote(names)}`)
   }
+}
+
+/**
+ * The path of a fixed output repeats its content address and must agree with it.
+ *
+ * @param pathName the name of the output's path.
+ * @throws {NixError} DRV_OUTPUT_PATH
+ */
+export function checkFixedPath(
+  { path, address }: { readonly path: StorePath; readonly address: ContentAddress },
+  pathName: string,
+): void {
+  const computed = contentAddressedPath(pathName, address)
+  if (path !== computed)
+    throw new NixError(
+      'DRV_OUTPUT_PATH',
+      `expected the fixed output at ${quote(computed)}, got ${quote(path)}`,
+    )
 }

@@ -9,9 +9,10 @@ import { derivationName } from '../output-path.ts'
 import { STORE_DIR, storePathBase } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { DERIVATION_MAX_BYTES, formatDerivation, parseDerivation } from './aterm.ts'
+import { refuseDynamicInputs } from './derivation.ts'
 import type { Derivation } from './derivation.ts'
 
-/** A closed set of derivations without cycles. */
+/** A closed set of derivations without cycles, none of which has dynamic inputs: its paths are all computable. */
 export interface DerivationGraph {
   readonly roots: readonly StorePath[]
   /** Every derivation that a root needs, and the roots; inputs before what uses them. */
@@ -74,7 +75,7 @@ function readBounded(file: string): Uint8Array {
  * Loads `roots` and every derivation they are built from. Each text is checked against its path.
  *
  * @throws {NixError} DRV_PATH – a text is not the one its path stands for; DRV_INPUT – an output is used that
- * the derivation does not have; DRV_LIMIT; whatever `read` and {@link parseDerivation} throw.
+ * the derivation does not have; DRV_DYNAMIC – one has dynamic inputs; DRV_LIMIT; whatever `read` and {@link parseDerivation} throw.
  */
 export async function loadDerivationGraph(
   roots: readonly StorePath[],
@@ -114,15 +115,17 @@ export async function loadDerivationGraph(
  * The graph of derivations that were read otherwise, such as from JSON; texts are checked against paths here too.
  * Derivations that no root needs are left out.
  *
- * @throws {NixError} DRV_PATH, DRV_INPUT; DRV_READ – a derivation is missing.
+ * @throws {NixError} DRV_PATH, DRV_INPUT, DRV_DYNAMIC; DRV_READ – a derivation is missing.
  */
 export function derivationGraph(
   roots: readonly StorePath[],
   derivations: ReadonlyMap<StorePath, Derivation>,
 ): DerivationGraph {
   const graph = makeDerivationGraph(roots, derivations)
-  for (const [path, derivation] of graph.derivations)
+  for (const [path, derivation] of graph.derivations) {
     checkPath(path, derivation, formatDerivation(derivation))
+    refuseDynamicInputs(derivation)
+  }
   return graph
 }
 
@@ -139,6 +142,7 @@ function parseAt(path: StorePath, text: Uint8Array): Derivation {
   try {
     const derivation = parseDerivation(text, derivationName(path))
     checkPath(path, derivation, text)
+    refuseDynamicInputs(derivation)
     return derivation
   } catch (error) {
     if (!(error instanceof NixError) || error.code === 'DRV_PATH') throw error

@@ -1,27 +1,40 @@
-// What `nix derivation show` prints (`nix show-derivation` before 2.19), in every form of released Nix:
-//   1  2.8 to 2.19    { path: { outputs, inputSrcs, inputDrvs: { path: [output] }, system, builder, args, env } }
+// What `nix derivation show` prints (`nix show-derivation` before 2.19), by the version that Nix's manual counts:
+//   1  2.8 to 2.23    { path: { outputs, inputSrcs, inputDrvs: { path: [output] }, system, builder, args, env } }
 //                     fixed outputs as { path, hashAlgo: "r:sha256", hash: base16 }
-//   2  2.19 to 2.31   as 1, with name, and inputDrvs: { path: { outputs: [output], dynamicOutputs: {} } };
-//                     later { path, method: "nar", hashAlgo: "sha256", hash }
-//   3  2.32           as 2, with version: 3 and base names instead of paths; structuredAttrs may stand beside env
-//   4  2.33 and later { version: 4, derivations: { base: { version: 4, inputs: { srcs, drvs }, … } } };
+//                     since 2.19 with name, and inputDrvs: { path: { outputs: [output], dynamicOutputs: {} } }
+//   2  2.24 to 2.31   as the last, with { path, method: "nar", hashAlgo: "sha256", hash: base16 }
+//   3  2.32           as 2, with version: 3 and base names instead of paths
+//   4  2.33 and later { version: 4, derivations: { base: { version: 4, inputs: { srcs, drvs }, … } } }
 //                     fixed outputs as { method, hash: SRI }
-// 1 and 2 carry no number and are told apart by their fields. Lists come in any order here. JSON is text, so a
+// 1 and 2 carry no number, and what belongs to either is taken in both; 3 and 4 are read as their number says. Since 2.31
+// structuredAttrs stand beside env. Lists come in any order here. JSON is text, so a
 // derivation that holds other bytes than UTF-8 has no JSON. The result is what the .drv says only if its path
-// recomputes, which `derivationGraph` checks.
-// https://github.com/NixOS/nix/blob/master/src/libstore/derivation/json.cc
-import { contentAddressedPath, parseMethodAndAlgorithm } from '../content-address.ts'
+// recomputes, which `derivationGraph` checks. `format-json.ts` prints.
+// https://nix.dev/manual/nix/latest/protocols/json/derivation/
+import {
+  contentAddressedPath,
+  formatContentAddress,
+  formatMethodAndAlgorithm,
+  parseContentAddress,
+  parseMethodAndAlgorithm,
+} from '../content-address.ts'
 import type { ContentAddress, IngestionMethod } from '../content-address.ts'
 import { NixError, quote } from '../error.ts'
 import { parseHash, parseHashAlgorithm, parseHashDigits } from '../hash.ts'
-import type { HashEncoding } from '../hash.ts'
+import type { NixHash } from '../hash.ts'
 import { derivationName, outputPathName } from '../output-path.ts'
 import { parseStrictJson } from '../strict-json.ts'
 import { byteOrder, parseStorePath, parseStorePathBase } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { checkOutputName } from './aterm.ts'
-import { checkOutputs, encodeByteString, STRUCTURED_ATTRIBUTES } from './derivation.ts'
-import type { Derivation, DerivationOutput } from './derivation.ts'
+import {
+  checkOutputs,
+  DYNAMIC_OUTPUTS_MAX_DEPTH,
+  encodeByteString,
+  STRUCTURED_ATTRIBUTES,
+} from './derivation.ts'
+import type { Derivation, DerivationOutput, DynamicOutputs, UsedOutputs } from './derivation.ts'
+import { isRawJson, parseKeepingNumbers, printStructured } from './structured.ts'
 
 /** The longest derivation JSON that is read, in bytes. */
 export const DERIVATION_JSON_MAX_BYTES: number = 256 << 20
@@ -44,49 +57,56 @@ export function parseDerivationJson(bytes: Uint8Array): Map<StorePath, Derivatio
     if (number(outer['version']) !== 4) throw unknownVersion(outer['version'])
   }
   const entries = Object.entries(wrapped ? object(outer['derivations'], 'derivations') : outer)
-  return new Map(
-    entries.map(([key, value]) => {
-      const path = parsePath(key)
-      return [path, parseOne(path, object(value, 'a derivation'))]
-    }),
-  )
+  const derivations = new Map<StorePath, Derivation>()
+  for (const [key, value] of entries) {
+    const fields = object(value, 'a derivation')
+    const version = findVersion(fields, wrapped)
+    const path = parsePath(key, version)
+    derivations.set(path, parseOne(path, fields, version))
+  }
+  return derivations
 }
 
-function parseOne(path: StorePath, fields: Fields): Derivation {
-  const version = fields['version'] === undefined ? 2 : number(fields['version'])
-  if (![2, 3, 4].includes(version)) throw unknownVersion(fields['version'])
-  const common = [
-    'name',
-    'version',
-    'outputs',
-    'system',
-    'builder',
-    'args',
-    'env',
-    'structuredAttrs',
-  ]
-  refuseOthers(fields, [...common, ...(version === 4 ? ['inputs'] : ['inputSrcs', 'inputDrvs'])])
+/** 2 stands for 1 too. */
+type Version = 2 | 3 | 4
+
+function findVersion(fields: Fields, wrapped: boolean): Version {
+  const version = fields['version']
+  if (wrapped ? number(version) === 4 : version === undefined) return wrapped ? 4 : 2
+  if (!wrapped && number(version) === 3) return 3
+  throw unknownVersion(version)
+}
+
+function parseOne(path: StorePath, fields: Fields, version: Version): Derivation {
+  refuseOthers(fields, [
+    ...['name', 'outputs', 'system', 'builder', 'args', 'env', 'structuredAttrs'],
+    ...(version === 2 ? [] : ['version']),
+    ...(version === 4 ? ['inputs'] : ['inputSrcs', 'inputDrvs']),
+  ])
   const name = derivationName(path)
-  if ('name' in fields && fields['name'] !== name)
+  if ((version > 2 || 'name' in fields) && fields['name'] !== name)
     throw wrong(`the name ${quote(name)}`, fields['name'])
   const inputs = version === 4 ? object(fields['inputs'], 'inputs') : undefined
   if (inputs !== undefined) refuseOthers(inputs, ['srcs', 'drvs'])
   const outputs = sorted(object(fields['outputs'], 'outputs'), (output, key) => {
     checkOutputName(key)
-    return parseOutput(object(output, 'an output'), outputPathName(name, key))
+    return parseOutput(object(output, 'an output'), outputPathName(name, key), version)
   })
   checkOutputs(outputs)
   const drvs = object(inputs ? inputs['drvs'] : fields['inputDrvs'], 'input derivations')
+  const used = Object.entries(drvs)
+    .map(([key, value]) => [parsePath(key, version), parseUsed(value)] as const)
+    .toSorted(([a], [b]) => byteOrder(a, b))
+  const dynamicInputs = used.flatMap(([input, { dynamicOutputs }]) =>
+    dynamicOutputs === undefined ? [] : [[input, dynamicOutputs] as const],
+  )
   return {
     name,
     outputs,
-    inputDerivations: new Map(
-      Object.entries(drvs)
-        .map(([key, value]) => [parsePath(key), parseNames(value)] as const)
-        .toSorted(([a], [b]) => byteOrder(a, b)),
-    ),
+    inputDerivations: new Map(used.map(([input, { outputs }]) => [input, outputs])),
+    ...(dynamicInputs.length > 0 && { dynamicInputs: new Map(dynamicInputs) }),
     inputSources: set(inputs ? inputs['srcs'] : fields['inputSrcs'])
-      .map(parsePath)
+      .map((source) => parsePath(source, version))
       .toSorted(byteOrder),
     platform: byteString(fields['system']),
     builder: byteString(fields['builder']),
@@ -95,73 +115,94 @@ function parseOne(path: StorePath, fields: Fields): Derivation {
   }
 }
 
-function parseNames(value: unknown): string[] {
-  let names = value
-  if (!Array.isArray(value)) {
-    const fields = object(value, 'names of outputs')
-    refuseOthers(fields, ['outputs', 'dynamicOutputs'])
-    if (Object.keys(object(fields['dynamicOutputs'], 'dynamic outputs')).length > 0)
-      throw new NixError('DRV_VERSION', 'expected no dynamic outputs, which are not supported')
-    names = fields['outputs']
+function parseUsed(value: unknown, depth = 0): UsedOutputs {
+  const fields = Array.isArray(value)
+    ? { outputs: value as unknown, dynamicOutputs: {} }
+    : object(value, 'names of outputs')
+  refuseOthers(fields, ['outputs', 'dynamicOutputs'])
+  const outputs = set(fields['outputs']).toSorted(byteOrder)
+  for (const name of outputs) checkOutputName(name)
+  const nested = object(fields['dynamicOutputs'], 'dynamic outputs')
+  if (Object.keys(nested).length === 0) {
+    if (outputs.length === 0) throw wrong('at least one output of an input', value)
+    return { outputs }
   }
-  const sortedNames = set(names).toSorted(byteOrder)
-  if (sortedNames.length === 0) throw wrong('at least one output of an input', names)
-  for (const name of sortedNames) checkOutputName(name)
-  return sortedNames
+  if (depth === DYNAMIC_OUTPUTS_MAX_DEPTH)
+    throw new NixError('DRV_LIMIT', `expected at most ${depth} levels of dynamic outputs`)
+  const dynamicOutputs: DynamicOutputs = sorted(nested, (one, name) => {
+    checkOutputName(name)
+    return parseUsed(one, depth + 1)
+  })
+  return { outputs, dynamicOutputs }
 }
 
 function parseEnvironment(fields: Fields): Map<string, string> {
-  const env = sorted(object(fields['env'], 'an environment'), byteString, encodeByteString)
+  const env = sorted(object(fields['env'], 'an environment'), byteString, byteString)
   const structured = fields['structuredAttrs']
   if (structured === undefined) return env
   if (env.has(STRUCTURED_ATTRIBUTES)) throw wrong('structured attributes once', 'twice')
-  const text = printSorted(object(structured, 'structured attributes'))
+  const text = printStructured(object(structured, 'structured attributes'))
   const all = [...env, [STRUCTURED_ATTRIBUTES, encodeByteString(text)] as const]
   return new Map(all.toSorted(([a], [b]) => byteOrder(a, b)))
 }
 
-function parseOutput(fields: Fields, pathName: string): DerivationOutput {
-  refuseOthers(fields, ['path', 'method', 'hashAlgo', 'hash', 'impure'])
-  const { path, hash, impure } = fields
-  if (hash !== undefined && impure === undefined) {
-    const address = parseAddress(fields)
-    const computed = contentAddressedPath(pathName, address)
-    if (path !== undefined && parsePath(path) !== computed) throw wrong(quote(computed), path)
-    return { kind: 'fixed', path: computed, address }
+function parseOutput(fields: Fields, pathName: string, version: Version): DerivationOutput {
+  const { path, method, hashAlgo, hash } = fields
+  const kind = Object.keys(fields).toSorted().join(' ')
+  switch (kind) {
+    case '':
+      return { kind: 'deferred' }
+    case 'path':
+      return { kind: 'input-addressed', path: parsePath(path, version) }
+    case 'hashAlgo':
+    case 'hashAlgo method':
+      return { kind: 'floating', ...parseAddressing(fields, version) }
+    case 'hashAlgo impure':
+    case 'hashAlgo impure method':
+      if (fields['impure'] !== true) throw wrong('impure: true', fields['impure'])
+      return { kind: 'impure', ...parseAddressing(fields, version) }
+    case 'hash method':
+      if (version === 4)
+        return fixedOutput({ method: parseMethod(method), hash: parseSri(hash) }, pathName)
+      break
+    case 'hash hashAlgo path':
+    case 'hash hashAlgo method path':
+      if (version < 4) {
+        const addressing = parseAddressing({ method, hashAlgo }, version)
+        const digest = parseHashDigits(addressing.algorithm, string(hash), 'base16')
+        const address = { ...addressing, hash: { algorithm: addressing.algorithm, digest } }
+        const output = fixedOutput({ method: address.method, hash: address.hash }, pathName)
+        if (parsePath(path, version) === output.path) return output
+        throw wrong(quote(output.path), path)
+      }
   }
-  if (hash === undefined && path === undefined && fields['hashAlgo'] !== undefined) {
-    if (impure !== undefined && impure !== true) throw wrong('impure: true', impure)
-    return { kind: impure === true ? 'impure' : 'floating', ...parseAddressing(fields) }
-  }
-  if (Object.keys(fields).length === 0) return { kind: 'deferred' }
-  if (Object.keys(fields).join() === 'path')
-    return { kind: 'input-addressed', path: parsePath(path) }
   throw wrong('an output of a kind that exists', fields)
 }
 
-function parseAddress(fields: Fields): ContentAddress {
-  const { hash, hashAlgo, method } = fields
-  if (hashAlgo !== undefined) {
-    const { method, algorithm } = parseAddressing(fields)
-    const digest = parseHashDigits(algorithm, string(hash), 'base16')
-    return { method, hash: { algorithm, digest } }
+function fixedOutput(
+  address: ContentAddress,
+  pathName: string,
+): DerivationOutput & { kind: 'fixed' } {
+  // Through the parser, which knows what goes with which method.
+  const { method, hash } = parseContentAddress(formatContentAddress(address))
+  return {
+    kind: 'fixed',
+    path: contentAddressedPath(pathName, { method, hash }),
+    address: { method, hash },
   }
-  if (typeof hash === 'string') return { method: parseMethod(method), hash: parseHash(hash) }
-  // Development versions of 2.33 wrote this out.
-  const parts = object(hash, 'a hash')
-  refuseOthers(parts, ['algorithm', 'format', 'hash'])
-  const algorithm = parseHashAlgorithm(string(parts['algorithm']))
-  const digest = parseHashDigits(
-    algorithm,
-    string(parts['hash']),
-    string(parts['format']) as HashEncoding, // another word is no encoding that the digits have
-  )
-  return { method: parseMethod(method), hash: { algorithm, digest } }
 }
 
-function parseAddressing({ method, hashAlgo }: Fields) {
-  if (method === undefined) return parseMethodAndAlgorithm(string(hashAlgo))
-  return { method: parseMethod(method), algorithm: parseHashAlgorithm(string(hashAlgo)) }
+function parseSri(value: unknown): NixHash {
+  const text = string(value)
+  if (!text.includes('-')) throw wrong('a hash as SRI', value)
+  return parseHash(text)
+}
+
+function parseAddressing({ method, hashAlgo }: Fields, version: Version) {
+  if (method === undefined && version === 2) return parseMethodAndAlgorithm(string(hashAlgo))
+  const parsed = parseMethod(method)
+  const algorithm = parseHashAlgorithm(string(hashAlgo))
+  return parseMethodAndAlgorithm(formatMethodAndAlgorithm(parsed, algorithm))
 }
 
 function parseMethod(value: unknown): IngestionMethod {
@@ -170,35 +211,16 @@ function parseMethod(value: unknown): IngestionMethod {
   return method as IngestionMethod
 }
 
-function parsePath(value: unknown): StorePath {
+function parsePath(value: unknown, version: Version): StorePath {
   const text = string(value)
-  return text.startsWith('/') ? parseStorePath(text) : parseStorePathBase(text)
+  return version === 2 ? parseStorePath(text) : parseStorePathBase(text)
 }
 
 function parseJson(bytes: Uint8Array): unknown {
-  const value = parseStrictJson(bytes, DERIVATION_JSON_MAX_BYTES)
+  const value = parseStrictJson(bytes, DERIVATION_JSON_MAX_BYTES, { wideIntegers: true })
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8')
-  if (!text.includes('"structuredAttrs"')) return value
   // Structured attributes are printed again, so their numbers keep the spelling that Nix gave them.
-  return JSON.parse(text, (_, one: unknown, context?: { source?: string }) =>
-    typeof one === 'number' ? rawJSON(context?.source ?? `${one}`) : one,
-  )
-}
-
-/** `JSON.rawJSON` of ECMAScript 2026, which TypeScript does not declare yet. */
-const { rawJSON, isRawJSON } = JSON as unknown as {
-  rawJSON(text: string): { readonly rawJSON: string }
-  isRawJSON(value: unknown): value is { readonly rawJSON: string }
-}
-
-/** As Nix prints it: no white space, keys in byte order. */
-function printSorted(value: unknown): string {
-  if (isRawJSON(value) || value === null || typeof value !== 'object') return JSON.stringify(value)
-  if (Array.isArray(value)) return `[${value.map(printSorted).join(',')}]`
-  const members = Object.entries(value)
-    .map(([key, member]) => [encodeByteString(key), key, member] as const)
-    .toSorted(([a], [b]) => byteOrder(a, b))
-  return `{${members.map(([, key, one]) => `${JSON.stringify(key)}:${printSorted(one)}`).join(',')}}`
+  return text.includes('"structuredAttrs"') ? parseKeepingNumbers(text) : value
 }
 
 function sorted<T>(
@@ -214,7 +236,7 @@ function sorted<T>(
 }
 
 function object(value: unknown, what: string): Fields {
-  if (value === null || typeof value !== 'object' || Array.isArray(value) || isRawJSON(value))
+  if (value === null || typeof value !== 'object' || Array.isArray(value) || isRawJson(value))
     throw wrong(`an object (${what})`, value)
   return value as Fields
 }
@@ -236,7 +258,7 @@ function string(value: unknown): string {
 }
 
 function number(value: unknown): number {
-  const plain = isRawJSON(value) ? Number(value.rawJSON) : value
+  const plain = isRawJson(value) ? Number(value.rawJSON) : value
   if (typeof plain !== 'number') throw wrong('a number', value)
   return plain
 }

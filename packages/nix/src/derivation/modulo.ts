@@ -13,6 +13,7 @@ import type { Sha256 } from '../hash.ts'
 import { byteOrder } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { printDerivation } from './aterm.ts'
+import { refuseDynamicInputs } from './derivation.ts'
 import type { Derivation } from './derivation.ts'
 import type { DerivationGraph } from './graph.ts'
 
@@ -24,6 +25,7 @@ export type HashModulo = Sha256 | undefined
  *
  * @param inputHash the same of an input derivation, without masking.
  * @param maskOutputs hash for the own output paths.
+ * @throws {NixError} DRV_DYNAMIC – it needs inputs that are themselves built.
  */
 export function hashDerivationModulo(
   derivation: Derivation,
@@ -39,6 +41,7 @@ export function hashDerivationModulo(
     }
     if (output.kind === 'floating' || output.kind === 'impure') return undefined
   }
+  refuseDynamicInputs(derivation)
   const namesByHash = new Map<string, Set<string>>()
   for (const [path, names] of derivation.inputDerivations) {
     const input = inputHash(path)

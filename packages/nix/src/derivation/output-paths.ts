@@ -13,7 +13,7 @@ import type { HashModulo } from './modulo.ts'
  * path is known only after the build.
  *
  * @param inputHash the hash modulo fixed outputs of an input derivation; see `hashGraphModulo`.
- * @throws {NixError} STORE_PATH – the names give no legal name.
+ * @throws {NixError} STORE_PATH – the names give no legal name; DRV_DYNAMIC.
  */
 export function computeOutputPaths(
   derivation: Derivation,

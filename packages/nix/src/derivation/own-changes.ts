@@ -4,7 +4,7 @@
 // stays as it is, and shows as a change. The order of inputs goes by hash and carries nothing.
 import { hash } from 'node:crypto'
 import { formatContentAddress } from '../content-address.ts'
-import { derivationName, downstreamPlaceholder } from '../output-path.ts'
+import { derivationName, downstreamPlaceholder, ownOutputPlaceholder } from '../output-path.ts'
 import { byteOrder, storePathHash, storePathName } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { decodeByteString, outputPath, STRUCTURED_ATTRIBUTES } from './derivation.ts'
@@ -12,6 +12,7 @@ import type { Derivation, DerivationOutput } from './derivation.ts'
 import type { DerivationGraph } from './graph.ts'
 import { at } from './pair.ts'
 import type { DerivationPair } from './pair.ts'
+import { isRawJson, parseKeepingNumbers } from './structured.ts'
 
 /** An input derivation with the outputs that are used. */
 export interface UsedInput {
@@ -169,7 +170,7 @@ function comparePair(
     const from = old.env.get(key)
     const to = young.env.get(key)
     if (from !== undefined && to !== undefined && isSame(from, to)) continue
-    if (old.outputs.has(key) || young.outputs.has(key)) continue // follows from the outputs
+    if (followsFromOutputs(old, young, key)) continue
     if (key === 'name' && from === old.name && to === young.name) continue // is reported as such
     if (key === STRUCTURED_ATTRIBUTES && from !== undefined && to !== undefined) {
       changes.push(...compareAttributes(from, to, isSame))
@@ -179,6 +180,23 @@ function comparePair(
   }
   mentions.delete(a.byDerivation.get(fromPath)?.derivation.pair ?? -1)
   return { changes, mentions }
+}
+
+/** Whether a variable differs only because it holds the path of the output of that name, or what stands for it. */
+function followsFromOutputs(old: Derivation, young: Derivation, key: string): boolean {
+  const isOutput = ({ outputs, env }: Derivation): boolean => {
+    const output = outputs.get(key)
+    const value = env.get(key)
+    if (output === undefined) return value === undefined
+    const path = outputPath(output) ?? ownOutputPlaceholder(key)
+    return value === path || (output.kind === 'deferred' && value === '')
+  }
+  // What stands for a path that is not known is the same before and after.
+  const isKnown = ({ outputs }: Derivation): boolean => {
+    const output = outputs.get(key)
+    return output === undefined || outputPath(output) !== undefined
+  }
+  return isOutput(old) && isOutput(young) && (isKnown(old) || isKnown(young))
 }
 
 function compareOutputs(old: Derivation, young: Derivation): DerivationChange[] {
@@ -291,8 +309,9 @@ function compareAttributes(
 
 function parseAttributes(bytes: string): Map<string, string> | undefined {
   try {
-    const value: unknown = JSON.parse(decodeByteString(bytes))
-    if (value === null || typeof value !== 'object') return undefined
+    // Numbers as they are spelled: two large ones may be one to JavaScript.
+    const value = parseKeepingNumbers(decodeByteString(bytes))
+    if (value === null || typeof value !== 'object' || isRawJson(value)) return undefined
     return new Map(Object.entries(value).map(([key, one]) => [key, JSON.stringify(one)]))
   } catch {
     return undefined // the caller compares the text

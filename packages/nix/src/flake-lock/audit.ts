@@ -132,9 +132,11 @@ function* checkOrigin(original: FetchAttributes, locked: FetchAttributes): Gener
   const type = String(original['type'])
   if (!REPOSITORIES.includes(type)) return
   const compared = FORGES.includes(type) ? ['type', 'host', 'owner', 'repo'] : ['type', 'url']
+  // Forges do not tell upper from lower case in owners and repositories; other servers may.
+  const sayable = (value: unknown): string =>
+    FORGES.includes(type) ? String(value).toLowerCase() : String(value)
   for (const name of compared)
-    // Forges do not tell upper from lower case in owners and repositories.
-    if (String(original[name]).toLowerCase() !== String(locked[name]).toLowerCase())
+    if (sayable(original[name]) !== sayable(locked[name]))
       yield [
         'origin-differs',
         `flake.nix asks for ${name} ${say(original[name])}, locked is ${say(locked[name])}`,

@@ -29,8 +29,17 @@ export interface FlakeInput {
   readonly tree: FlakeTree | undefined
 }
 
-/** Every node that the root reaches, once, nearest first. */
+/** Names from the root to an input, and bytes of a directory: a lock from a pull request must not cost more. */
+const MAX_DEPTH = 256
+const MAX_DIRECTORY = 4096
+
+/**
+ * Every node that the root reaches, once, nearest first.
+ *
+ * @throws {NixError} FLAKE_LOCK_NODE – a relative path that leads out of its parent's tree; FLAKE_LOCK_LIMIT
+ */
 export function flakeInputs(lock: FlakeLock): FlakeInput[] {
+  const trees: Trees = new Map()
   const paths = new Map<string, readonly string[]>([[lock.root.key, []]])
   const inputs: FlakeInput[] = []
   for (const [key, path] of paths) {
@@ -41,10 +50,14 @@ export function flakeInputs(lock: FlakeLock): FlakeInput[] {
         node,
         inputs: node.inputs,
         pinnedBy: pinOf(node),
-        tree: flakeTree(lock, node),
+        tree: findTree(lock, node, trees),
       })
     for (const [name, link] of (node ?? lock.root).inputs)
-      if (link.follows === undefined && !paths.has(link.node)) paths.set(link.node, [...path, name])
+      if (link.follows === undefined && !paths.has(link.node)) {
+        if (path.length === MAX_DEPTH)
+          throw new NixError('FLAKE_LOCK_LIMIT', `expected inputs at most ${MAX_DEPTH} levels deep`)
+        paths.set(link.node, [...path, name])
+      }
   }
   return inputs
 }
@@ -73,10 +86,23 @@ export function isRelativePath({ locked }: LockedNode): boolean {
  * The tree of an input, or for `type: "file"` the file, at the path that Nix 2.26 and 2.34 give it. Undefined
  * where the lock does not say, that is, without `narHash`.
  *
- * @throws {NixError} FLAKE_LOCK_NODE – a relative path that leads out of its parent's tree.
+ * @throws {NixError} FLAKE_LOCK_NODE – a relative path that leads out of its parent's tree; FLAKE_LOCK_LIMIT
  */
 export function flakeTree(lock: FlakeLock, node: LockedNode): FlakeTree | undefined {
-  if (isRelativePath(node)) return relativeTree(lock, node)
+  return findTree(lock, node, new Map())
+}
+
+/** Trees that were found: many relative paths may start in one, at the end of a long way. */
+type Trees = Map<LockedNode, FlakeTree | undefined>
+
+function findTree(lock: FlakeLock, node: LockedNode, trees: Trees): FlakeTree | undefined {
+  if (trees.has(node)) return trees.get(node)
+  const tree = isRelativePath(node) ? relativeTree(lock, node, trees) : ownTree(node)
+  trees.set(node, tree)
+  return tree
+}
+
+function ownTree(node: LockedNode): FlakeTree | undefined {
   if (node.narHash === undefined) return undefined
   const { name = 'source' } = node.locked
   const storePath = makeStorePath('source', narHashDigest(node.narHash), String(name))
@@ -95,13 +121,20 @@ export function isCommit(rev: unknown): boolean {
 }
 
 /** Relative to the directory of the parent's flake.nix, as Nix's own call-flake.nix has it. */
-function relativeTree(lock: FlakeLock, node: LockedNode): FlakeTree | undefined {
+function relativeTree(lock: FlakeLock, node: LockedNode, trees: Trees): FlakeTree | undefined {
   if (node.parent === undefined) return undefined
   const parent = findFlakeInput(lock, node.parent) ?? lock.root // parsing checked that it is there
-  const base = isLocked(parent) ? flakeTree(lock, parent) : { storePath: undefined, directory: '' }
+  const base = isLocked(parent)
+    ? findTree(lock, parent, trees)
+    : { storePath: undefined, directory: '' }
   if (base === undefined) return undefined
   const parts = isLocked(parent) ? [base.directory, String(parent.locked['dir'] ?? '')] : []
   const directory = joinPath([...parts, String(node.locked['path'])])
+  if (directory !== undefined && directory.length > MAX_DIRECTORY)
+    throw new NixError(
+      'FLAKE_LOCK_LIMIT',
+      `expected the directory of node ${quote(node.key)} to have at most ${MAX_DIRECTORY} bytes`,
+    )
   if (directory !== undefined) return { ...base, directory }
   throw new NixError(
     'FLAKE_LOCK_NODE',

@@ -180,7 +180,7 @@ function requireType(where: string, { type }: FetchAttributes): void {
 
 function parseInputs(key: string, node: unknown): ReadonlyMap<string, string | readonly string[]> {
   if (!isJsonObject(node)) throw nodeError(`node ${quote(key)}`, 'an object', node)
-  const inputs = node['inputs'] ?? {}
+  const { inputs = {} } = node
   if (!isJsonObject(inputs)) throw nodeError(`"inputs" of node ${quote(key)}`, 'an object', inputs)
   return new Map(
     Object.entries(inputs).map(([name, input]) => [

@@ -40,10 +40,8 @@ import {
 export interface DumpObserver {
   directory?(name: string, stat: BigIntStats): void
   regular?(name: string, stat: BigIntStats): void
-  /** The next bytes of the regular file that was named last; the buffer is reused. */
+  /** The next bytes of the regular file that was named last, once with none if it is empty; the buffer is reused. */
   contents?(bytes: Uint8Array): void
-  /** The regular file that was named last has been read completely. */
-  regularEnd?(): void
   symlink?(name: string, stat: BigIntStats, target: string): void
 }
 
@@ -126,7 +124,6 @@ export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<U
           left -= count
         } while (left > 0)
         if (reads > 1 && moved(stat, fstatSync(fd, BIGINT))) throw changed(root, name)
-        observer.regularEnd?.()
         if (end >= CHUNK_BYTES) {
           yield buffer.subarray(0, end)
           end = 0

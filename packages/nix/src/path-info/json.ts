@@ -5,18 +5,25 @@
 //   --json-format 2 and 3  { "version": n, "storeDir": …, "info": { base: { … } | null } }
 //
 //   { narHash, narSize, references, deriver?, ultimate?, signatures?, ca? }; null means absent. In version
-//   1 paths are full and `ca` is text, from version 2 on paths are base names and `ca` is an object; in
-//   version 3 signatures are objects.
+//   1 paths are full and `ca` is text. From version 2 on paths are base names, `narHash` is SRI, `ca` is null or an
+//   object, and each entry has version and store directory; in version 3 signatures are objects.
 //
 // For hosts where neither a socket nor the database can be read. The text is a claim of whoever printed
-// it. Members that are not used here are ignored: each release adds some.
+// it. Members that are not used here are ignored: each release adds some. Versions 2 and 3 are read as the manual's
+// schemas have them (protocols/json/schema/store-object-info-v3.yaml and what it refers to).
 // https://github.com/NixOS/nix/blob/master/src/nix/path-info.cc
 import { formatContentAddress, parseContentAddress } from '../content-address.ts'
 import type { IngestionMethod } from '../content-address.ts'
 import { NixError, quote } from '../error.ts'
 import { parseHash, parseNarHash } from '../hash.ts'
 import type { PathInfo } from '../manifest.ts'
-import { byteOrder, parseStorePath, parseStorePathBase, STORE_DIR } from '../store-path.ts'
+import {
+  byteOrder,
+  parseStorePath,
+  parseStorePathBase,
+  STORE_DIR,
+  storePathBase,
+} from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
 import { describeJson, isJsonObject, parseStrictJson } from '../strict-json.ts'
 import type { JsonObject } from '../strict-json.ts'
@@ -81,9 +88,15 @@ function findEntries(document: unknown): Entry[] {
 function parseEntry(path: StorePath, entry: JsonObject, version: Version): PathInfo {
   const { narHash, narSize, references, deriver, ultimate, signatures } = entry
   checkStoreDir(path, entry)
-  if (entry['version'] !== undefined && entry['version'] !== version.number)
+  if (version.number > 1 && isAbsent(entry['storeDir']))
+    throw entryError(path, 'a store directory', entry['storeDir'])
+  if ((version.number > 1 || 'version' in entry) && entry['version'] !== version.number)
     throw entryError(path, `version ${version.number}`, entry['version'])
-  if (typeof narHash !== 'string') throw entryError(path, 'a NAR hash', narHash)
+  const named = entry['path']
+  if (named !== undefined && named !== (version.number > 1 ? storePathBase(path) : path))
+    throw entryError(path, 'that path', named)
+  if (typeof narHash !== 'string' || (version.number > 1 && !narHash.startsWith('sha256-')))
+    throw entryError(path, 'a NAR hash', narHash)
   if (typeof narSize !== 'number' || !Number.isSafeInteger(narSize) || narSize < 1)
     throw entryError(path, 'a NAR size', narSize)
   if (!isTexts(references)) throw entryError(path, 'references', references)
@@ -118,7 +131,8 @@ function parseSignatures(path: StorePath, value: unknown, { number }: Version): 
   } else if (Array.isArray(value)) {
     return value.map((signature: unknown) => {
       const { keyName, sig } = isJsonObject(signature) ? signature : {}
-      if (typeof keyName !== 'string' || typeof sig !== 'string')
+      // The text has the name up to the first colon.
+      if (typeof keyName !== 'string' || typeof sig !== 'string' || keyName.includes(':'))
         throw entryError(path, 'a signature', signature)
       return `${keyName}:${sig}`
     })
@@ -132,12 +146,17 @@ function readContentAddress(
   value: unknown,
   { number }: Version,
 ): string | undefined {
-  if (isAbsent(value)) return undefined
+  if (value === null || (number === 1 && value === undefined)) return undefined
   if (number === 1 && typeof value === 'string')
     return attempt(path, () => formatContentAddress(parseContentAddress(value)))
   if (number === 1 || !isJsonObject(value)) throw entryError(path, 'a content address', value)
-  const { method, hash } = value
-  if (!isMethod(method) || typeof hash !== 'string' || !hash.includes('-'))
+  const { method, hash, ...others } = value
+  if (
+    Object.keys(others).length > 0 ||
+    !isMethod(method) ||
+    typeof hash !== 'string' ||
+    !hash.includes('-')
+  )
     throw entryError(path, 'a content address', value)
   return attempt(path, () =>
     // Through the parser, which knows what goes with which method.

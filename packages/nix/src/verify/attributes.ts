@@ -30,18 +30,24 @@ const HARMLESS: ReadonlySet<string> = new Set([
 ])
 const PIECE = 512
 
-/** Looks at every entry of `snapshot`, in pieces, so that other work goes on between them. */
+/**
+ * Looks at every entry of `snapshot`, or at those at `indexes`, in pieces, so that other work goes on
+ * between them.
+ */
 export async function findAttributes(
   path: StorePath,
   snapshot: Snapshot,
   read: ReadAttributes,
   signal: AbortSignal | undefined,
+  indexes?: Uint32Array,
 ): Promise<Deviation[]> {
   const found: Deviation[] = []
   const names = new NameCursor(snapshot)
-  for (let index = 0; index < countEntries(snapshot); index++) {
-    found.push(...attributesOf(path + names.nameOf(index), read))
-    if (index % PIECE !== PIECE - 1) continue
+  const count = indexes?.length ?? countEntries(snapshot)
+  for (let position = 0; position < count; position++) {
+    const name = names.nameOf(indexes?.[position] ?? position)
+    for (const deviation of attributesOf(path + name, read)) found.push(deviation)
+    if (position % PIECE !== PIECE - 1) continue
     await setImmediate()
     signal?.throwIfAborted()
   }

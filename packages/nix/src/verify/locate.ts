@@ -1,45 +1,61 @@
 // Finds out where a store path differs from what it must be, so that a file can be named and not only a
-// path: every regular file against the file list, then every entry against the ledger's last good look.
+// path: every regular file against the file list, or else against what the ledger's last full pass read, then
+// every entry against the ledger's last good look.
 import { fromLatin1 } from '../file-name.ts'
 import { filesOfStorePath } from '../file-list.ts'
 import type { FileList, ListedFile } from '../file-list.ts'
 import type { PathInfo } from '../manifest.ts'
+import { hasFileHashes, listFiles } from './file-hashes.ts'
 import type { PathScan } from './scan.ts'
 import { readSnapshot } from './snapshot.ts'
 import type { Snapshot, SnapshotEntry } from './snapshot.ts'
 import type { Mismatch } from './mismatch.ts'
+import type { StorePath } from '../store-path.ts'
 
-/** The differences of a scan (with files listed) whose NAR hash is wrong; at least one. */
+/** What a ledger knows of a path that was good. */
+export interface LastLook {
+  readonly snapshot: Snapshot
+  readonly fileHashes: Uint8Array | undefined
+}
+
+/** The differences of a scan (with files hashed) whose NAR hash is wrong; at least one. */
 export function locateMismatches(
   entry: PathInfo,
   scan: PathScan,
   list: FileList | undefined,
-  last: Snapshot | undefined,
+  last: LastLook | undefined,
 ): Mismatch[] {
   const { path } = entry
   const seen = new Map(
     readSnapshot(scan.snapshot).map((e) => [path + fromLatin1(e.name), e] as const),
   )
   const found: Mismatch[] = []
-  if (list !== undefined) found.push(...compareFiles(entry, scan, seen, list))
+  const listed = list === undefined ? known(path, last) : filesOfStorePath(list, path)
+  if (listed !== undefined) found.push(...compareFiles(entry, scan, seen, listed))
   if (last !== undefined) {
     const named = new Set(found.map((mismatch) => mismatch.file))
-    const more = compareEntries(entry, seen, last, list === undefined)
+    const more = compareEntries(entry, seen, last.snapshot, listed === undefined)
     found.push(...more.filter((mismatch) => !named.has(mismatch.file)))
   }
   if (found.length > 0) return found
   return [{ path, kind: 'nar', expected: entry.narHash, seen: scan.narHash }]
 }
 
+/** The files that a path had when it was good, if their hashes are known. */
+function known(path: StorePath, last: LastLook | undefined): readonly ListedFile[] | undefined {
+  if (last === undefined || !hasFileHashes(last.snapshot, last.fileHashes)) return undefined
+  return listFiles(path, last.snapshot, last.fileHashes)
+}
+
 function compareFiles(
   { path }: PathInfo,
-  scan: PathScan,
+  { snapshot, fileHashes = new Uint8Array() }: PathScan,
   seen: ReadonlyMap<string, SnapshotEntry>,
-  list: FileList,
+  listed: readonly ListedFile[],
 ): Mismatch[] {
   const found: Mismatch[] = []
-  const files = new Map(scan.files.map((file) => [file.path, file]))
-  const listed = filesOfStorePath(list, path)
+  const now = listFiles(path, snapshot, fileHashes)
+  const files = new Map(now.map((file) => [file.path, file]))
   for (const expected of listed) {
     const file = files.get(expected.path)
     const difference =
@@ -47,7 +63,7 @@ function compareFiles(
     if (difference !== undefined) found.push({ path, file: expected.path, ...difference })
   }
   const expected = new Set(listed.map((file) => file.path))
-  for (const file of scan.files)
+  for (const file of now)
     if (!expected.has(file.path))
       found.push({
         path,

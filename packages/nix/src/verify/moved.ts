@@ -1,9 +1,9 @@
-// Finds the store paths with an entry whose metadata is no longer what a snapshot holds. A look at one entry
-// is one lstat of 2 to 3 µs, nearly all of it in the kernel, so large closures are shared between threads:
-// every thread gets the whole request and takes the next piece by a counter that all share.
+// Finds the entries whose metadata is no longer what a snapshot holds. A look at one entry is one lstat of
+// 2 to 3 µs, nearly all of it in the kernel, so large closures are shared between threads: every thread gets
+// the whole request and takes the next piece by a counter that all share.
 //
-// Every entry of a path is looked at until one moved. A directory's times tell of names that come and go in
-// it, never of what is written to a file, so that they spare no look.
+// Every entry is looked at. A directory's times tell of names that come and go in it, never of what is
+// written to a file, so that they spare no look.
 import { once } from 'node:events'
 import { lstatSync } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
@@ -21,20 +21,29 @@ export interface MovedRequest {
   readonly next: Int32Array<SharedArrayBuffer>
 }
 
-/** Positions in the request of paths in which something moved; one may stand there more than once. */
-export type Moved = readonly number[]
+/** Entries that moved: the path's position in the request, their indexes in its snapshot. */
+export type Moved = readonly MovedPiece[]
+
+interface MovedPiece {
+  readonly position: number
+  /** In order. */
+  readonly indexes: readonly number[]
+}
 
 const PIECE = 1024
 // Below this, one thread is done before another has what it needs.
 const SHARED_ENTRIES = 8192
 const LOOK = { bigint: true, throwIfNoEntry: false } as const
 
-/** Looks at every snapshot, on up to `workers` threads, this one among them. */
-export async function findMovedPaths(
+/**
+ * Looks at every snapshot, on up to `workers` threads, this one among them. Resolves to the entries that
+ * moved, in order, by the position of their path.
+ */
+export async function findMovedEntries(
   snapshots: MovedRequest['snapshots'],
   workers: number,
   signal: AbortSignal | undefined,
-): Promise<ReadonlySet<number>> {
+): Promise<ReadonlyMap<number, Uint32Array>> {
   const next = new Int32Array(new SharedArrayBuffer(4))
   const request: MovedRequest = { snapshots, next }
   const entries = snapshots.reduce((sum, { snapshot }) => sum + countEntries(snapshot), 0)
@@ -44,25 +53,31 @@ export async function findMovedPaths(
       thread.postMessage(request)
       return once(thread, 'message')
     })
-    const moved = new Set<number>()
-    for (const position of takePieces(request)) {
-      if (position !== undefined) moved.add(position)
+    const pieces: MovedPiece[] = []
+    for (const piece of takePieces(request)) {
+      if (piece.indexes.length > 0) pieces.push(piece)
       await setImmediate() // other work goes on between pieces
       signal?.throwIfAborted()
     }
     for (const [found] of await Promise.all(replies))
-      for (const position of found as Moved) moved.add(position)
-    return moved
+      for (const piece of found as Moved) pieces.push(piece)
+    const byPosition = Map.groupBy(pieces, ({ position }) => position)
+    return new Map(
+      [...byPosition].map(([position, found]) => [
+        position,
+        Uint32Array.from(found.flatMap(({ indexes }) => indexes)).sort(),
+      ]),
+    )
   })
 }
 
 /** What one thread finds in the pieces that it gets. */
 export function findMoved(request: MovedRequest): Moved {
-  return [...takePieces(request)].filter((position) => position !== undefined)
+  return [...takePieces(request)].filter(({ indexes }) => indexes.length > 0)
 }
 
-/** Yields after each piece: the path's position if something moved in it. */
-function* takePieces({ snapshots, next }: MovedRequest): Generator<number | undefined, void> {
+/** Yields what moved in piece after piece. */
+function* takePieces({ snapshots, next }: MovedRequest): Generator<MovedPiece, void> {
   let first = 0 // number of the first piece of the path
   let mine = Atomics.add(next, 0, 1)
   for (const [position, { path, snapshot }] of snapshots.entries()) {
@@ -72,26 +87,28 @@ function* takePieces({ snapshots, next }: MovedRequest): Generator<number | unde
     while (mine < first + pieces) {
       const start = (mine - first) * PIECE
       const end = Math.min(start + PIECE, count)
-      yield hasMoved(path, snapshot, cursor, start, end) ? position : undefined
+      yield { position, indexes: movedIn(path, snapshot, cursor, start, end) }
       mine = Atomics.add(next, 0, 1)
     }
     first += pieces
   }
 }
 
-function hasMoved(
+function movedIn(
   path: StorePath,
   snapshot: Snapshot,
   cursor: NameCursor,
   start: number,
   end: number,
-): boolean {
+): number[] {
+  const moved: number[] = []
   for (let index = start; index < end; index++) {
     const file = path + cursor.nameOf(index)
     const stat = lookAt(cursor.ascii ? file : fsPath(file))
-    if (stat === undefined || !isUnmoved(snapshot, index, stat)) return true
+    // One that is missing is no reason to stop: it may be back when the others are judged.
+    if (stat === undefined || !isUnmoved(snapshot, index, stat)) moved.push(index)
   }
-  return false
+  return moved
 }
 
 function lookAt(file: string | Buffer): BigIntStats | undefined {

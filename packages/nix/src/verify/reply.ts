@@ -5,11 +5,16 @@ import type { NixErrorCode } from '../error.ts'
 import type { StorePath } from '../store-path.ts'
 import { scanPath } from './scan.ts'
 import type { PathScan, ScanRequest } from './scan.ts'
+import { settlePath } from './settle.ts'
+import type { Settlement, SettleRequest } from './settle.ts'
 import { surveyPath } from './survey.ts'
 import type { PathSurvey } from './survey.ts'
 
 /** What to do with one path. */
-export type Request = ScanRequest | { readonly survey: StorePath; readonly owner: number }
+export type Request =
+  | ScanRequest
+  | SettleRequest
+  | { readonly survey: StorePath; readonly owner: number }
 
 /** What came of it. */
 export type Reply<T> =
@@ -17,11 +22,11 @@ export type Reply<T> =
   | { readonly code: NixErrorCode; readonly message: string; readonly detail: NixError['detail'] }
 
 /** Does what is asked; coded errors become values. */
-export function replyTo(request: Request): Reply<PathScan | PathSurvey> {
+export function replyTo(request: Request): Reply<PathScan | Settlement | PathSurvey> {
   try {
-    const found =
-      'survey' in request ? surveyPath(request.survey, request.owner) : scanPath(request)
-    return { found }
+    if ('scan' in request) return { found: scanPath(request) }
+    if ('settle' in request) return { found: settlePath(request) }
+    return { found: surveyPath(request.survey, request.owner) }
   } catch (error) {
     if (!(error instanceof NixError)) throw error
     return { code: error.code, message: error.message, detail: error.detail }

@@ -6,9 +6,13 @@ import { setImmediate } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import { NixError } from '../error.ts'
 import type { PathInfo } from '../manifest.ts'
+import type { StorePath } from '../store-path.ts'
 import { replyTo } from './reply.ts'
 import type { Reply, Request } from './reply.ts'
 import type { PathScan } from './scan.ts'
+import type { Settlement } from './settle.ts'
+import { placeOf } from './snapshot.ts'
+import type { Snapshot } from './snapshot.ts'
 import type { PathSurvey } from './survey.ts'
 import { availableThreads, withThreads } from './threads.ts'
 
@@ -21,12 +25,20 @@ export interface PathsOptions {
 }
 
 /** What came of one path. */
-export type Outcome<T> =
-  | { readonly entry: PathInfo; readonly found: T }
-  | { readonly entry: PathInfo; readonly error: NixError }
+export type Outcome<T, E = PathInfo> =
+  | { readonly entry: E; readonly found: T }
+  | { readonly entry: E; readonly error: NixError }
 
-// Below this a thread takes longer to start than the work does.
-const INLINE_BYTES = 16 << 20
+/** A path in which something moved, and what the ledger knows of it. */
+export interface MovedPath {
+  readonly path: StorePath
+  readonly snapshot: Snapshot
+  readonly fileHashes: Uint8Array
+  readonly moved: Uint32Array
+}
+
+/** Below this a thread takes longer to start than the work does. */
+export const INLINE_BYTES: number = 16 << 20
 
 /**
  * Reads `entries` in full and reports each outcome as it comes, in no fixed order.
@@ -35,11 +47,30 @@ const INLINE_BYTES = 16 << 20
  */
 export function scanPaths(
   entries: readonly PathInfo[],
-  options: PathsOptions & { readonly listFiles: boolean },
+  options: PathsOptions & { readonly hashFiles: (entry: PathInfo) => boolean },
   onOutcome: (outcome: Outcome<PathScan>) => void,
 ): Promise<void> {
-  const { listFiles, owner } = options
-  return overPaths(entries, ({ path }) => ({ scan: path, listFiles, owner }), options, onOutcome)
+  const { hashFiles, owner } = options
+  const request = (entry: PathInfo): Request => ({
+    scan: entry.path,
+    hashFiles: hashFiles(entry),
+    owner,
+  })
+  return overPaths(entries, narSizeOf, request, options, onOutcome)
+}
+
+/** As {@link scanPaths}, of what moved in each path. */
+export function settlePaths<E extends MovedPath>(
+  paths: readonly E[],
+  options: PathsOptions,
+  onOutcome: (outcome: Outcome<Settlement, E>) => void,
+): Promise<void> {
+  const { owner } = options
+  const request = ({ path, snapshot, fileHashes, moved }: E): Request => ({
+    settle: path,
+    ...{ snapshot, fileHashes, moved, owner },
+  })
+  return overPaths(paths, movedBytesOf, request, options, onOutcome)
 }
 
 /** As {@link scanPaths}, of metadata alone. */
@@ -49,19 +80,27 @@ export function surveyPaths(
   onOutcome: (outcome: Outcome<PathSurvey>) => void,
 ): Promise<void> {
   const { owner } = options
-  return overPaths(entries, ({ path }) => ({ survey: path, owner }), options, onOutcome)
+  const request = ({ path }: PathInfo): Request => ({ survey: path, owner })
+  return overPaths(entries, narSizeOf, request, options, onOutcome)
 }
 
-type RequestOf = (entry: PathInfo) => Request
+const narSizeOf = ({ narSize }: PathInfo): number => narSize
 
-async function overPaths<T>(
-  entries: readonly PathInfo[],
-  requestOf: RequestOf,
+function movedBytesOf({ snapshot, moved }: MovedPath): number {
+  return moved.reduce((sum, index) => sum + placeOf(snapshot, index).sizeBytes, 0)
+}
+
+async function overPaths<T, E>(
+  entries: readonly E[],
+  bytesOf: (entry: E) => number,
+  requestOf: (entry: E) => Request,
   options: PathsOptions,
-  onOutcome: (outcome: Outcome<T>) => void,
+  onOutcome: (outcome: Outcome<T, E>) => void,
 ): Promise<void> {
-  const queue = [...entries].sort((a, b) => b.narSize - a.narSize)
-  const bytes = queue.reduce((sum, entry) => sum + entry.narSize, 0)
+  const sizes = new Map(entries.map((entry) => [entry, bytesOf(entry)]))
+  const sizeOf = (entry: E): number => sizes.get(entry) ?? 0
+  const queue = [...entries].sort((a, b) => sizeOf(b) - sizeOf(a))
+  const bytes = queue.reduce((sum, entry) => sum + sizeOf(entry), 0)
   const workers = Math.min(options.workers ?? availableParallelism(), queue.length)
   const count = bytes < INLINE_BYTES ? 0 : availableThreads(workers)
   if (count === 0) {
@@ -83,12 +122,12 @@ async function overPaths<T>(
 }
 
 /** Gives `thread` the next path as often as it is done with one, until the queue is empty. */
-async function feed<T>(
+async function feed<T, E>(
   thread: Worker,
-  queue: PathInfo[],
-  requestOf: RequestOf,
+  queue: E[],
+  requestOf: (entry: E) => Request,
   { signal }: PathsOptions,
-  onOutcome: (outcome: Outcome<T>) => void,
+  onOutcome: (outcome: Outcome<T, E>) => void,
 ): Promise<void> {
   for (let entry = queue.shift(); entry !== undefined; entry = queue.shift()) {
     thread.postMessage(requestOf(entry))
@@ -98,7 +137,7 @@ async function feed<T>(
   }
 }
 
-function outcomeOf<T>(entry: PathInfo, reply: Reply<T>): Outcome<T> {
+function outcomeOf<T, E>(entry: E, reply: Reply<T>): Outcome<T, E> {
   if ('found' in reply) return { entry, found: reply.found }
   const error = new NixError(reply.code, reply.message, { detail: reply.detail })
   return { entry, error }

@@ -1,18 +1,17 @@
 // Reads one store path completely: its NAR hash, the metadata a ledger needs, what is not as Nix leaves
 // it, and on request the sha256 of each file. Synchronous; runs in a worker thread for large paths.
 import { createHash } from 'node:crypto'
-import type { Hash } from 'node:crypto'
 import type { BigIntStats } from 'node:fs'
 import { NixError } from '../error.ts'
 import { fromLatin1 } from '../file-name.ts'
-import type { ListedFile } from '../file-list.ts'
 import { narHashFromDigest } from '../hash.ts'
-import type { NarHash, Sha256 } from '../hash.ts'
+import type { NarHash } from '../hash.ts'
 import { dumpNar } from '../nar/dump.ts'
 import type { DumpObserver } from '../nar/dump.ts'
 import type { StorePath } from '../store-path.ts'
 import { findDeviations, isAsNixLeavesIt } from './deviations.ts'
 import type { Deviation } from './deviations.ts'
+import { FileHashes } from './file-hashes.ts'
 import { SnapshotBuilder } from './snapshot.ts'
 import type { Snapshot } from './snapshot.ts'
 
@@ -20,7 +19,7 @@ import type { Snapshot } from './snapshot.ts'
 export interface ScanRequest {
   readonly scan: StorePath
   /** Also hash every file on its own, which costs a second sha256 per byte. */
-  readonly listFiles: boolean
+  readonly hashFiles: boolean
   /** The uid that owns the store. */
   readonly owner: number
 }
@@ -34,8 +33,8 @@ export interface PathScan {
   readonly deviations: readonly Deviation[]
   /** Regular files with several names: pairs of the index in the snapshot and the number of names. */
   readonly linked: Uint32Array
-  /** Only if asked for. */
-  readonly files: readonly ListedFile[]
+  /** The sha256 of each regular file, in order; undefined unless asked for. */
+  readonly fileHashes: Uint8Array | undefined
 }
 
 // Nix replaces files by hard links (`nix-store --optimise`) and deletes such links while it collects
@@ -58,12 +57,12 @@ export function scanPath(request: ScanRequest): PathScan {
   }
 }
 
-function scanOnce({ scan: path, listFiles, owner }: ScanRequest): PathScan {
+function scanOnce({ scan: path, hashFiles, owner }: ScanRequest): PathScan {
   const hash = createHash('sha256')
   const snapshot = new SnapshotBuilder()
+  const fileHashes = hashFiles ? new FileHashes() : undefined
   const deviations: Deviation[] = []
   const linked: number[] = []
-  const files: ListedFile[] = []
   let entries = 0
   let narSize = 0
 
@@ -79,10 +78,10 @@ function scanOnce({ scan: path, listFiles, owner }: ScanRequest): PathScan {
     regular(name, stat) {
       if (stat.nlink > 1n) linked.push(entries, Number(stat.nlink))
       note(name, stat)
+      fileHashes?.begin(Number(stat.size))
     },
+    ...(fileHashes && { contents: (bytes) => fileHashes.add(bytes) }),
   }
-  if (listFiles) collectFiles(path, files, observer)
-
   for (const chunk of dumpNar(path, observer)) {
     hash.update(chunk)
     narSize += chunk.length
@@ -95,23 +94,6 @@ function scanOnce({ scan: path, listFiles, owner }: ScanRequest): PathScan {
     snapshot: snapshot.build(),
     deviations,
     linked: Uint32Array.from(linked),
-    files,
-  }
-}
-
-/** Makes `observer` also hash each regular file and add it to `files`. */
-function collectFiles(root: string, files: ListedFile[], observer: DumpObserver): void {
-  const count = observer.regular
-  let fileHash: Hash
-  let file: Omit<ListedFile, 'sha256'>
-  observer.regular = (name, stat) => {
-    count?.(name, stat)
-    fileHash = createHash('sha256')
-    const executable = (stat.mode & 0o100n) !== 0n
-    file = { path: root + fromLatin1(name), size: Number(stat.size), executable }
-  }
-  observer.contents = (bytes) => void fileHash.update(bytes)
-  observer.regularEnd = () => {
-    files.push({ ...file, sha256: fileHash.digest('hex') as Sha256 })
+    fileHashes: fileHashes?.build(),
   }
 }

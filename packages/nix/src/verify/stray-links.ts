@@ -14,7 +14,7 @@ import { narHashDigest } from '../hash.ts'
 import { hashNar } from '../nar/hash.ts'
 import { encodeNix32 } from '../nix32.ts'
 import type { StorePath } from '../store-path.ts'
-import { NameCursor, SNAPSHOT_COLUMNS } from './snapshot.ts'
+import { NameCursor, placeOf } from './snapshot.ts'
 import type { Snapshot } from './snapshot.ts'
 
 /** A file that has names which neither the closure nor `.links` explains. */
@@ -53,7 +53,7 @@ export class LinkCount {
     for (let pair = 0; pair < linked.length; pair += 2) {
       const index = linked[pair] ?? 0
       const names = linked[pair + 1] ?? 1
-      const { device, inode } = placeOf({ snapshot, index })
+      const { device, inode } = placeOf(snapshot, index)
       const key = (device << 64n) | BigInt.asUintN(64, inode)
       const known = this.#files.get(key)
       if (known === undefined) this.#files.set(key, { path, snapshot, index, names, found: 1 })
@@ -64,7 +64,7 @@ export class LinkCount {
   /** Those with names that nothing explains. */
   async findStray(signal: AbortSignal | undefined): Promise<StrayLink[]> {
     const open = [...this.#files.values()].filter(({ names, found }) => found < names)
-    const bytes = open.reduce((sum, candidate) => sum + placeOf(candidate).sizeBytes, 0)
+    const bytes = open.reduce((sum, candidate) => sum + place(candidate).sizeBytes, 0)
     const few = open.length <= HASHED_FILES && bytes <= HASHED_BYTES
     const optimised = few ? await findByHash(open, signal) : await findByInode(open, signal)
     const stray = open.filter((candidate) => !optimised.has(candidate))
@@ -72,16 +72,8 @@ export class LinkCount {
   }
 }
 
-/** Where a file lies and how large it is, as its snapshot says. */
-function placeOf({ snapshot, index }: Pick<Candidate, 'snapshot' | 'index'>): {
-  device: bigint
-  inode: bigint
-  sizeBytes: number
-} {
-  const { stats } = snapshot
-  const at = index * SNAPSHOT_COLUMNS
-  return { device: stats[at] ?? 0n, inode: stats[at + 1] ?? 0n, sizeBytes: Number(stats[at + 5]) }
-}
+const place = ({ snapshot, index }: Candidate): ReturnType<typeof placeOf> =>
+  placeOf(snapshot, index)
 
 /** Each with the name that was met first. */
 function withFiles(candidates: readonly Candidate[]): [file: string, Candidate][] {
@@ -116,7 +108,7 @@ async function findByInode(
   signal: AbortSignal | undefined,
 ): Promise<Set<Candidate>> {
   const optimised = new Set<Candidate>()
-  const byInode = new Map(open.map((candidate) => [placeOf(candidate).inode, candidate]))
+  const byInode = new Map(open.map((candidate) => [place(candidate).inode, candidate]))
   for (const directory of new Set(open.map(({ path }) => linksOf(path)))) {
     for (const [index, name] of namesIn(directory).entries()) {
       const stat = lookAt(join(directory, name))
@@ -131,7 +123,7 @@ async function findByInode(
 }
 
 function isAt(candidate: Candidate, stat: BigIntStats | undefined): boolean {
-  const { device, inode } = placeOf(candidate)
+  const { device, inode } = place(candidate)
   return stat?.ino === inode && stat.dev === device
 }
 

@@ -60,6 +60,12 @@ describe('an audit', () => {
     expect(brief(audit({ env: json({ ...ordinary, nested: [ordinary] }) }))).toEqual([])
   })
 
+  test('looks at a variable that has the name of an output, too', () => {
+    const output = { kind: 'floating', method: 'nar', algorithm: 'sha256' } as const
+    const secret = `ghp_${'a1B2'.repeat(9)}`
+    expect(brief(auditOutput(output, { out: secret }))).toContain('secret env.out: a GitHub token')
+  })
+
   test.each<[string, Partial<Plan>, string[]]>([
     ['__noChroot', { env: { __noChroot: '1' } }, ['no-chroot env.__noChroot: true']],
     [
@@ -68,6 +74,11 @@ describe('an audit', () => {
       ['no-chroot __json.__noChroot: true'],
     ],
     ['__noChroot that is off', { env: { __noChroot: '' } }, []],
+    [
+      'a builder that leaves the store',
+      { builder: '/nix/store/../../bin/sh' },
+      ['host-builder builder: /nix/store/../../bin/sh'],
+    ],
     ['a builder of the host', { builder: '/bin/sh' }, ['host-builder builder: /bin/sh']],
     [
       'a builtin builder',

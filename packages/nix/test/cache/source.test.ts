@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { createServer } from 'node:http'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -277,6 +278,25 @@ describe('what is no binary cache', () => {
     await expect(openBinaryCache(location(), { trust, retryDelayMs: 1 })).rejects.toEqual(
       code(expected),
     )
+  })
+
+  test('a pipe that nobody writes to, in the place of a file', async () => {
+    const odd = mkdtempSync(join(directory, 'odd-'))
+    const pipe = (name: string): void => {
+      rmSync(join(odd, name), { force: true })
+      expect(spawnSync('mkfifo', [join(odd, name)]).status).toBe(0)
+    }
+    pipe('nix-cache-info')
+    await expect(openBinaryCache(odd, { trust })).rejects.toEqual(code('CACHE_RESPONSE'))
+    rmSync(join(odd, 'nix-cache-info'))
+    writeCacheInfo(odd)
+    await using cache = await openBinaryCache(odd, { trust })
+    pipe(`${storePathHash(doubly)}.narinfo`)
+    await expect(cache.queryPathInfo(doubly)).rejects.toEqual(code('CACHE_RESPONSE'))
+    mkdirSync(join(odd, 'nar'))
+    const info = madeNarInfo(doubly, [], [])
+    pipe(info.url)
+    await expect(Array.fromAsync(cache.openNar(info))).rejects.toEqual(code('CACHE_RESPONSE'))
   })
 
   test('a directory in the place of a file, and a loop of links', async () => {

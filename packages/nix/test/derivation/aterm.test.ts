@@ -1,20 +1,25 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
+  contentAddressedPath,
   DERIVATION_MAX_BYTES,
   DERIVATION_MAX_ELEMENTS,
+  DYNAMIC_OUTPUTS_MAX_DEPTH,
   formatDerivation,
   NixError,
   parseDerivation,
   parseStorePath,
 } from '@bagcheck/nix'
-import type { Derivation, DerivationOutput } from '@bagcheck/nix'
+import type { Derivation, DerivationOutput, UsedOutputs } from '@bagcheck/nix'
+import { derivationsOf } from './arbitrary.ts'
 
 const a = parseStorePath(`/nix/store/${'a'.repeat(32)}-a.drv`)
 const b = parseStorePath(`/nix/store/${'b'.repeat(32)}-b.drv`)
 const out = parseStorePath(`/nix/store/${'c'.repeat(32)}-x`)
 const dev = parseStorePath(`/nix/store/${'d'.repeat(32)}-x-dev`)
 const hex = '0'.repeat(64)
+const zeros = { algorithm: 'sha256', digest: new Uint8Array(32) } as const
+const fixed = contentAddressedPath('x', { method: 'flat', hash: zeros })
 
 const bytes = (text: string): Uint8Array => Buffer.from(text, 'latin1')
 const parse = (text: string): Derivation => parseDerivation(bytes(text), 'x')
@@ -40,6 +45,22 @@ const full = text({
   args: `"-c","a\\"b\\\\c\\nd\\re\\tf","caf\xe9",""`,
   env: `("",""),("out","${out}"),("\xc3\xa9","\xff")`,
 })
+
+/** The text of a derivation with dynamic inputs. */
+function versioned(drvs: string): string {
+  return text({ drvs }).replace('Derive(', 'DrvWithVersion("xp-dyn-drv",')
+}
+const dynamic = versioned(
+  `("${a}",(["cat","dog"],[("cat",["kitten"]),("goose",([],[("egg",["gosling"])]))])),` +
+    `("${b}",([],[("out",["out"])]))`,
+)
+function nested(levels: number): string {
+  return `${'([],[("o",'.repeat(levels)}["out"]${')])'.repeat(levels)}`
+}
+
+const byteStrings = fc
+  .uint8Array({ maxLength: 12 })
+  .map((array) => Buffer.from(array.filter((byte) => byte !== 0)).toString('latin1'))
 
 describe('the text of a derivation', () => {
   test('parses', () => {
@@ -73,12 +94,8 @@ describe('the text of a derivation', () => {
     ['deferred', '"","",""', { kind: 'deferred' }],
     [
       'fixed',
-      `"${out}","sha256","${hex}"`,
-      {
-        kind: 'fixed',
-        path: out,
-        address: { method: 'flat', hash: { algorithm: 'sha256', digest: new Uint8Array(32) } },
-      },
+      `"${fixed}","sha256","${hex}"`,
+      { kind: 'fixed', path: fixed, address: { method: 'flat', hash: zeros } },
     ],
   ])('has %s outputs: %s', (_, columns, output) => {
     const written = text({ outs: `("out",${columns})` })
@@ -89,7 +106,22 @@ describe('the text of a derivation', () => {
   test.each<[string, string, string]>([
     ['nothing', '', 'DRV_TRUNCATED'],
     ['another term', 'Other()', 'DRV_SYNTAX'],
-    ['the versioned form', `DrvWithVersion("xp-dyn-drv",[],[],[],"","",[],[])`, 'DRV_VERSION'],
+    ['another version', full.replace('Derive(', 'DrvWithVersion("2",'), 'DRV_VERSION'],
+    [
+      'a version without need',
+      full.replace('Derive(', 'DrvWithVersion("xp-dyn-drv",'),
+      'DRV_VERSION',
+    ],
+    [
+      'dynamic inputs without version',
+      text({ drvs: `("${a}",([],[("o",["out"])]))` }),
+      'DRV_SYNTAX',
+    ],
+    [
+      'a fixed output at another path',
+      text({ outs: `("out","${out}","sha256","${hex}")` }),
+      'DRV_OUTPUT_PATH',
+    ],
     ['something after the end', `${full}\n`, 'DRV_SYNTAX'],
     ['white space', full.replace('Derive(', 'Derive( '), 'DRV_SYNTAX'],
     ['a comma before the end of a list', text({ args: '"a",' }), 'DRV_SYNTAX'],
@@ -146,8 +178,56 @@ describe('the text of a derivation', () => {
   })
 
   test('is refused at every prefix as truncated', () => {
-    for (let end = 0; end < full.length; end++)
-      expect(() => parse(full.slice(0, end))).toThrow(coded('DRV_TRUNCATED'))
+    for (const written of [full, dynamic])
+      for (let end = 0; end < written.length; end++)
+        expect(() => parse(written.slice(0, end))).toThrow(coded('DRV_TRUNCATED'))
+  })
+
+  test('with dynamic inputs parses, and prints back', () => {
+    const parsed = parse(dynamic)
+    expect(parsed.inputDerivations).toEqual(
+      new Map([
+        [a, ['cat', 'dog']],
+        [b, []],
+      ]),
+    )
+    expect(parsed.dynamicInputs).toEqual(
+      new Map([
+        [
+          a,
+          new Map<string, UsedOutputs>([
+            ['cat', { outputs: ['kitten'] }],
+            [
+              'goose',
+              { outputs: [], dynamicOutputs: new Map([['egg', { outputs: ['gosling'] }]]) },
+            ],
+          ]),
+        ],
+        [b, new Map([['out', { outputs: ['out'] }]])],
+      ]),
+    )
+    expect(Buffer.from(formatDerivation(parsed)).toString('latin1')).toBe(dynamic)
+    expect(parse(full)).not.toHaveProperty('dynamicInputs')
+  })
+
+  test.each<[string, string, string]>([
+    ['no names and nothing nested', '([],[])', 'DRV_SYNTAX'],
+    ['nothing nested', '(["out"],[])', 'DRV_SYNTAX'],
+    ['nothing used of what is nested', '(["out"],[("out",[])])', 'DRV_SYNTAX'],
+    ['nested names out of order', '([],[("b",["out"]),("a",["out"])])', 'DRV_ORDER'],
+    ['a nested name twice', '([],[("a",["out"]),("a",["out"])])', 'DRV_ORDER'],
+    ['a nested name that no output has', '([],[("a/b",["out"])])', 'DRV_OUTPUT'],
+    ['a name that no output has, nested', '([],[("a",["a/b"])])', 'DRV_OUTPUT'],
+    ['something else nested', '([],["a"])', 'DRV_SYNTAX'],
+    ['too many levels', nested(DYNAMIC_OUTPUTS_MAX_DEPTH + 1), 'DRV_LIMIT'],
+    ['very many levels', nested(100_000), 'DRV_LIMIT'],
+  ])('with dynamic inputs that have %s is refused', (_, used, code) => {
+    expect(() => parse(versioned(`("${a}",${used})`))).toThrow(coded(code))
+  })
+
+  test('has dynamic inputs of a bounded depth', () => {
+    const written = versioned(`("${a}",${nested(DYNAMIC_OUTPUTS_MAX_DEPTH)})`)
+    expect(Buffer.from(formatDerivation(parse(written))).toString()).toBe(written)
   })
 
   test('with a flipped bit is refused, or is the text of another derivation', () => {
@@ -188,7 +268,7 @@ describe('the text of a derivation', () => {
 
   test('of any derivation parses to that derivation', () => {
     fc.assert(
-      fc.property(derivations, (derivation) => {
+      fc.property(derivationsOf(byteStrings), (derivation) => {
         const written = formatDerivation(derivation)
         expect(parseDerivation(written, 'x')).toEqual(derivation)
       }),
@@ -206,51 +286,4 @@ describe('the text of a derivation', () => {
       }),
     )
   })
-})
-
-const byteString = fc
-  .uint8Array({ maxLength: 12 })
-  .map((array) => Buffer.from(array.filter((byte) => byte !== 0)).toString('latin1'))
-const storePath = fc
-  .tuple(fc.integer({ min: 0, max: 0xffff }), fc.constantFrom('x', 'y.drv', 'z-1.0'))
-  .map(([n, name]) => {
-    const part = n.toString(16).padStart(32, '0').replaceAll('e', 'g')
-    return parseStorePath(`/nix/store/${part}-${name}`)
-  })
-const outputName = fc.constantFrom('out', 'dev', 'bin', 'a+b', '_?=')
-const rising = <T extends string>(one: fc.Arbitrary<T>, minLength = 0): fc.Arbitrary<T[]> =>
-  fc.uniqueArray(one, { minLength, maxLength: 4 }).map((all) => all.toSorted())
-const rising2 = <K extends string, V>(key: fc.Arbitrary<K>, value: fc.Arbitrary<V>, least = 0) =>
-  fc
-    .tuple(rising(key, least), fc.array(value, { minLength: 4, maxLength: 4 }))
-    .map(([keys, values]) => new Map(keys.map((one, index) => [one, values[index] as V])))
-const digest = fc.uint8Array({ minLength: 20, maxLength: 20 })
-const outputs: fc.Arbitrary<Map<string, DerivationOutput>> = fc.oneof(
-  rising2(outputName, fc.record({ kind: fc.constant('input-addressed'), path: storePath }), 1),
-  rising2(outputName, fc.record({ kind: fc.constant('deferred') }), 1),
-  ...(['floating', 'impure'] as const).map((kind) =>
-    rising2(
-      outputName,
-      fc.record({
-        kind: fc.constant(kind),
-        method: fc.constantFrom('flat', 'nar', 'git', 'text'),
-        algorithm: fc.constant('sha256'),
-      }),
-      1,
-    ),
-  ),
-  fc.tuple(storePath, fc.constantFrom('flat', 'nar', 'git'), digest).map(([path, method, bits]) => {
-    const address = { method, hash: { algorithm: 'sha1', digest: bits } } as const
-    return new Map([['out', { kind: 'fixed', path, address }]])
-  }),
-) as fc.Arbitrary<Map<string, DerivationOutput>> // fast-check widens the kinds
-const derivations: fc.Arbitrary<Derivation> = fc.record({
-  name: fc.constant('x'),
-  outputs,
-  inputDerivations: rising2(storePath, rising(outputName, 1)),
-  inputSources: rising(storePath),
-  platform: byteString,
-  builder: byteString,
-  args: fc.array(byteString, { maxLength: 4 }),
-  env: rising2(byteString, byteString),
 })

@@ -1,5 +1,5 @@
 # Derivations with every kind of output and every corner of their text. Nothing is built; nixpkgs is not used.
-# `experimental` needs the features ca-derivations and impure-derivations.
+# `experimental` needs the features ca-derivations and impure-derivations, `dynamic` also dynamic-derivations.
 let
   drv = args: derivation ({ system = "x86_64-linux"; builder = "/bin/sh"; } // args);
   text = builtins.toFile "text" "some text\n";
@@ -38,6 +38,7 @@ rec {
       "odd name" = "x";
       empty = "";
     };
+    controls = drv { name = "controls"; all = builtins.fromJSON ''"\u0001\b\f\u001f\u007f\u2028"''; args = [ (builtins.fromJSON ''"\b"'') ]; "10" = "x"; "9" = "y"; };
     unicode = drv { name = "unicode"; description = "Größe → ∞ 🎒"; args = [ "é" ]; "ключ" = "значение"; };
     structured = drv {
       name = "structured";
@@ -91,6 +92,13 @@ rec {
     impureUse = drv { name = "impure-use"; __impure = true; inherit impure; };
     fixedOfImpure = drv { name = "fixed-of-impure"; inherit impure; outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = hash "sha256"; };
     behindFixed = drv { name = "behind-fixed"; src = fixedOfImpure; };
+  };
+  dynamic = rec {
+    producer = drv { name = "producer.drv"; __contentAddressed = true; outputHashMode = "text"; outputHashAlgo = "sha256"; };
+    uses = drv { name = "uses"; made = builtins.outputOf producer.outPath "dev"; inherit (plain) single; };
+    usesBoth = drv { name = "uses-both"; text = producer; made = builtins.outputOf producer.outPath "out"; };
+    usesDeep = drv { name = "uses-deep"; made = builtins.outputOf (builtins.outputOf producer.outPath "out") "bin"; };
+    usesFixed = drv { name = "uses-fixed"; made = builtins.outputOf producer.outPath "out"; outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = hash "sha256"; };
   };
   texts = { inherit text referring; };
 }

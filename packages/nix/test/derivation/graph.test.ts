@@ -3,16 +3,19 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
+  computeOutputPaths,
   derivationGraph,
   derivationPath,
   formatDerivation,
+  hashDerivationModulo,
   hashGraphModulo,
   loadDerivationGraph,
   parseStorePath,
+  sha256Hex,
   storeDirectoryReader,
   verifyOutputPaths,
 } from '@bagcheck/nix'
-import type { Derivation, DerivationReader, StorePath } from '@bagcheck/nix'
+import type { Derivation, DerivationReader, Sha256, StorePath } from '@bagcheck/nix'
 import { flat, Instantiator, pathOf } from './instantiate.ts'
 import type { Instantiated } from './instantiate.ts'
 
@@ -77,6 +80,25 @@ describe('a graph of derivations', () => {
       inputDerivations: new Map([[source.path, ['dev']]]),
     }
     expect(() => moved(nix, using)).toThrow(coded('DRV_INPUT'))
+  })
+
+  test('is refused where an input is itself built, and so are its paths', async () => {
+    const used = new Map([['out', { outputs: ['out'] }]])
+    const using: Derivation = { ...tool.derivation, dynamicInputs: new Map([[library.path, used]]) }
+    expect(() => moved(nix, using)).toThrow(coded('DRV_DYNAMIC'))
+    const path = derivationPath(using)
+    const reader: DerivationReader = async (one) =>
+      one === path ? formatDerivation(using) : readerOf(nix)(one)
+    await expect(loadDerivationGraph([path], reader)).rejects.toMatchObject({
+      code: 'DRV_DYNAMIC',
+      detail: { path },
+    })
+    const known = (): Sha256 => sha256Hex('x')
+    expect(() => computeOutputPaths(using, known)).toThrow(coded('DRV_DYNAMIC'))
+    expect(() => hashDerivationModulo(using, known)).toThrow(coded('DRV_DYNAMIC'))
+    // What a fixed output is follows from no input.
+    const fixed: Derivation = { ...using, outputs: source.derivation.outputs, name: 'src' }
+    expect(computeOutputPaths(fixed, known).get('out')).toBe(pathOf(source))
   })
 
   test('is refused where it has a cycle or a hole, whatever the texts hash to', () => {

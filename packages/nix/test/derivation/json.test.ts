@@ -4,6 +4,7 @@ import {
   decodeByteString,
   derivationGraph,
   derivationPath,
+  DYNAMIC_OUTPUTS_MAX_DEPTH,
   encodeByteString,
   formatHash,
   formatHashDigits,
@@ -14,6 +15,9 @@ import {
   storePathBase,
 } from '@bagcheck/nix'
 import type { Derivation, DerivationOutput, StorePath } from '@bagcheck/nix'
+// Field by field what Nix's manual says (doc/manual/source/protocols/json of NixOS/nix at 2.36: derivation-v4.yaml and what
+// it refers to) and its reader takes (src/libstore/derivation/json.cc); versions 1 to 3 were read in 2.8.0, 2.24.0, 2.31.0
+// and 2.32.0. What releases really print is compared in the system tests.
 import { flat, Instantiator, pathOf } from './instantiate.ts'
 
 const coded = (code: string): unknown => expect.objectContaining({ code })
@@ -116,6 +120,11 @@ describe('derivation JSON', () => {
     args: [],
     env: {},
   }
+  const using = (used: unknown): unknown => ({ [path]: { ...fields, inputDrvs: { [path]: used } } })
+  const deep = (levels: number): unknown =>
+    levels === 0
+      ? { outputs: ['out'], dynamicOutputs: {} }
+      : { outputs: [], dynamicOutputs: { o: deep(levels - 1) } }
   const output = (one: unknown): DerivationOutput | undefined =>
     parse({ [path]: { ...fields, outputs: { out: one } } })
       .get(path)
@@ -133,8 +142,6 @@ describe('derivation JSON', () => {
       method: 'nar',
       algorithm: 'sha256',
     })
-    const digest = { algorithm: 'md5', format: 'base16', hash: '0'.repeat(32) }
-    expect(output({ method: 'flat', hash: digest })).toMatchObject({ kind: 'fixed' })
   })
 
   test.each<[string, unknown, string?]>([
@@ -151,15 +158,26 @@ describe('derivation JSON', () => {
     ['NUL', { [path]: { ...fields, env: { a: '\0' } } }],
     ['a source twice', { [path]: { ...fields, inputSrcs: [path, path] } }],
     ['an input without outputs', { [path]: { ...fields, inputDrvs: { [path]: [] } } }],
+    ['an output of no name', using({ outputs: ['a b'], dynamicOutputs: {} }), 'DRV_OUTPUT'],
+    ['inputs without outputs', using({ outputs: [], dynamicOutputs: {} })],
+    ['inputs without dynamic outputs', using({ outputs: ['out'] })],
+    ['dynamic outputs that are a list', using({ outputs: ['out'], dynamicOutputs: [] })],
+    ['dynamic outputs of nothing', using({ outputs: [], dynamicOutputs: { a: { outputs: [] } } })],
     [
-      'dynamic outputs',
-      {
-        [path]: {
-          ...fields,
-          inputDrvs: { [path]: { outputs: ['out'], dynamicOutputs: { a: {} } } },
-        },
-      },
-      'DRV_VERSION',
+      'dynamic outputs of no name',
+      using({ outputs: [], dynamicOutputs: { '': ['a'] } }),
+      'DRV_OUTPUT',
+    ],
+    ['dynamic outputs too deep', using(deep(DYNAMIC_OUTPUTS_MAX_DEPTH + 1)), 'DRV_LIMIT'],
+    ['a name of NUL', { [path]: { ...fields, env: { '\0': '' } } }],
+    ['a base name in version 2', { [storePathBase(path)]: fields }, 'STORE_PATH'],
+    ['a full path in version 3', { [path]: { ...fields, name: 'x', version: 3 } }, 'STORE_PATH'],
+    ['no name in version 3', { [storePathBase(path)]: { ...fields, version: 3 } }],
+    ['version 4 alone', { [storePathBase(path)]: { ...fields, version: 4 } }],
+    ['a version in version 2', { [path]: { ...fields, version: 2 } }],
+    [
+      'version 3 in version 4',
+      { version: 4, derivations: { [storePathBase(path)]: { ...fields, name: 'x', version: 3 } } },
     ],
     ['no outputs', { [path]: { ...fields, outputs: {} } }, 'DRV_OUTPUT'],
     ['an output with an odd name', { [path]: { ...fields, outputs: { 'a b': {} } } }, 'DRV_OUTPUT'],
@@ -176,16 +194,57 @@ describe('derivation JSON', () => {
     ['a path and an algorithm', { path, hashAlgo: 'sha256' }],
     ['a wrong path', { path, hashAlgo: 'md5', hash: '0'.repeat(32) }],
     ['a hash without algorithm', { hash: '0'.repeat(64) }],
-    ['a hash that is not base16', { hashAlgo: 'sha256', hash: '0'.repeat(52) }, 'HASH'],
+    ['a hash without path', { hashAlgo: 'sha256', hash: '0'.repeat(64) }, 'DRV_JSON'],
+    ['a hash that is not base16', { path, hashAlgo: 'sha256', hash: '0'.repeat(52) }, 'HASH'],
     ['an unknown method', { method: 'zip', hashAlgo: 'sha256' }],
-    [
-      'an unknown format',
-      { method: 'nar', hash: { algorithm: 'md5', format: 'x', hash: '' } },
-      'HASH',
-    ],
+    ['a hash of version 4', { method: 'nar', hash: `md5-${'A'.repeat(22)}==` }, 'DRV_JSON'],
+    ['a path and a method', { path, method: 'nar' }, 'DRV_JSON'],
+    ['impure with a path', { path, hashAlgo: 'sha256', impure: true }, 'DRV_JSON'],
+    ['text by md5', { method: 'text', hashAlgo: 'md5' }, 'CONTENT_ADDRESS'],
     ['impure: false', { method: 'nar', hashAlgo: 'sha256', impure: false }],
   ])('with %s of an output is refused', (_, one, code) => {
     expect(() => output(one)).toThrow(code === undefined ? NixError : coded(code))
+  })
+
+  test.each<[string, unknown, string?]>([
+    ['a path beside the hash', { path: 'x', method: 'nar', hash: `md5-${'A'.repeat(22)}==` }],
+    ['a hash in base16', { method: 'nar', hash: `sha256:${'0'.repeat(64)}` }],
+    [
+      'a hash of its parts',
+      { method: 'nar', hash: { algorithm: 'md5', format: 'base16', hash: '' } },
+    ],
+    ['an algorithm beside the hash', { method: 'nar', hashAlgo: 'md5', hash: '0'.repeat(32) }],
+    ['a method in the algorithm', { hashAlgo: 'r:sha256' }],
+    ['text by md5', { method: 'text', hash: `md5-${'A'.repeat(22)}==` }, 'CONTENT_ADDRESS'],
+    ['a full path', { path }, 'STORE_PATH'],
+  ])('of version 4 with %s of an output is refused', (_, out, code = 'DRV_JSON') => {
+    const { inputDrvs: drvs, inputSrcs: srcs, ...rest } = fields
+    const one = { ...rest, name: 'x', version: 4, inputs: { drvs, srcs } }
+    const whole = (outputs: unknown): unknown => ({
+      version: 4,
+      derivations: { [storePathBase(path)]: { ...one, outputs } },
+    })
+    expect(parse(whole({ out: {} })).size).toBe(1)
+    expect(() => parse(whole({ out }))).toThrow(coded(code))
+  })
+
+  test('has integers of 64 bits in structured attributes, and no longer ones', () => {
+    const text = (number: string): Buffer =>
+      Buffer.from(
+        JSON.stringify({ [path]: { ...fields, structuredAttrs: { n: 0 } } }).replace(
+          '{"n":0}',
+          `{"n":${number}}`,
+        ),
+      )
+    for (const number of ['9223372036854775807', '-9223372036854775808', '18446744073709551615'])
+      expect(parseDerivationJson(text(number)).get(path)?.env.get('__json')).toBe(`{"n":${number}}`)
+    for (const number of [
+      '-9223372036854775809',
+      '18446744073709551616',
+      '1'.repeat(10_000),
+      '1e999',
+    ])
+      expect(() => parseDerivationJson(text(number))).toThrow(coded('JSON_SYNTAX'))
   })
 
   test('is refused at every prefix, and where it is not UTF-8', () => {

@@ -15,12 +15,14 @@ import {
   computeOutputPaths,
   contentAddressedPath,
   decodeByteString,
+  DERIVATION_JSON_VERSIONS,
   derivationGraph,
   derivationPath,
   downstreamPlaceholder,
   encodeByteString,
   formatContentAddress,
   formatDerivation,
+  formatDerivationJson,
   formatHashDigits,
   HASH_ALGORITHMS,
   hashGraphModulo,
@@ -126,6 +128,11 @@ describe.runIf(nixAvailable())('derivations of real Nix', () => {
     expect(parsed.size).toBe(graph.derivations.size)
     for (const [path, derivation] of graph.derivations) expect(parsed.get(path)).toEqual(derivation)
     expect(derivationGraph(graph.roots, parsed)).toEqual(graph)
+    expect(formatDerivationJson(graph.derivations, 1)).toBe(printed)
+    for (const version of DERIVATION_JSON_VERSIONS) {
+      const text = formatDerivationJson(graph.derivations, version)
+      expect(parseDerivationJson(Buffer.from(text))).toEqual(parsed)
+    }
   })
 
   test('hold the placeholders that we compute', () => {

@@ -1,7 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { contentAddressedPath, findRootCauses, textPath } from '@bagcheck/nix'
-import type { RootCauses, StorePath } from '@bagcheck/nix'
+import {
+  contentAddressedPath,
+  derivationGraph,
+  derivationPath,
+  findRootCauses,
+  ownOutputPlaceholder,
+  textPath,
+} from '@bagcheck/nix'
+import type { Derivation, DerivationGraph, RootCauses, StorePath } from '@bagcheck/nix'
 import { flat, Instantiator, pathOf } from './instantiate.ts'
 import type { Instantiated, Plan } from './instantiate.ts'
 
@@ -59,6 +66,41 @@ describe('root causes', () => {
       propagated: [],
       added: [],
       removed: [],
+    })
+  })
+
+  test('hide no variable that has the name of an output and another value', () => {
+    const alter = (out: string): RootCauses => {
+      const [from, to] = ['', out].map((value) => {
+        const { derivation } = new Instantiator().add({ name: 'x' })
+        const one: Derivation = {
+          ...derivation,
+          outputs: new Map([['out', { kind: 'floating', method: 'nar', algorithm: 'sha256' }]]),
+          env: new Map([...derivation.env, ['out', value]]),
+        }
+        const path = derivationPath(one)
+        return derivationGraph([path], new Map([[path, one]]))
+      })
+      return findRootCauses(from as DerivationGraph, to as DerivationGraph)
+    }
+    const change = { field: 'env', key: 'out', from: '', to: '/bin/evil' }
+    expect(alter('/bin/evil').causes).toMatchObject([{ changes: [change] }])
+    // What stands for the path is the same in both, so this is no less of a change.
+    expect(alter(ownOutputPlaceholder('out')).causes).toHaveLength(1)
+  })
+
+  test('tell large numbers of structured attributes apart', () => {
+    const withNumber = (number: string): ReturnType<typeof system> =>
+      system({ zlib: withEnv({ __json: `{"n":${number},"version":"${number}"}` }) })
+    const found = findRootCauses(
+      withNumber('9007199254740992').graph,
+      withNumber('9007199254740993').graph,
+    )
+    expect(found.causes[0]?.changes).toContainEqual({
+      field: 'attribute',
+      key: 'n',
+      from: '9007199254740992',
+      to: '9007199254740993',
     })
   })
 

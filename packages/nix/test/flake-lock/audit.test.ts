@@ -53,6 +53,13 @@ describe('the audit of a lock', () => {
     expect(problems(locked)).toEqual(expected)
   })
 
+  test('of another repository whose name differs in case alone, where servers may tell them apart', () => {
+    const other = { ...git, url: 'https://example.org/A' }
+    expect(problems(other, { type: 'git', url: git.url })).toEqual(['origin-differs'])
+    const forge = { type: 'github', owner: 'o', repo: 'r', rev: REV, narHash: NAR_HASH }
+    expect(problems(forge, { type: 'github', owner: 'O', repo: 'R' })).toEqual([])
+  })
+
   test('takes a relative path as fixed by its parent', () => {
     const path = { type: 'path', path: './lib' }
     expect(problems(path, path, { parent: [] })).toEqual(['relative-path'])

@@ -43,6 +43,48 @@ describe('a flake.lock', () => {
     ])
   })
 
+  test('does not take what nothing bounds', () => {
+    const chain = (length: number): object =>
+      Object.fromEntries(
+        Array.from({ length }, (_, n) => [
+          `n${n}`,
+          github('a', n + 1 < length ? { inputs: { i: `n${n + 1}` } } : {}),
+        ]),
+      )
+    const root = { inputs: { i: 'n0' } }
+    expect(flakeInputs(parse({ ...chain(256), root }))).toHaveLength(256)
+    const limit = expect.objectContaining({ code: 'FLAKE_LOCK_LIMIT' })
+    expect(() => flakeInputs(parse({ ...chain(257), root }))).toThrow(limit)
+
+    const path = (where: string, parent: readonly string[]): object => {
+      const attributes = { type: 'path', path: where }
+      return { locked: attributes, original: attributes, parent }
+    }
+    const long = 'x'.repeat(4000)
+    const inputs = { a: 'a', b: 'b', c: 'c' }
+    const nested = (last: string): FlakeLock =>
+      parse({ a: path(long, []), b: path('y', ['a']), c: path(last, ['b']), root: { inputs } })
+    expect(flakeInputs(nested('z'))[2]?.tree?.directory).toBe(`${long}/y/z`)
+    expect(() => flakeInputs(nested('z'.repeat(100)))).toThrow(limit)
+  })
+
+  test('finds the trees of relative paths once, however long the way to them', () => {
+    // Each of 200 starts in the one before, by a way of 2,000 names; 4,000 more start in the last. Without
+    // a memory of what was found, that is 10^9 steps and more.
+    const steps = 200
+    const nodes: Record<string, object> = {}
+    const inputs: Record<string, string | string[]> = { self: [] }
+    const around = Array.from({ length: 2000 }, () => 'self')
+    const attributes = { type: 'path', path: '.' }
+    const add = (name: string, parent: string[]): void => {
+      nodes[name] = { locked: attributes, original: attributes, parent }
+      inputs[name] = name
+    }
+    for (let n = 0; n < steps; n++) add(`n${n}`, n === 0 ? [] : [...around, `n${n - 1}`])
+    for (let n = 0; n < 4000; n++) add(`leaf${n}`, [`n${steps - 1}`])
+    expect(flakeInputs(parse({ ...nodes, root: { inputs } }))).toHaveLength(steps + 4000)
+  })
+
   test('may have two flakes that follow each other', () => {
     const lock = parse({
       a: github('a', { inputs: { b: ['b'] } }),
@@ -94,6 +136,7 @@ describe('a flake.lock', () => {
     ['no "locked"', one({ original: { type: 'path' } }), {}, 'FLAKE_LOCK_NODE'],
     ['no "original"', one({ locked: { type: 'path' } }), {}, 'FLAKE_LOCK_NODE'],
     ['"flake" that is no boolean', one(github('a', { flake: 'no' })), {}, 'FLAKE_LOCK_NODE'],
+    ['inputs that are null', one(github('a', { inputs: null })), {}, 'FLAKE_LOCK_NODE'],
     ['inputs in a list', one(github('a', { inputs: ['a'] })), {}, 'FLAKE_LOCK_NODE'],
     ['an input that is a number', one(github('a', { inputs: { b: 1 } })), {}, 'FLAKE_LOCK_NODE'],
     ['follows with a number', one(github('a', { inputs: { b: [1] } })), {}, 'FLAKE_LOCK_NODE'],

@@ -36,6 +36,14 @@ describe('a listing', () => {
     expect(formatNarListing(parse(text))).toBe(text)
   })
 
+  test('has names such as "10" in byte order, and any name that a file can have', () => {
+    const file = '{"type":"regular","size":0}'
+    const names = ['+', '10', '9', '__proto__', 'a']
+    const entries = names.map((name) => `"${name}":${file}`).join()
+    const whole = `{"version":1,"root":{"type":"directory","entries":{${entries}}}}`
+    expect(formatNarListing(parse(whole))).toBe(whole)
+  })
+
   test('without narOffset, as harmonia writes, is read', () => {
     expect(parse('{"version":1,"root":{"type":"regular","size":3,"executable":false}}')).toEqual({
       type: 'regular',

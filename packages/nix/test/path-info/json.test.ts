@@ -42,6 +42,7 @@ const newer = (version: number, signatures: unknown): Record<string, unknown> =>
       deriver: storePathBase(storePath(3, 'hello-2.12.drv')),
       references: hello.references.map(storePathBase),
       signatures,
+      ...{ storeDir: '/nix/store', version, registrationTime: null },
     },
     [storePathBase(gone)]: null,
   },
@@ -90,6 +91,52 @@ describe('nix path-info --json', () => {
     )
   })
 
+  // Field by field the manual's schema (doc/manual/source/protocols/json/schema of NixOS/nix at 2.36: store-object-info-v3,
+  // signature-v2, store-path-v1, hash-v1, content-address-v1) and its reader (src/libstore/path-info.cc; 2.34.8 for version 2).
+  const key = storePathBase(hello.path)
+  const changed = (version: 2 | 3, change: object): unknown => {
+    const document = structuredClone(version === 2 ? version2 : version3)
+    const info = document['info'] as Record<string, object>
+    info[key] = { ...info[key], ...change }
+    return document
+  }
+  test.each<[string, object]>([
+    ['no version', { version: undefined }],
+    ['another version', { version: 1 }],
+    ['a version that is text', { version: '2' }],
+    ['no store directory', { storeDir: undefined }],
+    ['another store directory', { storeDir: '/gnu/store' }],
+    ['no content address, not even null', { ca: undefined }],
+    ['a content address that is text', { ca: hello.ca }],
+    ['a content address with something else', { ca: { ...ca, references: [] } }],
+    ['a hash of a content address in base16', { ca: { ...ca, hash: `sha256:${'0'.repeat(64)}` } }],
+    ['a NAR hash in base16', { narHash: `sha256:${'0'.repeat(64)}` }],
+    ['a bare NAR hash', { narHash: '0'.repeat(64) }],
+    ['a NAR hash of its parts', { narHash: { algorithm: 'sha256', format: 'base64', hash: '' } }],
+    ['full references', { references: [glibc.path] }],
+    ['a full deriver', { deriver: hello.path }],
+    ['another path', { path: storePathBase(glibc.path) }],
+    ['its path in full', { path: hello.path }],
+    ['no references', { references: undefined }],
+    ['a NAR size that is no integer', { narSize: 1.5 }],
+    ['a NAR size below 0', { narSize: -1 }],
+  ])('refuses %s in versions 2 and 3', (_, change) => {
+    expect(parse(changed(2, { path: key, closureSize: 1 }))).toHaveLength(2)
+    for (const document of [changed(2, { version: 2, ...change }), changed(3, change)])
+      expect(() => parse(document)).toThrow(expect.objectContaining({ code: 'PATH_INFO_ENTRY' }))
+  })
+
+  test.each<[string, unknown]>([
+    ['text', hello.signatures],
+    ['no key name', [{ sig: 'A' }]],
+    ['no bytes', [{ keyName: 'a' }]],
+    ['a colon in the key name', [{ keyName: 'a:b', sig: 'A' }]],
+  ])('refuses signatures of version 3 with %s', (_, signatures) => {
+    expect(() => parse(changed(3, { signatures }))).toThrow(
+      expect.objectContaining({ code: 'PATH_INFO_ENTRY' }),
+    )
+  })
+
   const one = (change: object): unknown => ({ [hello.path]: { ...helloEntry, ...change } })
   test.each([
     ['a number', 1],
@@ -105,6 +152,8 @@ describe('nix path-info --json', () => {
     ['another store directory', { ...version2, storeDir: '/gnu/store' }],
     ['another store directory of an entry', one({ storeDir: '/gnu/store' })],
     ['another version of an entry', one({ version: 2 })],
+    ['another path in an entry', one({ path: glibc.path })],
+    ['a path in an entry that is none', one({ path: 1 })],
     ['no NAR hash', one({ narHash: undefined })],
     ['a NAR hash by sha1', one({ narHash: `sha1:${'a'.repeat(32)}` })],
     ['no NAR size', one({ narSize: undefined })],
@@ -136,8 +185,21 @@ describe('nix path-info --json', () => {
     ['a text by sha1', { method: 'text', hash: `sha1-${Buffer.alloc(20).toString('base64')}` }],
   ])('refuses %s as content address of version 2', (_, value) => {
     const entry = { ...helloEntry, references: [], deriver: null, ca: value }
-    const document = { version: 2, info: { [storePathBase(hello.path)]: entry } }
+    const whole = { ...entry, storeDir: '/nix/store', version: 2 }
+    const document = { version: 2, info: { [storePathBase(hello.path)]: whole } }
     expect(() => parse(document)).toThrow(expect.objectContaining({ code: 'PATH_INFO_ENTRY' }))
+  })
+
+  test('takes 200,000 paths, and no more', () => {
+    const many = (count: number): string => {
+      const keys = Array.from({ length: count }, (_, n) => {
+        const part = n.toString(10).padStart(32, '0')
+        return `"/nix/store/${part}-x":null`
+      })
+      return `{${keys.join()}}`
+    }
+    expect(parse(many(200_000))).toEqual([])
+    expect(() => parse(many(200_001))).toThrow(expect.objectContaining({ code: 'PATH_INFO_ENTRY' }))
   })
 
   test('refuses a path that is a key twice', () => {

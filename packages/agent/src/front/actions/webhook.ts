@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentError } from '../../error.ts'
 import { signJws, type SigningKey } from '../jws.ts'
 import type { Denial } from '../outcomes.ts'
-import { writeFile } from '../state.ts'
+import { writeFile } from '../../state-directory.ts'
 import type { WebhookAction } from './config.ts'
 
 const ATTEMPTS = 5
