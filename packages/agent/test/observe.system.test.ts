@@ -48,6 +48,7 @@ beforeEach(() => {
   broker = new FakeBroker()
   broker.policy = {
     version: 1,
+    trustDomain: 'demo.test',
     roles: { silent: role('silent', true), other: role('other', false) },
   }
   lines.length = 0
@@ -102,7 +103,11 @@ describe.runIf(inPrivateRoot())('an agent observes', () => {
     await launch('silent')
     await start(0.2)
     await until(() => broker.observations.length > 0, WAIT_MS)
-    broker.policy = { version: 2, roles: { silent: role('silent', false) } }
+    broker.policy = {
+      version: 2,
+      trustDomain: 'demo.test',
+      roles: { silent: role('silent', false) },
+    }
     await until(() => lines.some((line) => line.includes('"version":2')), WAIT_MS)
     const before = broker.observations.length
     const looked = broker.challenges
