@@ -3,26 +3,32 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openLedger } from '@bagcheck/nix'
 import { measurerSettings, type AgentConfig } from './config.ts'
+import { Actions } from './front/actions/actions.ts'
 import { awaitStart } from './front/await-start.ts'
 import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
 import { ensureEnrolled, isRefusal } from './front/enrol.ts'
+import { explainProcess } from './front/explain.ts'
 import { readAgentFacts } from './front/agent-facts.ts'
 import { issueToken, type IssueContext } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
 import { MeasurerClient } from './front/measurer-client.ts'
+import { gauge, MeasureMetrics, metricsText } from './front/metrics.ts'
+import { Observer } from './front/observe.ts'
 import { NonceBook } from './front/nonce-book.ts'
 import { isTransient } from './front/problem.ts'
+import { formatDenials, Outcomes, parseDenials } from './front/outcomes.ts'
 import { assertTrustRoot } from './front/policy-view.ts'
 import { Roots } from './front/roots.ts'
 import { createFront } from './front/server.ts'
 import { Sessions } from './front/sessions.ts'
+import { TokenFiles } from './front/token-files.ts'
 import { startWorkloadApi } from './front/spiffe/workload-api.ts'
 import { AgentState, findClosedDirectory, type NodeIdentity } from './front/state.ts'
 import { describe, type Log } from './log.ts'
@@ -86,25 +92,51 @@ export async function startAgent(
   )
   const ledger = openLedger(state.ledgerFile)
   resources.defer(() => ledger.close())
-  const measure = (instance: ProcessInstance): Promise<SettledMeasurement> =>
-    awaitStart(() => measurer.measure(instance), sleep)
+  const measurements = new MeasureMetrics()
+  const measure = measurements.timed((instance: ProcessInstance): Promise<SettledMeasurement> =>
+    awaitStart(() => measurer.measure(instance), sleep),
+  )
   const local = new LocalClosures(config.nix, now)
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
   const roots = new Roots({ state, broker, local, ledger, trustRootPin, intervalMs, now, log })
   resources.defer(() => roots.close())
   const denials = new Denials(now)
+  const outcomes = resources.use(
+    new Outcomes(
+      {
+        denials: parseDenials(state.readDenials()),
+        save: (kept) => state.writeDenials(formatDenials(kept)),
+      },
+      now,
+      log,
+    ),
+  )
   let agentFacts: ReturnType<typeof readAgentFacts> | undefined
   const issuing: IssueContext = {
-    ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
-    measure,
+    ...{ node, key, state, broker, roots, denials, outcomes },
+    ...{ installation, issuer, trustRootPin, now, measure },
     check: (instance) => measurer.check(instance),
     agent: () => (agentFacts ??= readAgentFacts(local)),
   }
   const timing = { now, random: Math.random, schedule }
   const sessions = resources.use(
-    new Sessions((request) => issueToken(request, issuing), timing, log),
+    new Sessions((request) => issueToken(request, issuing), timing, log, outcomes),
   )
+  resources.use(
+    new Actions(config.actions, {
+      ...{ outcomes, key, installation, log, now, node: node.node, backoffMs: 2000 },
+      actionsSocket: config.actionsSocket,
+      deadLetters: join(config.stateDir, 'dead-letters.jsonl'),
+    }),
+  )
+  const observer = resources.use(
+    new Observer({
+      ...{ issuing, measurer, random: Math.random, log },
+      intervalMs: config.observeIntervalSeconds * 1000,
+    }),
+  )
+  const tokenFiles = resources.use(new TokenFiles(config.tokenFiles, { sessions, measurer, log }))
   const callers = new Callers(measurer, { fallback: options.fallback ?? false })
   const server = createFront({
     callers,
@@ -112,7 +144,21 @@ export async function startAgent(
     nonces: new NonceBook(now),
     unitOf: async (pid) => (await measure(await measurer.instance(pid))).unit,
     newNonce: () => randomBytes(32).toString('base64url'),
+    explain: (pid) =>
+      explainProcess(pid, { measure, measurer, roots, outcomes, observations: observer }),
     health: () => health(node, roots, sessions),
+    metrics: () =>
+      metricsText({
+        ...{ outcomes, measurements, now },
+        measurer: () => measurer.state,
+        sessions: () => sessions,
+        policyVersion: () => roots.policyVersion,
+        enrolmentExpiresAt: node.expiresAt,
+        more: () => [
+          ...gauge('token_files', 'Token files that hold a token', tokenFiles.written),
+          ...observer.lines(),
+        ],
+      }),
     now,
     log,
   })
@@ -125,7 +171,7 @@ export async function startAgent(
   resources.defer(() => close(server))
   const { spiffeSocket } = config
   if (spiffeSocket !== null) {
-    const workloadApi = resources.use(startWorkloadApi(issuing, { callers, timing, log }))
+    const workloadApi = resources.use(startWorkloadApi(issuing, { callers, timing, log, outcomes }))
     await listenAt(workloadApi.server, spiffeSocket)
   }
   log('info', 'serving', {

@@ -3,7 +3,11 @@
 import { readFileSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { STORE_DIR } from '@bagcheck/nix'
+import { record } from './config-reader.ts'
 import { AgentError, quote } from './error.ts'
+import { parseActions, type Action } from './front/actions/config.ts'
+import { parseTokenFiles } from './front/token-files-config.ts'
+import type { TokenFile } from './front/token-files.ts'
 import type { MeasurerOptions } from './measure/messages.ts'
 
 /** The measurer as a process. */
@@ -44,6 +48,14 @@ export interface AgentConfig {
   readonly nix: { readonly daemonSocket: string; readonly database: string }
   /** Longest use of one check of a closure's content by several requests. */
   readonly storeCheckIntervalSeconds: number
+  /** Between two looks at the units that the policy wants observed; 0 observes none. */
+  readonly observeIntervalSeconds: number
+  /** What follows a denial. */
+  readonly actions: readonly Action[]
+  /** Where `bagcheck-agent --actions` listens. */
+  readonly actionsSocket: string
+  /** Tokens for programs that know nothing of sockets. */
+  readonly tokenFiles: readonly TokenFile[]
 }
 
 const MAX_CONFIG_BYTES = 64 * 1024
@@ -73,6 +85,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
     ...['spiffeSocket', 'unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
     ...['user', 'measurer'],
+    ...['observeIntervalSeconds', 'tokenFiles', 'actions', 'actionsSocket'],
   ])
   const measurer = record(config['measurer'] ?? {}, 'measurer', ['socket', 'user', 'stateDir'])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
@@ -102,6 +115,9 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   if (typeof interval !== 'number' || !(interval >= 0 && interval <= 60))
     throw invalid('storeCheckIntervalSeconds', interval)
   const stateDir = path(config, 'stateDir', '/var/lib/bagcheck-agent')
+  const observeInterval = config['observeIntervalSeconds'] ?? 300
+  if (typeof observeInterval !== 'number' || !(observeInterval >= 0 && observeInterval <= 86_400))
+    throw invalid('observeIntervalSeconds', observeInterval)
   return {
     installation: string('installation', /^[a-z0-9][a-z0-9.-]{0,63}$/),
     broker,
@@ -127,6 +143,10 @@ export function parseConfig(text: string, directory: string): AgentConfig {
       database: path(nix, 'database', '/nix/var/nix/db/db.sqlite'),
     },
     storeCheckIntervalSeconds: interval,
+    observeIntervalSeconds: observeInterval,
+    actions: parseActions(config['actions'], (file) => resolve(directory, file)),
+    actionsSocket: path(config, 'actionsSocket', '/run/bagcheck-actions/actions.sock'),
+    tokenFiles: parseTokenFiles(config['tokenFiles'], (file) => resolve(directory, file)),
   }
 }
 
@@ -141,15 +161,6 @@ function assertConfidential(broker: string): void {
   const { hostname } = new URL(broker)
   if (hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d+){3}$/.test(hostname)) return
   throw new AgentError('CONFIG_TLS_REQUIRED', `expected https for a broker at ${quote(broker)}`)
-}
-
-function record(value: unknown, name: string, keys: readonly string[]): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid(name, value)
-  const unknown = Object.keys(value).find((key) => !keys.includes(key))
-  if (unknown !== undefined)
-    throw new AgentError('CONFIG_INVALID', `unknown key ${quote(unknown)} in ${name}`)
-  return value as Record<string, unknown>
 }
 
 function invalid(key: string, seen: unknown): AgentError {

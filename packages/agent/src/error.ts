@@ -36,6 +36,11 @@ export const AGENT_ERROR_CODES = [
   'TRUST_ROOT_MISMATCH',
   'POLICY_ROLLBACK',
   'MANIFEST_MISMATCH',
+  'ACTION_REFUSED',
+  'ACTION_LIMIT',
+  'ACTION_FAILED',
+  'TOKEN_FILE_PATH',
+  'TOKEN_FILE_BOUND',
 ] as const
 
 /** What went wrong, stable across releases. */

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
+import { createActionServer, listenForActions, restartService } from './actions/server.ts'
 import { startAgent, type AgentOptions } from './agent.ts'
 import { loadConfig, measurerSettings, type AgentConfig } from './config.ts'
 import { AgentError } from './error.ts'
@@ -13,7 +14,7 @@ import { assertUnprivileged, becomeUser, findUser } from './privileges.ts'
 import { readOptional } from './state-directory.ts'
 import { AGENT_VERSION } from './version.ts'
 
-const USAGE = 'usage: bagcheck-agent --config FILE\n'
+const USAGE = 'usage: bagcheck-agent --config FILE [--actions]\n'
 
 // The heap for new objects stays as small as it begins (1 MB): it would grow to 16 MB twice over, to save a
 // daemon that is idle most of the time a tenth of its processor time. V8 reads this at each growth.
@@ -26,6 +27,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       config: { type: 'string' },
+      actions: { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
       version: { type: 'boolean' },
     },
@@ -36,6 +38,7 @@ async function main(): Promise<void> {
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.once(signal, () => stopping.abort(signal))
+  if (values.actions === true) return serveActions(loadConfig(values.config), stopping.signal)
   const config = loadConfig(values.config)
   const asRoot = process.geteuid?.() === 0 ? leaveRoot(config, stopping) : {}
   assertUnprivileged()
@@ -44,11 +47,26 @@ async function main(): Promise<void> {
   process.stdout.write(
     `${JSON.stringify({ msg: 'ready', node: agent.node, socket: agent.socket })}\n`,
   )
+  await aborted(stopping.signal)
+}
+
+/** The part that restarts services, a process of its own. */
+async function serveActions(config: AgentConfig, signal: AbortSignal): Promise<void> {
+  const { actions, actionsSocket } = config
+  const context = { actions, restart: restartService, now: Date.now, log }
+  const server = createActionServer(context)
+  await listenForActions(server, actionsSocket)
+  process.stdout.write(`${JSON.stringify({ msg: 'ready', socket: actionsSocket })}\n`)
+  await aborted(signal)
+  server.close()
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
   await new Promise((resolve) => {
-    if (stopping.signal.aborted) resolve(undefined)
-    stopping.signal.addEventListener('abort', resolve)
+    if (signal.aborted) resolve(undefined)
+    signal.addEventListener('abort', resolve)
   })
-  if (stopping.signal.reason instanceof AgentError) throw stopping.signal.reason
+  if (signal.reason instanceof AgentError) throw signal.reason
 }
 
 /**

@@ -1,5 +1,5 @@
 // Puts the measurer together: first sights, measuring threads, and who may ask. It has no network and parses
-// nothing but what the kernel, PID 1 and `bagcheck exec` say and the three questions of its front.
+// nothing but what the kernel, PID 1 and `bagcheck exec` say and the four questions of its front.
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { AgentError } from './error.ts'
@@ -36,17 +36,18 @@ export function startMeasurer(settings: MeasurerSettings, log: Log): RunningMeas
     { ...settings.options, sharedMemoryDevice: sharedMemoryDevice() },
     firstSightsIn(join(settings.stateDir, 'first-sights.json')),
   )
+  const { unitsDir } = settings.options
   const server = createServer()
   const held = resources.move()
   return {
-    serve: (front) => serveFront(front, { pool, log }),
+    serve: (front) => serveFront(front, { pool, unitsDir, log }),
     listen: (path, uid) => {
       server.on('connection', (socket) => {
         try {
           const asks = peerUser(socket)
           if (asks !== uid)
             throw new AgentError('PEER_UNKNOWN', `expected user ${uid}, saw user ${asks}`)
-          void serveFront(socket, { pool, log }) // it says itself how it ended
+          void serveFront(socket, { pool, unitsDir, log }) // it says itself how it ended
         } catch (error) {
           log('warn', 'not the front', describe(error))
           socket.destroy()

@@ -13,6 +13,7 @@ import {
   type Read,
   type Reader,
   type Reading,
+  absent,
   either,
   integer,
   list,
@@ -162,6 +163,8 @@ const NAMESPACE_KINDS = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 't
 
 const role = record({
   nodeClasses: list(simpleName, 1, 64),
+  /** Agents measure the unit by themselves and the broker logs what it would decide; nothing is issued. */
+  observe: absent(literal(true)),
   unit,
   uid: integer(0, 0xffff_fffe),
   entry,

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { Channel } from '../channel.ts'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
+import type { WantedUnit } from '../measure/find-units.ts'
 import type { ProcessInstance, SettledMeasurement } from '../measure/messages.ts'
 import { MAX_ANSWER_BYTES, MAX_QUESTIONS, parseAnswer, type Answer } from '../measure/protocol.ts'
 
@@ -19,6 +20,8 @@ export interface Measurers {
   instance(pid: number): Promise<ProcessInstance>
   /** Checks that `instance` is what its process still runs. @throws {AgentError} PROCESS_MOVED, and as above */
   check(instance: ProcessInstance): Promise<void>
+  /** The main processes of the units of that name. @throws {AgentError} UNIT_RECORD, and as above */
+  find(unit: WantedUnit): Promise<readonly ProcessInstance[]>
   /** Facts about the unit of `instance`. @throws {AgentError} whatever keeps it from being measured */
   measure(instance: ProcessInstance): Promise<SettledMeasurement>
 }
@@ -26,6 +29,7 @@ export interface Measurers {
 type Asked =
   | { ask: 'instance'; pid: number }
   | { ask: 'check' | 'measure'; instance: ProcessInstance }
+  | { ask: 'find'; unit: WantedUnit }
 
 interface Waiting {
   readonly resolve: (answer: Answer & { ok: true }) => void
@@ -61,7 +65,19 @@ export class MeasurerClient implements Measurers, Disposable {
 
   async check(instance: ProcessInstance): Promise<void> {
     const answer = await this.#ask({ ask: 'check', instance })
-    if ('instance' in answer || 'measurement' in answer) throw this.#mistaken()
+    if ('instance' in answer || 'instances' in answer || 'measurement' in answer)
+      throw this.#mistaken()
+  }
+
+  async find({ launcher, name }: WantedUnit): Promise<readonly ProcessInstance[]> {
+    const answer = await this.#ask({ ask: 'find', unit: { launcher, name } })
+    if ('instances' in answer) return answer.instances
+    throw this.#mistaken()
+  }
+
+  /** How it goes. */
+  get state(): { readonly up: boolean; readonly waiting: number } {
+    return { up: this.#channel !== undefined, waiting: this.#waiting.size }
   }
 
   async measure(instance: ProcessInstance): Promise<SettledMeasurement> {

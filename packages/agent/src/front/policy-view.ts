@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import type { PolicyResponse } from '@bagcheck/api'
 import { parseSha256, parseStorePath, type Sha256, type StorePath } from '@bagcheck/nix'
 import { AgentError, quote } from '../error.ts'
+import type { WantedUnit } from '../measure/find-units.ts'
 
 /** A closure that the policy names. */
 export interface Candidate {
@@ -23,6 +24,13 @@ export interface PolicyView {
   /** SPIFFE trust domain of every subject; undefined before any policy was read. */
   readonly trustDomain: string | undefined
   candidates(unitName: string): readonly Candidate[]
+  /** Units that are to be observed, each once. */
+  readonly observed: readonly ObservedUnit[]
+}
+
+/** A unit that is measured whether it asks or not, and what for. */
+export interface ObservedUnit extends WantedUnit {
+  readonly audiences: readonly string[]
 }
 
 /** Before any policy was read. */
@@ -30,6 +38,7 @@ export const NO_POLICY: PolicyView = {
   version: 0,
   trustDomain: undefined,
   candidates: () => [],
+  observed: [],
 }
 
 /**
@@ -68,12 +77,22 @@ export function readPolicyView(
   if (typeof trustDomain !== 'string' || !/^[a-z0-9._-]{1,255}$/.test(trustDomain))
     throw malformed('trust domain')
   const byUnit = new Map<string, Candidate[]>()
+  const observed = new Map<string, ObservedUnit>()
   for (const role of rolesOf(policy['roles'])) {
     const unit = role['unit'] as Record<string, unknown> | null | undefined
     const name = unit?.['name']
     if (typeof name !== 'string' || !Array.isArray(role['roots'])) throw malformed('role')
     const maxAgeFullSeconds = shortestMaxAge(role['audiences'])
     const fullFor = audiencesOfFull(role['audiences'])
+    const launcher = unit?.['launcher']
+    if (role['observe'] === true && (launcher === 'systemd' || launcher === 'bagcheck-exec')) {
+      const key = `${launcher} ${name}`
+      const audiences = [
+        ...(observed.get(key)?.audiences ?? []),
+        ...Object.keys((role['audiences'] ?? {}) as object),
+      ]
+      observed.set(key, { launcher, name, audiences })
+    }
     const list = byUnit.get(name) ?? []
     byUnit.set(name, list)
     for (const entry of role['roots'] as unknown[]) {
@@ -87,7 +106,12 @@ export function readPolicyView(
       })
     }
   }
-  return { version, trustDomain, candidates: (unitName) => byUnit.get(unitName) ?? [] }
+  return {
+    version,
+    trustDomain,
+    candidates: (unitName) => byUnit.get(unitName) ?? [],
+    observed: [...observed.values()],
+  }
 }
 
 function rolesOf(roles: unknown): Record<string, unknown>[] {

@@ -84,6 +84,11 @@ export class Roots {
     this.#context = context
   }
 
+  /** Units that the policy wants observed. */
+  get observed(): PolicyView['observed'] {
+    return this.#policy.observed
+  }
+
   get policyVersion(): number {
     return this.#policy.version
   }

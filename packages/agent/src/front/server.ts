@@ -5,6 +5,8 @@
 //   POST /v1/token                {audience, ttlSeconds?, profile?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
 //   GET  /v1/unit?pid=N           the unit of another process, for an operator: root only
+//   GET  /v1/explain?pid=N        what would be stated about it now, and what came of its last request, for the same
+//   GET  /metrics                 Prometheus text, for the same
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AgentError } from '../error.ts'
@@ -12,7 +14,7 @@ import { describe, type Log } from '../log.ts'
 import { instanceKey } from '../measure/instance.ts'
 import type { UnitFacts } from '../measure/messages.ts'
 import { BrokerProblem } from './broker-client.ts'
-import type { Callers } from './callers.ts'
+import type { Caller, Callers } from './callers.ts'
 import { verifyProof } from './dpop.ts'
 import type { NonceBook } from './nonce-book.ts'
 import { isTransient, refusalOf, type Refusal } from './problem.ts'
@@ -42,7 +44,11 @@ export interface FrontContext {
   readonly unitOf: (pid: number) => Promise<UnitFacts>
   /** 32 random bytes, base64url. */
   readonly newNonce: () => string
+  /** What is to say about a process. */
+  readonly explain: (pid: number) => Promise<unknown>
   readonly health: () => Readonly<Record<string, unknown>>
+  /** In the Prometheus text format. */
+  readonly metrics: () => string
   readonly now: () => number
   readonly log: Log
 }
@@ -164,13 +170,32 @@ async function route(
       return undefined
     }
     case 'GET /v1/unit': {
-      if (caller.peer.uid !== 0)
-        throw new AgentError('REQUEST_INVALID', 'expected root to ask about others')
+      assertOperator(caller)
       return unitOf(parsePid(parameter(request, 'pid')), context)
     }
+    case 'GET /v1/explain':
+      assertOperator(caller)
+      return context.explain(parsePid(parameter(request, 'pid')))
+    case 'GET /metrics':
+      assertOperator(caller)
+      return new Text(context.metrics())
     default:
       throw new AgentError('REQUEST_INVALID', 'expected a route of the agent')
   }
+}
+
+/** An answer that is no JSON. */
+class Text {
+  readonly text: string
+  constructor(text: string) {
+    this.text = text
+  }
+}
+
+/** Who may ask about others. */
+function assertOperator({ peer }: Caller): void {
+  if (peer.uid === 0) return
+  throw new AgentError('REQUEST_INVALID', 'expected root to ask about others')
 }
 
 /** A fresh token; the one that is held if only the broker cannot be asked. */
@@ -209,9 +234,10 @@ function pathOf(request: IncomingMessage): string {
 }
 
 function reply(response: ServerResponse, status: number, body: unknown): void {
-  const text = JSON.stringify(body)
+  const plain = body instanceof Text
+  const text = plain ? body.text : JSON.stringify(body)
   response.writeHead(status, {
-    'content-type': 'application/json',
+    'content-type': plain ? 'text/plain; version=0.0.4; charset=utf-8' : 'application/json',
     'content-length': Buffer.byteLength(text),
     'cache-control': 'no-store',
   })

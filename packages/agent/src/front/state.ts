@@ -4,6 +4,7 @@
 //   node.json         what the broker called the node
 //   counter.json      high-water mark of the evidence counter
 //   policy.json       highest policy version seen
+//   denials.json      the newest denials, for people
 //   attestations/     manifests and file lists by closure digest, as the broker sent them
 //   ledger.sqlite     what of the store was verified when
 //   lock.sqlite       locked while an agent uses the directory
@@ -111,6 +112,15 @@ export class AgentState {
 
   writeAttestation(digest: string, text: string): void {
     writeFile(this.#attestation(digest), text)
+  }
+
+  /** What {@link writeDenials} wrote. */
+  readDenials(): string | undefined {
+    return readOptional(join(this.directory, 'denials.json'))
+  }
+
+  writeDenials(text: string): void {
+    writeFile(join(this.directory, 'denials.json'), text)
   }
 
   get ledgerFile(): string {

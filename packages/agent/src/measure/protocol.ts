@@ -1,18 +1,20 @@
-// What the front asks of the measurer and what it hears, as frames (channel.ts). Three questions:
+// What the front asks of the measurer and what it hears, as frames (channel.ts). Four questions:
 //
 //   {"id": N, "ask": "instance", "pid": P}        which program runs in this process
 //   {"id": N, "ask": "check", "instance": {…}}    does it run there still
 //   {"id": N, "ask": "measure", "instance": {…}}  all facts about its unit
+//   {"id": N, "ask": "find", "unit": {launcher, name}}   the main processes of the units of that name
 //
 // and to each one answer with its id, in any order:
 //
-//   {"id": N, "ok": true, "instance" | "measurement": {…}}, {"id": N, "ok": true}
+//   {"id": N, "ok": true, "instance" | "measurement": {…}}, {"id": N, "ok": true, "instances": […]}, {"id": N, "ok": true}
 //   {"id": N, "ok": false, "code": C, "message": M}
 //
 // Each member is checked by who receives it, and an unknown one is an error. Of a measurement the front
 // checks what it reads itself; the rest it passes on unread, for the broker, whose schema is strict.
 // What the measurer has to say unasked would be a frame without id and with a name: here is its place.
 import { AGENT_ERROR_CODES, AgentError, quote, type AgentErrorCode } from '../error.ts'
+import type { WantedUnit } from './find-units.ts'
 import type { ProcessInstance, SettledMeasurement } from './messages.ts'
 
 /** Largest question. */
@@ -28,12 +30,14 @@ const MAX_PROCESSES = 1024
 export type Question = { readonly id: number } & (
   | { readonly ask: 'instance'; readonly pid: number }
   | { readonly ask: 'check' | 'measure'; readonly instance: ProcessInstance }
+  | { readonly ask: 'find'; readonly unit: WantedUnit }
 )
 
 /** What the measurer answers. */
 export type Answer = { readonly id: number } & (
   | { readonly ok: true; readonly instance: ProcessInstance }
   | { readonly ok: true; readonly measurement: SettledMeasurement }
+  | { readonly ok: true; readonly instances: readonly ProcessInstance[] }
   | { readonly ok: true }
   | { readonly ok: false; readonly code: AgentErrorCode; readonly message: string }
 )
@@ -48,6 +52,17 @@ export function parseQuestion(frame: Members): Question {
     const pid = parseCount(frame['pid'], 'pid')
     if (pid < 1 || pid > MAX_PID) throw unexpected('pid', pid)
     return { id, ask: 'instance', pid }
+  }
+  if (frame['ask'] === 'find') {
+    assertMembers(frame, ['id', 'ask', 'unit'])
+    const unit = parseMembers(frame['unit'], 'unit')
+    assertMembers(unit, ['launcher', 'name'])
+    const { launcher, name } = unit
+    if (launcher !== 'bagcheck-exec' && launcher !== 'systemd')
+      throw unexpected('launcher', launcher)
+    if (typeof name !== 'string' || !/^[A-Za-z0-9:_.@-]{1,256}$/.test(name))
+      throw unexpected('name', name)
+    return { id, ask: 'find', unit: { launcher, name } }
   }
   if (frame['ask'] !== 'check' && frame['ask'] !== 'measure') throw unexpected('ask', frame['ask'])
   assertMembers(frame, ['id', 'ask', 'instance'])
@@ -68,6 +83,11 @@ export function parseAnswer(frame: Members): Answer {
   if (frame['instance'] !== undefined) {
     assertMembers(frame, ['id', 'ok', 'instance'])
     return { id, ok: true, instance: parseInstance(frame['instance']) }
+  }
+  if (frame['instances'] !== undefined) {
+    assertMembers(frame, ['id', 'ok', 'instances'])
+    const instances = parseList(frame['instances'], 'instances', MAX_PROCESSES).map(parseInstance)
+    return { id, ok: true, instances }
   }
   if (frame['measurement'] === undefined) {
     assertMembers(frame, ['id', 'ok'])

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { Channel } from '../channel.ts'
 import { AgentError, type AgentErrorCode } from '../error.ts'
 import { describe, type Log } from '../log.ts'
+import { findMainProcesses } from './find-units.ts'
 import { assertInstance, readInstance } from './instance.ts'
 import type { MeasurerPool } from './pool.ts'
 import {
@@ -15,11 +16,16 @@ import {
   type Question,
 } from './protocol.ts'
 
+/** What answering takes. */
+export interface FrontsContext {
+  readonly pool: MeasurerPool
+  /** Records of `bagcheck exec`. */
+  readonly unitsDir: string
+  readonly log: Log
+}
+
 /** Answers on `socket` until it ends. */
-export function serveFront(
-  socket: Socket,
-  { pool, log }: { readonly pool: MeasurerPool; readonly log: Log },
-): Promise<void> {
+export function serveFront(socket: Socket, { pool, unitsDir, log }: FrontsContext): Promise<void> {
   return new Promise((resolve) => {
     let waiting = 0
     const limits = { maxFrameBytes: MAX_QUESTION_BYTES, maxUnsentBytes: 2 * MAX_ANSWER_BYTES }
@@ -29,7 +35,7 @@ export function serveFront(
         if (waiting >= MAX_QUESTIONS)
           throw new AgentError('MEASURER_PROTOCOL', `expected at most ${MAX_QUESTIONS} questions`)
         waiting += 1
-        void answer(question, pool, log).then((said) => {
+        void answer(question, { pool, unitsDir, log }).then((said) => {
           waiting -= 1
           channel.send(said)
         })
@@ -42,7 +48,7 @@ export function serveFront(
   })
 }
 
-async function answer(question: Question, pool: MeasurerPool, log: Log): Promise<Answer> {
+async function answer(question: Question, { pool, unitsDir, log }: FrontsContext): Promise<Answer> {
   const { id } = question
   try {
     switch (question.ask) {
@@ -51,6 +57,8 @@ async function answer(question: Question, pool: MeasurerPool, log: Log): Promise
       case 'check':
         assertInstance(question.instance)
         return { id, ok: true }
+      case 'find':
+        return { id, ok: true, instances: await findMainProcesses(question.unit, unitsDir) }
       case 'measure': {
         const { main: _ours, ...measurement } = await pool.measure(question.instance)
         return bounded({ id, ok: true, measurement })

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
 import { BrokerProblem } from '../../src/front/broker-client.ts'
 import type { IssuedToken } from '../../src/front/issue.ts'
+import { refusalOf } from '../../src/front/problem.ts'
 import { Session, type SessionEvent } from '../../src/front/session.ts'
 
 const denial = new BrokerProblem(403, {
@@ -233,5 +234,36 @@ describe('a session', () => {
       await pass(1000)
       expect(asked.map(({ previousDecision }) => previousDecision)).toEqual([null, 'decision-1'])
     })
+  })
+
+  test('that holds a token drops it when its bag is denied elsewhere, and measures anew at once', async () => {
+    const { ask, asked, pass, watch, events, session } = world()
+    await ask()
+    watch()
+    session.deny(refusalOf(denial))
+    expect(session.token).toBeUndefined()
+    expect(events.at(-1)).toMatchObject({ kind: 'denied' })
+    await pass(0)
+    expect(asked.at(-1)?.previousDecision).toBeNull()
+    expect(events.at(-1)).toMatchObject({ kind: 'token', token: { renewed: false } })
+  })
+
+  test('whose bag is denied elsewhere hands out nothing of what was under way', async () => {
+    const { ask, asked, session, due } = world()
+    const running = ask()
+    session.deny(refusalOf(denial))
+    await expect(running).rejects.toThrow('no')
+    expect(session.token).toBeUndefined()
+    expect(asked).toHaveLength(1)
+    expect(due()).toBeUndefined()
+  })
+
+  test('that holds nothing is not driven by denials elsewhere', async () => {
+    const { ask, asked, session, state, pass } = world()
+    state.answer = denial
+    await expect(ask()).rejects.toBe(denial)
+    for (let n = 0; n < 10; n += 1) session.deny(refusalOf(denial))
+    await pass(0)
+    expect(asked).toHaveLength(1)
   })
 })
