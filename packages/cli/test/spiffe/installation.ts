@@ -25,8 +25,8 @@ export interface SpiffeRole {
   readonly root: string
   /** Seconds that an X.509-SVID lives. */
   readonly ttl?: number
-  /** sha256 of a runtime that may compile at run time. */
-  readonly jit?: string
+  /** Lines below `allow:`. */
+  readonly allow?: readonly string[]
 }
 
 /** A program that runs, and what it printed so far. */
@@ -229,7 +229,7 @@ async function ended(child: ChildProcess): Promise<void> {
 function policyText(roles: readonly SpiffeRole[], digests: ReadonlyMap<string, string>): string {
   const expires = `${new Date(Date.now() + 86_400_000).toISOString().slice(0, 19)}Z`
   const checks = 'minTier: 0, minStrength: incremental, maxAgeFullSeconds: 86400'
-  const lines = roles.flatMap(({ name, uid, entry, root, ttl = 60, jit }) => [
+  const lines = roles.flatMap(({ name, uid, entry, root, ttl = 60, allow = [] }) => [
     `  ${name}:`,
     '    nodeClasses: [demo]',
     `    unit: { launcher: bagcheck-exec, name: ${name} }`,
@@ -243,13 +243,7 @@ function policyText(roles: readonly SpiffeRole[], digests: ReadonlyMap<string, s
     '    build: { sandbox: true, sandboxFallback: false, impure: false }',
     '    roots:',
     `      - { root: ${root}, closure: ${digests.get(root)}, state: active }`,
-    ...(jit === undefined
-      ? []
-      : [
-          '    allow:',
-          '      jit:',
-          `        - { runtime: ${jit}, maxRegions: 4096, maxBytes: 2147483648 }`,
-        ]),
+    ...(allow.length === 0 ? [] : ['    allow:', ...allow.map((line) => `      ${line}`)]),
   ])
   return `schema: bagcheck.policy/v1
 installation: demo
