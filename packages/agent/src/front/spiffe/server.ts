@@ -3,7 +3,7 @@
 //
 // A gRPC layer of our own on node:http2, and not a library: who is on a connection must be known before its
 // first byte is read, that process is looked at before each message, and what carried a key is wiped. It also
-// costs the agent neither packages nor start time (docs/decisions says what was measured).
+// costs the agent neither packages nor start time (docs/architecture.md says what was measured).
 //
 //   connection   admitted by the kernel's word on its process, then HTTP/2 within ten seconds
 //   call         one request message within ten seconds; so many at a time of one user and one connection
