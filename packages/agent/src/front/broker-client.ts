@@ -9,6 +9,7 @@ import type {
   EnrolResponse,
   PolicyResponse,
   Problem,
+  SvidRequest,
   TokenRequest,
   TokenResponse,
 } from '@bagcheck/api'
@@ -217,7 +218,7 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
         type: 'x509',
         evidence,
         publicKey: Buffer.from(publicKey).toString('base64'),
-      }
+      } satisfies SvidRequest
       const answer = await call({ ...json, path: '/v1/svids', body: JSON.stringify(request) })
       const { hint } = answer
       if (hint !== undefined && (typeof hint !== 'string' || hint.length > 1024))
@@ -228,7 +229,7 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
       return { ...svidAnswer(answer), certificates, hint }
     },
     async jwtSvid(evidence) {
-      const body = JSON.stringify({ type: 'jwt', evidence })
+      const body = JSON.stringify({ type: 'jwt', evidence } satisfies SvidRequest)
       const answer = await call({ ...json, path: '/v1/svids', body })
       const { svid } = answer
       if (typeof svid !== 'string' || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(svid))

@@ -12,17 +12,19 @@ const denial = new BrokerProblem(403, {
 const down = new AgentError('BROKER_UNREACHABLE', 'down')
 
 /** A session in a world where time passes when told. */
-function world(options: { ttlSeconds?: number; random?: number } = {}) {
+function world(options: { ttlSeconds?: number; random?: number; wipes?: true } = {}) {
   let nowMs = 1_000_000
   let issued = 0
   const timers = new Map<number, { atMs: number; action: () => void }>()
   let nextTimer = 0
   const asked: { previousDecision: string | null; workloadKey: string | null }[] = []
   const events: SessionEvent[] = []
+  const wiped: string[] = []
   const state: { answer: AgentError | 'token' } = { answer: 'token' }
   const session = new Session({
     now: () => nowMs,
     random: () => options.random ?? 0.5,
+    ...(options.wipes === undefined ? {} : { wipe: ({ decision }) => void wiped.push(decision) }),
     schedule: (action, delayMs) => {
       const id = nextTimer++
       timers.set(id, { atMs: nowMs + delayMs, action })
@@ -48,6 +50,7 @@ function world(options: { ttlSeconds?: number; random?: number } = {}) {
     session,
     asked,
     events,
+    wiped,
     state,
     watch: () => session.watch((event) => events.push(event)),
     ask: (workloadKey: string | null = null) =>
@@ -192,5 +195,43 @@ describe('a session', () => {
     expect(asked).toHaveLength(1)
     expect(events).toEqual([])
     expect(session.token).toBeUndefined()
+  })
+
+  describe('for its watchers alone', () => {
+    test('tells who watches, wipes, and tells nobody later', async () => {
+      const { ask, watch, events, wiped, session } = world({ wipes: true })
+      watch()
+      await ask()
+      expect(events).toHaveLength(1)
+      expect(wiped).toEqual(['decision-1'])
+      watch()
+      expect(events).toHaveLength(1)
+      expect(session.hasEnded).toBe(false)
+    })
+
+    test('ends with its last watcher, also while something is under way', async () => {
+      const { ask, asked, watch, wiped, pass, session, events } = world({ wipes: true })
+      const [one, two] = [watch(), watch()]
+      one()
+      const running = ask()
+      two()
+      await running
+      expect(session.hasEnded).toBe(true)
+      expect([events, wiped]).toEqual([[], ['decision-1']])
+      await pass(1_000_000)
+      expect(asked).toHaveLength(1)
+    })
+
+    test('renews what is held when told to, and not what is not', async () => {
+      const { ask, asked, watch, pass, session } = world({ wipes: true })
+      watch()
+      session.renewWithin(1000)
+      await pass(1000)
+      expect(asked).toHaveLength(0)
+      await ask()
+      session.renewWithin(1000)
+      await pass(1000)
+      expect(asked.map(({ previousDecision }) => previousDecision)).toEqual([null, 'decision-1'])
+    })
   })
 })
