@@ -20,6 +20,7 @@ import { AgentError } from '../../error.ts'
 import { describe, type Log } from '../../log.ts'
 import { BrokerProblem } from '../broker-client.ts'
 import type { Callers } from '../callers.ts'
+import { isTransient } from '../problem.ts'
 import { acceptCall, type Call } from './grpc.ts'
 import { METHODS } from './messages.ts'
 import { HANDLERS, type Exchange, type MethodContext } from './methods.ts'
@@ -100,6 +101,8 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
         continue
       }
       callers.check(socket).catch((error: unknown) => {
+        // A measurer that is away says nothing of the process, and until it is back nothing is written.
+        if (isTransient(error)) return
         log('warn', 'connection closed', describe(error))
         session.destroy()
       })
