@@ -1,12 +1,13 @@
 // A whole Bagcheck for programs that speak SPIFFE: real Nix builds, a broker, an agent, units that
 // `bagcheck exec` starts. Everything but the programs is what an operator would run.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { NIX_DAEMON_SOCKET, NIX_DATABASE_FILE } from '@bagcheck/nix'
 import { nixEnvironment, startDaemon } from '../../src/demo/build.ts'
+import { AGENT_UID } from '../../src/demo/policy-text.ts'
 import { findFreePort } from '../../src/demo/stage.ts'
 import { runCli } from '../../src/run.ts'
 import { TABLE } from '../../src/table.ts'
@@ -122,13 +123,13 @@ export async function startInstallation(): Promise<SpiffeInstallation> {
       ...['--key', join(trust, 'keys/enrolment.pem')],
     )
     const config = join(directory, 'agent.json')
-    mkdirSync(join(directory, 'run'), { mode: 0o755 })
     writeFileSync(
       config,
       JSON.stringify({
         ...{ installation: 'demo', broker: issuer, trustRootPin: pin, joinToken },
         ...{ stateDir: join(directory, 'agent'), socket: join(directory, 'run/agent.sock') },
         ...{ unitsDir: join(directory, 'units'), storeCheckIntervalSeconds: 0 },
+        user: String(AGENT_UID),
         nix: { daemonSocket: NIX_DAEMON_SOCKET, database: NIX_DATABASE_FILE },
       }),
     )
