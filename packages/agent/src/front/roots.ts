@@ -36,6 +36,9 @@ import type { AgentState } from './state.ts'
 /** Facts about one root, as evidence carries them. */
 export type RootFacts = Evidence['facts']['roots'][number]
 
+/** What of a measurement tells which closures fit. */
+export type MeasuredUnit = Pick<SettledMeasurement, 'unit' | 'processes'>
+
 const MAX_ROOTS = 63
 const MAX_CLOSURES_IN_MEMORY = 64
 /** Without a word of the policy, everything is read again twice a day. */
@@ -112,7 +115,7 @@ export class Roots {
    * Facts of every root that fits `measurement`, approved ones first, and the unit's own local root;
    * their content checked as `audience` demands.
    */
-  async fitting(measurement: SettledMeasurement, audience: string): Promise<RootFacts[]> {
+  async fitting(measurement: MeasuredUnit, audience: string): Promise<RootFacts[]> {
     const needed = neededPaths(measurement)
     const candidates = this.#policy
       .candidates(measurement.unit.name)
@@ -319,7 +322,7 @@ export interface NeededPaths {
 }
 
 /** Reads off a measurement what a fitting closure must hold. */
-export function neededPaths({ unit, processes }: SettledMeasurement): NeededPaths {
+export function neededPaths({ unit, processes }: MeasuredUnit): NeededPaths {
   const named = unit.contract === null ? [] : unit.contract.arguments
   const executable = unit.contract?.executable ?? processes[0]?.executable.path ?? ''
   const scripts = storePaths(named)

@@ -58,13 +58,13 @@ export interface Measurement {
   /** See {@link ObservedUnit}. The measurer keeps no first sights: whoever asks it does. */
   readonly main: MainProcess | null
   readonly processes: readonly ProcessFacts[]
-  readonly host: HostFacts
+  readonly host: Omit<HostFacts, 'unitEvents'>
   /** Wall clock when the second snapshot was taken. */
   readonly measuredAtMs: number
 }
 
 /** A measurement whose contract is that of the first sight: what leaves the measurer. */
-export type SettledMeasurement = Omit<Measurement, 'main'>
+export type SettledMeasurement = Omit<Measurement, 'main' | 'host'> & { readonly host: HostFacts }
 
 /** Answer to the request with the same id. */
 export type MeasureReply =

@@ -4,8 +4,9 @@
 //
 // A filter in the kernel lets pass what PROCESS_EVENTS names: a host that starts many threads or ends many
 // processes wakes nobody for them.
-import koffi from 'koffi'
+import { readlinkSync } from 'node:fs'
 import { endianness } from 'node:os'
+import koffi from 'koffi'
 import { CN_IDX_PROC, CN_VAL_PROC, PROCESS_EVENTS, WHAT_OFFSET } from './process-event.ts'
 
 // <sys/socket.h>, <linux/netlink.h>, <linux/connector.h>, <linux/cn_proc.h>, <linux/filter.h>, <errno.h>
@@ -13,6 +14,8 @@ const [AF_NETLINK, SOCK_DGRAM, SOCK_CLOEXEC, NETLINK_CONNECTOR] = [16, 2, 0o2000
 const [SOL_SOCKET, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_RCVBUF] = [1, 26, 33, 8]
 const [MSG_DONTWAIT, NLMSG_DONE, PROC_CN_MCAST_LISTEN, POLLIN] = [0x40, 3, 1, 1]
 const [EINTR, EAGAIN, ENOBUFS] = [4, 11, 105]
+/** PROC_PID_INIT_INO, <linux/proc_ns.h>. */
+const INITIAL_PID_NAMESPACE = 'pid:[4026531836]'
 /** Some 10,000 events that nobody has read yet. */
 const RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024
 /** An event takes 76 bytes. */
@@ -48,6 +51,9 @@ export interface ProcessConnector {
 export function openProcessConnector(
   receiveBufferBytes: number = RECEIVE_BUFFER_BYTES,
 ): ProcessConnector | { readonly reason: string } {
+  // What is told is told by pids that mean nothing elsewhere.
+  if (readlinkSync('/proc/self/ns/pid') !== INITIAL_PID_NAMESPACE)
+    return { reason: 'not in the initial pid namespace' }
   const fd = Number(socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_CONNECTOR))
   if (fd < 0) return failed('socket')
   const give = (step: string): { readonly reason: string } => {

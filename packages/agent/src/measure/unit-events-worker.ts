@@ -7,21 +7,25 @@ import {
   waitForEvents,
   type ProcessConnector,
 } from './process-connector.ts'
-import { parseProcessEvent } from './process-event.ts'
-import type { UnitChanged, WatchCommand } from './unit-events.ts'
+import { parseProcessEvent, type ProcessEvent } from './process-event.ts'
+import type { WatchCommand, WatchedUnitChanged } from './unit-events.ts'
 import { WatchedUnits } from './watched-units.ts'
 
-/** How late a command can be. A unit that changes before it is watched is found by its next measurement. */
+/** How late a command can be. */
 const COMMAND_DELAY_MS = 50
 /** Commands are looked for between so many events, however many come. */
 const BATCH = 256
+/** Events are remembered for so long, because a unit is watched a moment after it was measured. */
+const REMEMBERED_MS = 2000
+const MAX_REMEMBERED = 16_384
 
 if (parentPort === null) throw new TypeError('this file is a worker thread')
 const port = parentPort
 const connector = workerData as ProcessConnector
 const units = new WatchedUnits()
 const { bytes, view } = datagramBuffer()
-const tell = (change: UnitChanged): void => port.postMessage(change)
+let recent: { readonly atMs: number; readonly event: ProcessEvent }[] = []
+const tell = (change: WatchedUnitChanged): void => port.postMessage(change)
 
 while (obey()) if (waitForEvents(connector, COMMAND_DELAY_MS)) readBatch()
 closeProcessConnector(connector)
@@ -34,12 +38,16 @@ function obey(): boolean {
     if (received === undefined) return true
     const { message } = received
     if ('stop' in message) return false
-    if ('watch' in message) units.watch(message.watch, message.pids)
-    else units.forget(message.forget)
+    const since = recent.filter(({ atMs }) => atMs >= message.sinceMs).map(({ event }) => event)
+    const change = units.watch(message.watch, message.pids, since)
+    if (change !== undefined) tell({ unit: message.watch, change })
   }
 }
 
 function readBatch(): void {
+  const atMs = Date.now()
+  if (recent.length > MAX_REMEMBERED || (recent[0]?.atMs ?? atMs) < atMs - 2 * REMEMBERED_MS)
+    recent = recent.filter((one) => one.atMs >= atMs - REMEMBERED_MS).slice(-MAX_REMEMBERED / 2)
   for (let count = 0; count < BATCH; count += 1) {
     const read = readDatagram(connector, bytes)
     if (read === 'none') return
@@ -48,7 +56,9 @@ function readBatch(): void {
       continue
     }
     const event = parseProcessEvent(view, read.length)
-    const change = event === undefined ? undefined : units.take(event)
+    if (event === undefined) continue
+    recent.push({ atMs, event })
+    const change = units.take(event)
     if (change !== undefined) tell(change)
   }
 }

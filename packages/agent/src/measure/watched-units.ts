@@ -5,22 +5,31 @@
 // have forked since, so nothing is read for the many processes of the host that are of no concern. A fork alone
 // changes nothing: the child runs what its parent runs. The first real change ends the watch, because
 // everything is looked at again anyway; so a unit that executes all the time costs one event a measurement.
-import type { ProcessChange, ProcessEvent } from './process-event.ts'
+import type { ProcessEvent } from './process-event.ts'
 
 const MAX_UNITS = 4096
 /** More processes than this are not followed; the unit's interval holds for them. */
 const MAX_PROCESSES = 65_536
 
 /** Why a unit is to be measured again. `lost`: the kernel told more than was read. */
-export type UnitChange = ProcessChange | 'lost'
+export const UNIT_CHANGES = ['exec', 'credentials', 'ptrace', 'lost'] as const
+export type UnitChange = (typeof UNIT_CHANGES)[number]
 
 /** The units that are watched, by any key. */
 export class WatchedUnits {
   readonly #unitOf = new Map<number, string>()
   readonly #processesOf = new Map<string, Set<number>>()
 
-  /** Watches `unit` from now on; a process belongs to the unit that named it last. */
-  watch(unit: string, pids: readonly number[]): void {
+  /**
+   * Watches `unit` from now on; a process belongs to the unit that named it last.
+   * @param since events since the unit was measured, in order: what already came
+   * @returns the change that is among them, with which the watch has ended
+   */
+  watch(
+    unit: string,
+    pids: readonly number[],
+    since: readonly ProcessEvent[] = [],
+  ): UnitChange | undefined {
     this.forget(unit)
     if (this.#processesOf.size >= MAX_UNITS) {
       const [oldest] = this.#processesOf.keys()
@@ -28,6 +37,13 @@ export class WatchedUnits {
     }
     this.#processesOf.set(unit, new Set())
     for (const pid of pids) this.#add(unit, pid)
+    for (const event of since) {
+      const pid = event.kind === 'fork' ? event.parent : event.pid
+      if (this.#unitOf.get(pid) !== unit) continue
+      const changed = this.take(event)
+      if (changed !== undefined) return changed.change
+    }
+    return undefined
   }
 
   /** Ends the watch of a unit. */

@@ -1,7 +1,8 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { afterEach, describe, expect, test } from 'vitest'
 import { openProcessConnector } from '../../src/measure/process-connector.ts'
-import { UnitEvents, type UnitChanged } from '../../src/measure/unit-events.ts'
+import type { UnitChangedNotice } from '../../src/measure/protocol.ts'
+import { UnitEvents } from '../../src/measure/unit-events.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
 import { until } from '../fixture/unit.ts'
 
@@ -25,19 +26,23 @@ function shell(): ChildProcess & { pid: number } {
 }
 
 /** Events of the units that are watched, and what comes next. */
-function listen(): AsyncDisposable & { events: UnitEvents; next(): Promise<UnitChanged> } {
-  const connector = openProcessConnector()
+function listen(connector = openProcessConnector()): AsyncDisposable & {
+  watch(cgroup: string, pids: number[], ageMs?: number): void
+  next(): Promise<UnitChangedNotice>
+} {
   if ('reason' in connector) throw new Error(connector.reason)
-  const heard: UnitChanged[] = []
-  const events = new UnitEvents(
-    connector,
-    (change) => heard.push(change),
-    (cause) => {
-      throw new Error(`the thread of events ended: ${String(cause)}`)
-    },
-  )
+  const heard: UnitChangedNotice[] = []
+  const events = new UnitEvents(connector, (cause) => {
+    throw new Error(`the thread of events ended: ${String(cause)}`)
+  })
+  events.subscribe((notice) => heard.push(notice))
   return {
-    events,
+    watch: (cgroup, pids, ageMs = 0) =>
+      events.watch({
+        unit: { launcher: 'bagcheck-exec', name: 'unit', cgroup, contract: null },
+        processes: pids.map((pid) => ({ pid })) as never, // nothing else of them is looked at
+        measuredAtMs: Date.now() - ageMs,
+      }),
     next: async () => {
       await until(() => heard.length > 0)
       return heard.shift()!
@@ -56,23 +61,23 @@ describe.runIf(reason === undefined)('a unit that is watched', () => {
     const child = shell()
     await until(() => readProcLink(`/proc/${child.pid}/exe`).endsWith('sh'))
     await using watched = listen()
-    watched.events.watch('orders', [child.pid])
+    watched.watch('/orders', [child.pid])
     await settle()
     child.stdin!.write('exec sleep 1000\n')
-    expect(await watched.next()).toEqual({ unit: 'orders', change: 'exec' })
+    expect(await watched.next()).toMatchObject({ cgroup: '/orders', change: 'exec' })
   })
 
   test('is told when a child executes something, and not for a fork', async () => {
     const [child, other] = [shell(), shell()]
     await using watched = listen()
-    watched.events.watch('orders', [child.pid])
-    watched.events.watch('reports', [other.pid])
+    watched.watch('/orders', [child.pid])
+    watched.watch('/reports', [other.pid])
     await settle()
     other.stdin!.write('( : ; read line ) &\n') // forks, and its child executes nothing
     child.stdin!.write('( sleep 0 ) &\n')
-    expect(await watched.next()).toEqual({ unit: 'orders', change: 'exec' })
+    expect(await watched.next()).toMatchObject({ cgroup: '/orders', change: 'exec' })
     other.stdin!.write('sleep 0\n')
-    expect(await watched.next()).toEqual({ unit: 'reports', change: 'exec' })
+    expect(await watched.next()).toMatchObject({ cgroup: '/reports', change: 'exec' })
   })
 
   test('is told when a process changes its user, and when it gets a tracer', async () => {
@@ -85,45 +90,49 @@ describe.runIf(reason === undefined)('a unit that is watched', () => {
     children.push(user)
     await until(() => readProcLink(`/proc/${user.pid}/exe`).includes('perl'))
     await using watched = listen()
-    watched.events.watch('user', [user.pid!])
-    watched.events.watch('traced', [traced.pid])
+    watched.watch('/user', [user.pid!])
+    watched.watch('/traced', [traced.pid])
     await settle()
     user.stdin!.write('\n')
-    expect(await watched.next()).toEqual({ unit: 'user', change: 'credentials' })
+    expect(await watched.next()).toMatchObject({ cgroup: '/user', change: 'credentials' })
     // PTRACE_SEIZE by a process of its own, which lets go again when it ends.
     const script = 'exit(syscall(101, 0x4206, $ARGV[0] + 0, 0, 0) == 0 ? 0 : 1)'
     const seized = spawn('/usr/bin/perl', ['-e', script, String(traced.pid)])
     expect(await new Promise((resolve) => seized.once('exit', resolve))).toBe(0)
-    expect(await watched.next()).toEqual({ unit: 'traced', change: 'ptrace' })
+    expect(await watched.next()).toMatchObject({ cgroup: '/traced', change: 'ptrace' })
   })
 
   test('is told once, and again after it is watched again', async () => {
     const child = shell()
     await using watched = listen()
     for (let round = 0; round < 3; round += 1) {
-      watched.events.watch('orders', [child.pid])
+      watched.watch('/orders', [child.pid])
       await settle()
       child.stdin!.write('sleep 0; sleep 0; sleep 0\n')
-      expect(await watched.next()).toEqual({ unit: 'orders', change: 'exec' })
+      expect(await watched.next()).toMatchObject({ cgroup: '/orders', change: 'exec' })
       await settle()
     }
   })
 
+  test('is told of what came between its measurement and the watch', async () => {
+    const child = shell()
+    await using watched = listen()
+    await settle()
+    child.stdin!.write('( sleep 0 ) &\n')
+    await settle()
+    watched.watch('/later', [child.pid])
+    await settle()
+    watched.watch('/orders', [child.pid], 900)
+    expect(await watched.next()).toMatchObject({ cgroup: '/orders', pids: [child.pid] })
+  })
+
   test('is told as lost when the kernel had more to tell than was read', async () => {
     const connector = openProcessConnector(4096)
-    if ('reason' in connector) throw new Error(connector.reason)
     // Nobody reads until the buffer runs over.
     const storm = spawn('/bin/sh', ['-c', 'for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0; done'])
     await new Promise((resolve) => storm.once('exit', resolve))
-    const heard: UnitChanged[] = []
-    const events = new UnitEvents(
-      connector,
-      (change) => heard.push(change),
-      () => undefined,
-    )
-    events.watch('orders', [process.pid])
-    await until(() => heard.length > 0)
-    expect(heard).toEqual([{ unit: 'orders', change: 'lost' }])
-    await events[Symbol.asyncDispose]()
+    await using watched = listen(connector)
+    watched.watch('/orders', [process.pid])
+    expect(await watched.next()).toMatchObject({ cgroup: '/orders', change: 'lost' })
   })
 })
