@@ -45,7 +45,11 @@ describe('a measurer', () => {
         const socket = createConnection(path)
         socket.once('connect', () => resolve(socket))
       })
-    client = new MeasurerClient(connect, () => undefined)
+    client = new MeasurerClient(
+      connect,
+      () => undefined,
+      () => undefined,
+    )
     await expect.poll(() => client.state.up).toBe(true)
   })
   afterEach(async () => {
