@@ -8,6 +8,7 @@ import { MeasurerClient } from '../../src/front/measurer-client.ts'
 import { readInstance } from '../../src/measure/instance.ts'
 import type { SettledMeasurement } from '../../src/measure/messages.ts'
 import type { MeasurerPool } from '../../src/measure/pool.ts'
+import type { UnitChanges } from '../../src/measure/unit-events.ts'
 import { serveFront } from '../../src/measure/serve.ts'
 
 const own = readInstance(process.pid)
@@ -36,6 +37,10 @@ describe('a measurer', () => {
         pool: pool as unknown as MeasurerPool,
         unitsDir: join(directory, 'units'),
         log: () => undefined,
+        changes: {
+          subscribe: () => () => undefined,
+          watch: () => undefined,
+        } as unknown as UnitChanges,
       })
     })
     const path = join(directory, 'sock')
