@@ -10,7 +10,7 @@ import { loadConfig, measurerSettings, type AgentConfig } from './config.ts'
 import { AgentError } from './error.ts'
 import { describe, jsonLog } from './log.ts'
 import { startOwnMeasurer } from './own-measurer.ts'
-import { assertUnprivileged, becomeUser, findUser } from './privileges.ts'
+import { assertApart, assertUnprivileged, becomeUser, findUser } from './privileges.ts'
 import { readOptional } from './state-directory.ts'
 import { AGENT_VERSION } from './version.ts'
 
@@ -78,6 +78,7 @@ function leaveRoot(
   stopping: AbortController,
 ): Pick<AgentOptions, 'measurer' | 'readText'> {
   const user = findUser(config.user)
+  if (config.measurer.socket === null) assertApart(user, findUser(config.measurer.user).uid)
   const readText = readAhead([config.joinToken, config.brokerCa])
   for (const [directory, mode] of [
     [dirname(config.socket), 0o755],

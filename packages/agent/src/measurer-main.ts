@@ -9,7 +9,13 @@ import { AgentError } from './error.ts'
 import { describe, jsonLog } from './log.ts'
 import { openProcessConnector } from './measure/process-connector.ts'
 import { startMeasurer } from './measurer.ts'
-import { executeAsMeasurer, findUser, hasMeasurerPrivileges, readPrivileges } from './privileges.ts'
+import {
+  assertApart,
+  executeAsMeasurer,
+  findUser,
+  hasMeasurerPrivileges,
+  readPrivileges,
+} from './privileges.ts'
 import { makePublicDirectory } from './unix-socket.ts'
 import { AGENT_VERSION } from './version.ts'
 
@@ -43,6 +49,7 @@ async function main(): Promise<void> {
       throw new AgentError('PRIVILEGES', 'expected three capabilities, or root to take them from')
     drop(settings)
   }
+  if (front !== null) assertApart(findUser(front.user), process.geteuid?.())
   const connector =
     values.dropped === true && values.events !== undefined
       ? { fd: Number(values.events) }

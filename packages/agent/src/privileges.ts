@@ -59,6 +59,18 @@ export function findUser(name: string, passwd: string = readFileSync('/etc/passw
   throw new AgentError('USER_UNKNOWN', `expected a user ${quote(name)} in /etc/passwd`)
 }
 
+/**
+ * Front and measurer are two users: of one user, the front could write the measurer's first sights.
+ * @throws {AgentError} CONFIG_INVALID
+ */
+export function assertApart(front: User, measurerUid: number | undefined): void {
+  if (front.uid !== measurerUid) return
+  throw new AgentError(
+    'CONFIG_INVALID',
+    `expected another user for the measurer than ${front.uid}, who is the agent's`,
+  )
+}
+
 /** Becomes `user`, for good: in every thread, with no other group and no capability. */
 export function becomeUser({ uid, gid }: User): void {
   call('PR_SET_NO_NEW_PRIVS', prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

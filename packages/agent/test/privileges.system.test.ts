@@ -180,7 +180,19 @@ describe.runIf(inPrivateRoot())('started as root', () => {
     for (const user of ['root', '0', 'nobody-of-that-name']) {
       const { exit, log } = start('main.ts', '--config', configure({ user }))
       expect([2, 3]).toContain(await exit)
-      expect(log.join('')).toMatch(/PRIVILEGES|USER_UNKNOWN/)
+      expect(log.join('')).toMatch(/PRIVILEGES|USER_UNKNOWN|CONFIG_INVALID/)
+    }
+  })
+
+  test('nobody runs it as its measurer', async () => {
+    const socket = join(directory, 'run/measurer/measurer.sock')
+    for (const [program, measurer] of [
+      ['main.ts', { user: '61000' }],
+      ['measurer-main.ts', { user: '61000', socket }],
+    ] as const) {
+      const { exit, log } = start(program, '--config', configure({ measurer }))
+      expect(await exit).toBe(2)
+      expect(log.join('')).toContain('CONFIG_INVALID')
     }
   })
 })

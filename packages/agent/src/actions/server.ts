@@ -6,7 +6,7 @@
 // The socket's file mode says who may ask: it is made by systemd (`SocketUser=`, `SocketMode=0600`) and handed
 // over as descriptor 3, or made here for root alone. sd_listen_fds(3).
 import { execFile } from 'node:child_process'
-import { chmodSync, mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
@@ -60,11 +60,10 @@ export async function listenForActions(server: Server, path: string): Promise<vo
   }
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    const umask = process.umask(0o177)
+    const umask = process.umask(0o177) // not chmod: what stands at `path` by then may be a link of somebody else's
     server.listen(handed ? { fd: 3 } : { path }, resolve)
     process.umask(umask)
   })
-  if (!handed) chmodSync(path, 0o600)
 }
 
 async function serve(socket: Socket, context: ActionServerContext, limits: Limits): Promise<void> {

@@ -11,7 +11,7 @@ import type {
 import type { LastObservation } from './observe.ts'
 import type { Measurers } from './measurer-client.ts'
 import type { Outcomes } from './outcomes.ts'
-import { redactArguments, redactText } from './redact.ts'
+import { redactArguments, redactDenial, redactText } from './redact.ts'
 import type { Roots } from './roots.ts'
 
 const MAX_PROCESSES = 32
@@ -54,19 +54,7 @@ export async function explainProcess(
               ...{ at: last.success.at, audience: last.success.audience },
               ...{ decision: last.success.decision, logIndex: last.success.logIndex },
             }
-          : {
-              allowed: false,
-              ...last.denial,
-              message: redactText(last.denial.message),
-              reasons: last.denial.reasons.map((reason) => ({
-                ...reason,
-                message: redactText(reason.message),
-              })),
-              offence: last.denial.offence && {
-                ...last.denial.offence,
-                seen: redactText(last.denial.offence.seen),
-              },
-            },
+          : { allowed: false, ...redactDenial(last.denial) },
     observed:
       observed === undefined
         ? null

@@ -151,6 +151,7 @@ async function issueOnce<C extends Credential>(
   const audience = request.audience ?? `spiffe://${roots.trustDomain}`
   const measurement = await context.measure(request.instance)
   stated.unit = measurement.unit
+  context.outcomes.measured(request, measurement.unit)
   const asker = denialKey(measurement.unit)
   if (purpose === 'issue') context.denials.check(asker)
   const fitting = await roots.fitting(measurement, audience)

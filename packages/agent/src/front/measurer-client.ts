@@ -19,7 +19,7 @@ const FIRST_BACKOFF_MS = 50
 const MAX_BACKOFF_MS = 2000
 const MAX_UNSENT_BYTES = 4 * 1024 * 1024
 /** Longer than the measurer lets one measurement take, with others before it. */
-const TIMEOUT_MS = 30_000
+export const ANSWER_TIMEOUT_MS = 30_000
 
 /** What the front asks of the measurer. */
 export interface Measurers {
@@ -65,7 +65,7 @@ export class MeasurerClient implements Measurers, Disposable {
     connect: () => Promise<Socket>,
     changed: (notice: UnitChangedNotice) => void,
     log: Log,
-    timeoutMs = TIMEOUT_MS,
+    timeoutMs = ANSWER_TIMEOUT_MS,
   ) {
     this.#changed = changed
     this.#connect = connect

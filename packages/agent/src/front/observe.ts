@@ -17,6 +17,7 @@ import { signJws } from './jws.ts'
 import type { Measurers } from './measurer-client.ts'
 import { counters, labels } from './metrics.ts'
 import type { ObservedUnit } from './policy-view.ts'
+import { redactText } from './redact.ts'
 
 /** Observations in one round; a broker takes 64 a minute of one node. */
 const MAX_PER_ROUND = 60
@@ -152,7 +153,11 @@ export class Observer implements AsyncDisposable {
     this.#count(said.would_allow ? 'WOULD_ALLOW' : (first?.code ?? 'OTHER'))
     log(said.would_allow ? 'info' : 'warn', 'observed', {
       ...{ unit: name, pid: instance.pid, audience, wouldAllow: said.would_allow },
-      ...{ code: first?.code ?? null, error: first?.message ?? null, observation: said.id },
+      ...{
+        code: first?.code ?? null,
+        error: first ? redactText(first.message) : null,
+        observation: said.id,
+      },
     })
   }
 

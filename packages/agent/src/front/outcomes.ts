@@ -13,6 +13,7 @@ import { denialKey } from './denials.ts'
 import type { IssueRequest } from './issue.ts'
 import { offenceOf, type Offence } from './offence.ts'
 import { isTransient, refusalOf, type Refusal } from './problem.ts'
+import { redactDenial } from './redact.ts'
 import type { Evidence } from '@bagcheck/api'
 
 /** Reasons that speak against one audience only. */
@@ -157,6 +158,11 @@ export class Outcomes implements Disposable {
     return () => this.#listeners.delete(listener)
   }
 
+  /** A request was found to come out of `unit`: from now on a denial of that unit concerns what is under way, too. */
+  measured({ instance }: IssueRequest, unit: UnitFacts): void {
+    this.#place(instance, unit)
+  }
+
   /** A credential was had. */
   succeeded(
     { instance, audience }: IssueRequest,
@@ -203,7 +209,7 @@ export class Outcomes implements Disposable {
   }
 
   #tell(event: InstanceDenied): void {
-    const { pid, unit, audience, code, decision, offence } = event.denial
+    const { pid, unit, audience, code, decision, offence } = redactDenial(event.denial)
     this.#log('warn', 'unit denied', {
       ...{ pid, unit: unit?.name ?? null, cgroup: unit?.cgroup ?? null, audience, code, decision },
       offence,

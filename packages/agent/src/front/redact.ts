@@ -3,9 +3,19 @@
 //
 // In doubt it is hidden. Store paths, digests in them and plain words stay readable, or nothing would be explained.
 
+import type { Denial } from './outcomes.ts'
+
 const HIDDEN = '[redacted]'
 const SECRET_NAME =
   /(pass(word|wd|phrase)?|secret|token|api[-_]?key|private[-_]?key|credential|auth|cookie|session|signature|dsn)/i
+/** The same in a message that quotes arguments as JSON, and the value by itself that follows an option. */
+const SECRET_WORD = SECRET_NAME.source
+const QUOTED = new RegExp(`("[\\w-]{0,64}${SECRET_WORD}[\\w-]{0,64}=)(?:\\\\.|[^"\\\\])+`, 'gi')
+const QUOTED_NEXT = new RegExp(
+  `("--?[\\w-]{0,64}${SECRET_WORD}[\\w-]{0,64}",\\s?")(?!-)(?:\\\\.|[^"\\\\])+`,
+  'gi',
+)
+const PLAIN = new RegExp(`((?<![\\w"-])[\\w-]{0,64}${SECRET_WORD}[\\w-]{0,64}=)[^\\s"]+`, 'gi')
 /** Long and random: letters and digits mixed, no path and no words. */
 const RANDOM = /(?<![\w/.+-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])[\w+=-]{24,}(?![\w/.-])/g
 const JWT = /eyJ[\w-]{5,}\.[\w-]+(\.[\w-]*)?/g
@@ -29,7 +39,21 @@ export function redactArguments(args: readonly string[]): string[] {
 export function redactText(text: string): string {
   return text
     .replaceAll(PEM, HIDDEN)
+    .replaceAll(QUOTED, `$1${HIDDEN}`)
+    .replaceAll(QUOTED_NEXT, `$1${HIDDEN}`)
+    .replaceAll(PLAIN, `$1${HIDDEN}`)
     .replaceAll(JWT, HIDDEN)
     .replaceAll(USER_INFO, `$1${HIDDEN}@`)
     .replaceAll(RANDOM, (match) => (/^[0-9a-f]{64}$|^[0-9a-f-]{36}$/.test(match) ? match : HIDDEN))
+}
+
+/** A denial as others than its unit may see it: its messages quote arguments. */
+export function redactDenial(denial: Denial): Denial {
+  const { message, reasons, offence } = denial
+  return {
+    ...denial,
+    message: redactText(message),
+    reasons: reasons.map((reason) => ({ ...reason, message: redactText(reason.message) })),
+    offence: offence && { ...offence, seen: redactText(offence.seen) },
+  }
 }

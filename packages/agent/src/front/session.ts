@@ -187,11 +187,14 @@ export class Session<C extends Credential = IssuedToken> {
     const running = this.#context
       .issue({ ...ask, previousDecision: previous?.decision ?? null })
       .then((issued) => {
-        if (this.#spoilt !== undefined) throw new DeniedElsewhere(this.#spoilt)
-        const token = { ...issued, renewed: previous !== null }
-        this.#hold(token)
-        this.#context.wipe?.(token)
-        return token
+        try {
+          if (this.#spoilt !== undefined) throw new DeniedElsewhere(this.#spoilt)
+          const token = { ...issued, renewed: previous !== null }
+          this.#hold(token)
+          return token
+        } finally {
+          this.#context.wipe?.(issued) // handed over or not
+        }
       })
       .catch((error: unknown) => {
         this.#fail(error)

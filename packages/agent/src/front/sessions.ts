@@ -10,6 +10,7 @@ import type { Caller } from './callers.ts'
 import type { Credential, IssuedToken, IssueRequest } from './issue.ts'
 import type { InstanceDenied, Outcomes } from './outcomes.ts'
 import { refusalOf } from './problem.ts'
+import { redactText } from './redact.ts'
 import { Session, type SessionContext } from './session.ts'
 
 const MAX_INSTANCES = 4096
@@ -152,7 +153,7 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
     this.#log('info', 'no token', {
       ...about,
       code: problem.code,
-      error: problem.error_description,
+      error: redactText(problem.error_description),
     })
   }
 

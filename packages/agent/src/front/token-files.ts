@@ -55,6 +55,7 @@ export class TokenFiles implements Disposable {
   readonly #files: readonly Kept[]
   readonly #timer: NodeJS.Timeout
   #looking = false
+  #closed = false
 
   constructor(files: readonly TokenFile[], context: TokenFilesContext) {
     this.#context = context
@@ -75,6 +76,7 @@ export class TokenFiles implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#closed = true
     clearInterval(this.#timer)
     for (const kept of this.#files) this.#letGo(kept)
   }
@@ -115,12 +117,14 @@ export class TokenFiles implements Disposable {
         `expected one unit ${unit} for a token file, saw ${others.length + 1}`,
       )
     const session = await this.#open(instance, audience)
+    if (this.#closed) return
     const unwatch = session.watch(
       (event) => this.#hear(kept, instance, event),
       () => this.#letGo(kept),
     )
     kept.holder = { instance, stop: unwatch }
-    await session
+    // Not waited for: a unit that takes long to measure must not keep the files of others from being looked at.
+    session
       .request({ ttlSeconds, profile, workloadKey: null })
       .catch((error: unknown) => this.#complain(kept, error))
   }

@@ -4,6 +4,8 @@
 //     them share: facts are never older than the question. What does not tell of a process that asked is not for
 //     it; it is measured by itself then.
 //   - a unit gets half a thread's time, after a first 20 seconds that are free: what it had beyond that it rests.
+//   - who has waited for too long is told so, and may ask again. Its front gives the whole measurer up when an answer
+//     does not come, and one unit must not bring that about by making others of its cgroup wait.
 //   - a thread that does not answer in time (a read that hangs) is given up and another takes its place. Its unit
 //     is not measured again before it ends. With too many given up nothing is measured any more, because a
 //     kernel that hangs on reads is no host to vouch for.
@@ -23,6 +25,8 @@ export interface PoolLimits {
   /** Requests that wait for a measurement, of all units and of each. */
   readonly maxWaiting: number
   readonly maxWaitingOfUnit: number
+  /** Longest wait. With `timeoutMs` it must be less than a front waits for an answer. */
+  readonly maxWaitMs: number
   /** Threads given up before nothing is measured any more. */
   readonly maxLost: number
 }
@@ -33,6 +37,7 @@ export const DEFAULT_POOL_LIMITS: PoolLimits = {
   timeoutMs: 15_000,
   maxWaiting: 1024,
   maxWaitingOfUnit: 128,
+  maxWaitMs: 10_000,
   maxLost: 8,
 }
 
@@ -47,6 +52,8 @@ interface Asker {
   readonly instance: ProcessInstance
   readonly resolve: (measurement: Measurement) => void
   readonly reject: (error: AgentError) => void
+  /** Waits no longer, though it may be under way. */
+  overdue: boolean
 }
 
 /** What asks together: see unit-key.ts. */
@@ -107,7 +114,7 @@ export class MeasurerPool implements AsyncDisposable {
    */
   measure(instance: ProcessInstance): Promise<Measurement> {
     return new Promise((resolve, reject) => {
-      const { maxWaiting, maxWaitingOfUnit, maxLost } = this.#limits
+      const { maxWaiting, maxWaitingOfUnit, maxWaitMs, maxLost } = this.#limits
       if (this.#closed || this.#waiting >= maxWaiting)
         throw new AgentError('MEASURER_BUSY', 'too many measurements are waiting')
       if (this.#lost >= maxLost)
@@ -117,10 +124,33 @@ export class MeasurerPool implements AsyncDisposable {
         throw new AgentError('MEASUREMENT_TIMEOUT', 'an earlier measurement of this unit hangs')
       if (unit.waiting.length >= maxWaitingOfUnit)
         throw new AgentError('MEASURER_BUSY', 'too many measurements of this unit are waiting')
-      unit.waiting.push({ instance, resolve, reject })
+      const asker: Asker = {
+        instance,
+        resolve: (measurement) => {
+          clearTimeout(patience)
+          resolve(measurement)
+        },
+        reject: (error) => {
+          clearTimeout(patience)
+          reject(error)
+        },
+        overdue: false,
+      }
+      const patience = setTimeout(() => this.#tire(unit, asker), maxWaitMs).unref()
+      unit.waiting.push(asker)
       this.#waiting += 1
       this.#next()
     })
+  }
+
+  /** Refuses who still waits; who is being measured may yet get that measurement, and no other. */
+  #tire(unit: Unit, asker: Asker): void {
+    asker.overdue = true
+    const index = unit.waiting.indexOf(asker)
+    if (index < 0) return
+    unit.waiting.splice(index, 1)
+    this.#waiting -= 1
+    asker.reject(tired())
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -229,8 +259,10 @@ export class MeasurerPool implements AsyncDisposable {
 
   /** Puts askers before those who came later. */
   #wait(unit: Unit, askers: readonly Asker[]): void {
-    unit.waiting.unshift(...askers)
-    this.#waiting += askers.length
+    for (const { overdue, reject } of askers) if (overdue) reject(tired())
+    const patient = askers.filter(({ overdue }) => !overdue)
+    unit.waiting.unshift(...patient)
+    this.#waiting += patient.length
   }
 
   #charge({ unit, startedMs }: Job): void {
@@ -307,4 +339,6 @@ function share({ instance, resolve, reject }: Asker, measurement: Measurement): 
   return true
 }
 
+const tired = (): AgentError =>
+  new AgentError('MEASURER_BUSY', 'others of this unit are measured first, and that takes long')
 const stopping = (): AgentError => new AgentError('MEASURER_BUSY', 'the agent is stopping')

@@ -11,6 +11,7 @@ import {
   MAX_ANSWER_BYTES,
   MAX_QUESTION_BYTES,
   MAX_QUESTIONS,
+  parseAnswer,
   parseQuestion,
   type Answer,
   type Question,
@@ -65,7 +66,10 @@ async function answer(question: Question, context: FrontsContext): Promise<Answe
         assertInstance(question.instance)
         return { id, ok: true }
       case 'find':
-        return { id, ok: true, instances: await findMainProcesses(question.unit, unitsDir) }
+        return bounded({
+          ...{ id, ok: true },
+          instances: await findMainProcesses(question.unit, unitsDir),
+        })
       case 'measure': {
         const { main: _ours, host, ...measured } = await pool.measure(question.instance)
         const unitEvents = changes.isRunning ? 'process-connector' : 'none'
@@ -81,7 +85,15 @@ async function answer(question: Question, context: FrontsContext): Promise<Answe
   }
 }
 
+/** An answer that the front takes: any other ends the connection, and with it the questions about all units. */
 function bounded(answered: Answer): Answer {
+  try {
+    parseAnswer({ ...answered })
+  } catch (cause) {
+    throw new AgentError('MEASUREMENT_LIMIT', 'expected facts within the bounds of an answer', {
+      cause,
+    })
+  }
   if (JSON.stringify(answered).length <= MAX_ANSWER_BYTES / 3) return answered // UTF-8 at its longest
   throw new AgentError('MEASUREMENT_LIMIT', 'expected facts that fit into one answer')
 }

@@ -1,6 +1,6 @@
 // What follows a denial: which requests the privileged part takes, and where a webhook goes.
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { createConnection, createServer as createNetServer, type AddressInfo } from 'node:net'
@@ -115,6 +115,22 @@ describe('the process that restarts', () => {
     expect(statSync(socket).mode & 0o777).toBe(0o600)
   })
 
+  test('changes nothing else when somebody puts a link in the place of its socket', async () => {
+    const victim = join(directory, 'victim')
+    const place = join(directory, 'swapped.sock')
+    writeFileSync(victim, 'x', { mode: 0o644 })
+    const server = createNetServer()
+    server.once('listening', () => {
+      rmSync(place)
+      symlinkSync(victim, place)
+    })
+    await listenForActions(server, place)
+    closing.push(
+      Object.assign(server, { closeAllConnections: () => undefined }) as unknown as Server,
+    )
+    expect(statSync(victim).mode & 0o777).toBe(0o644)
+  })
+
   test.each([
     ['a unit that no action lists', { action: 'again', unit: 'sshd.service' }],
     ['a unit with an option in its name', { action: 'again', unit: '--force.service' }],
@@ -192,6 +208,17 @@ describe('a webhook', () => {
       ...{ iss: 'demo-1', aud: url, iat: 5, event: 'unit-denied', action: 'tell' },
       ...{ installation: 'demo', denial: { code: 'TRACED', unit: { name: 'orders.service' } } },
     })
+  })
+
+  test('tells no secret that was an argument', async () => {
+    const url = await listen(join(directory, 'hook.sock'), () => 204)
+    const message = 'saw the arguments ["--password","hunter2"]'
+    const offence = { path: '/x', kind: 'ARGUMENTS_MISMATCH', expected: '', seen: message }
+    const reasons = [{ code: 'ARGUMENTS_MISMATCH', message }]
+    await deliver(hook(url), { ...denial, message, reasons, offence }, context())
+    const { payload } = decode(heard[0]?.body ?? '')
+    expect(JSON.stringify(payload)).toContain('[redacted]')
+    expect(JSON.stringify(payload)).not.toContain('hunter2')
   })
 
   test('is tried again with back-off, and kept when nobody takes it; the newest hundred are', async () => {
@@ -272,6 +299,12 @@ describe('what follows a denial', () => {
     await using _ = await actions([{ ...RESTART, on: { ...RESTART.on, codes: ['TRACED'] } }])
     deny({ unit: { launcher: 'systemd', name: 'sshd.service', cgroup: '/x' } })
     deny({ unit: { launcher: 'bagcheck-exec', name: 'orders.service', cgroup: '/x' } })
+    for (const cgroup of [
+      '/docker/1/orders.service',
+      '/orders.service/x',
+      '/x/system.slice/orders.service',
+    ])
+      deny({ unit: { launcher: 'systemd', name: 'orders.service', cgroup } })
     deny({ code: 'UID_NOT_ALLOWED' })
     deny({ unit: null })
     for (let n = 0; n < 50; n += 1) deny()

@@ -99,6 +99,13 @@ describe('outcomes', () => {
     expect(concerned).toEqual([11, 12])
   })
 
+  test('a denial concerns a process whose first request is still under way', () => {
+    const { outcomes, events, request, instance } = world()
+    outcomes.measured(request(12), unit('/one'))
+    outcomes.failed(request(11), { unit: unit('/one') }, denial('FILE_NOT_IN_CLOSURE'))
+    expect(events[0]?.concerns({ ...instance, pid: 12 })).toBe(true)
+  })
+
   test('callers without a unit do not drag each other down', () => {
     const { outcomes, events, request, instance } = world()
     outcomes.failed(request(1), { unit: unit('/', 'none') }, denial('UNIT_NONE'))

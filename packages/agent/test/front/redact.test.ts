@@ -31,3 +31,18 @@ test('shows digests and decisions in a message', () => {
   const text = `closure ${DIGEST} at /nix/store/sgs1nvyvsjl78ppr01qvh6chdmbkgc2p-x, decision 01a20d4a-14ad-79ee-891c-929323d966c2`
   expect(redactText(text)).toBe(text)
 })
+
+test.each([
+  [
+    'process 7 shows other arguments than it was started with: ["--db-password","hunter2","--port","80"]',
+    `process 7 shows other arguments than it was started with: ["--db-password","${R}","--port","80"]`,
+  ],
+  [
+    'expected the arguments ["--api-key=hunter2 \\" x","a"], saw ["DB_PASSWORD=y z"]',
+    `expected the arguments ["--api-key=${R}","a"], saw ["DB_PASSWORD=${R}"]`,
+  ],
+  ['saw ["--secret","hun', `saw ["--secret","${R}`],
+  ['started with --token=hunter2 and more', `started with --token=${R} and more`],
+])('hides what a message quotes: %s', (message, expected) => {
+  expect(redactText(message)).toBe(expected)
+})

@@ -258,6 +258,15 @@ describe('a session', () => {
     expect(due()).toBeUndefined()
   })
 
+  test('wipes what it must not hand out', async () => {
+    const { ask, watch, session, wiped, events } = world({ wipes: true })
+    watch()
+    const asked = ask()
+    session.deny(refusalOf(denial))
+    await expect(asked).rejects.toThrow()
+    expect([wiped, events.map(({ kind }) => kind)]).toEqual([['decision-1'], ['denied']])
+  })
+
   test('that holds nothing is not driven by denials elsewhere', async () => {
     const { ask, asked, session, state, pass } = world()
     state.answer = denial

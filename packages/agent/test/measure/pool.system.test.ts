@@ -6,6 +6,7 @@ import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DEFAULT_POOL_LIMITS, FirstSights, MeasurerPool } from '../../src/index.ts'
 import { AgentError } from '../../src/error.ts'
+import { ANSWER_TIMEOUT_MS } from '../../src/front/measurer-client.ts'
 import { awaitStart } from '../../src/front/await-start.ts'
 import { readInstance } from '../../src/measure/instance.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
@@ -68,6 +69,22 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
       'rejected',
     ])
     expect(answers[4]).toMatchObject({ reason: { code: 'MEASURER_BUSY' } })
+  })
+
+  test('keep nobody waiting for longer than its front waits for an answer', async () => {
+    const other = spawn('/bin/sleep', ['1000'])
+    await until(() => readProcLink(`/proc/${other.pid}/exe`).endsWith('/sleep'))
+    const limits = { ...DEFAULT_POOL_LIMITS, maxWaitMs: 1 }
+    await using pool = new MeasurerPool(options, sights(), limits)
+    const [first, second] = await Promise.allSettled(
+      [child, other].map(({ pid }) => pool.measure(readInstance(pid!))),
+    )
+    expect(first).toMatchObject({ status: 'fulfilled' })
+    expect(second).toMatchObject({ reason: { code: 'MEASURER_BUSY' } })
+    other.kill('SIGKILL')
+    const { timeoutMs, maxWaitMs } = DEFAULT_POOL_LIMITS
+    expect(timeoutMs + maxWaitMs).toBeLessThan(ANSWER_TIMEOUT_MS)
+    expect((await pool.measure(readInstance(child.pid!))).processes).toHaveLength(1)
   })
 
   test('measure a unit once for all that asked before it began, and again for who asks later', async () => {

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, type Log } from '../../log.ts'
 import type { SigningKey } from '../jws.ts'
-import type { Denial, InstanceDenied, Outcomes } from '../outcomes.ts'
+import type { Denial, InstanceDenied, Outcomes, UnitName } from '../outcomes.ts'
 import type { Action } from './config.ts'
 import { requestAction } from './request.ts'
 import { deliver, type WebhookContext } from './webhook.ts'
@@ -46,9 +46,7 @@ export class Actions implements AsyncDisposable {
     const codes = [code, ...reasons.map((reason) => reason.code)]
     for (const action of this.#actions) {
       const wanted = action.codes === null || action.codes.some((one) => codes.includes(one))
-      const named =
-        action.units.includes(unit.name) &&
-        unit.launcher === (unit.name.endsWith('.service') ? 'systemd' : 'bagcheck-exec')
+      const named = action.units.includes(unit.name) && isOfItsLauncher(unit)
       const key = `${action.id} ${unit.name}`
       const last = this.#begun.get(key) ?? Number.NEGATIVE_INFINITY
       const due = this.#context.now() - last >= action.minIntervalSeconds * 1000
@@ -76,4 +74,12 @@ export class Actions implements AsyncDisposable {
       if (!signal.aborted) log('error', 'action failed', { ...about, ...describe(error) })
     }
   }
+}
+
+/** Who may make cgroups, such as root of a container, can call one like a service; below slices only PID 1 makes any. */
+function isOfItsLauncher({ launcher, name, cgroup }: UnitName): boolean {
+  if (!name.endsWith('.service')) return launcher === 'bagcheck-exec'
+  const above = cgroup.slice(1).split('/')
+  const own = above.pop()
+  return launcher === 'systemd' && own === name && above.every((part) => part.endsWith('.slice'))
 }

@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { AgentError } from '../../error.ts'
 import { signJws, type SigningKey } from '../jws.ts'
 import type { Denial } from '../outcomes.ts'
+import { redactDenial } from '../redact.ts'
 import { writeFile } from '../../state-directory.ts'
 import type { WebhookAction } from './config.ts'
 
@@ -38,7 +39,7 @@ export async function deliver(
   const { node, installation, key, now, signal } = context
   const payload = {
     ...{ iss: node, aud: url, iat: Math.floor(now() / 1000), jti: randomUUID() },
-    ...{ event: 'unit-denied', action: id, installation, denial },
+    ...{ event: 'unit-denied', action: id, installation, denial: redactDenial(denial) },
   }
   const body = signJws({ typ: 'bagcheck-event+jwt', kid: key.thumbprint }, payload, key)
   let status = 0

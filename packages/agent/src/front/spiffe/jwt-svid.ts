@@ -8,6 +8,7 @@ import { constants, verify, type KeyObject } from 'node:crypto'
 import { AgentError, quote } from '../../error.ts'
 import type { JwtSvidAnswer } from '../broker-client.ts'
 import { issue, type IssueContext, type IssueRequest } from '../issue.ts'
+import { DeniedElsewhere, type Refusal } from '../problem.ts'
 import type { BundleSet, JwtKey } from './bundles.ts'
 import { parseSpiffeId } from './spiffe-id.ts'
 
@@ -16,10 +17,12 @@ const MAX_SKEW_SECONDS = 60
 const MAX_TOKEN_BYTES = 8 * 1024
 
 /**
- * Obtains a JWT-SVID for `audience`.
- * @throws {BrokerProblem} a denial; {AgentError} everything that keeps facts from being stated or sent
+ * Obtains a JWT-SVID for `audience`. One that is under way while its bag is denied elsewhere is not handed out:
+ * it was earned before that.
+ * @throws {BrokerProblem} a denial; {DeniedElsewhere}; {AgentError} everything that keeps facts from being stated
+ * or sent
  */
-export function issueJwtSvid(
+export async function issueJwtSvid(
   request: Pick<IssueRequest, 'instance'> & { readonly audience: string },
   context: IssueContext,
 ): Promise<JwtSvidAnswer> {
@@ -27,7 +30,17 @@ export function issueJwtSvid(
     ...request,
     ...{ ttlSeconds: null, profile: null, workloadKey: null, previousDecision: null },
   }
-  return issue(asked, context, (evidence) => context.broker.jwtSvid(evidence))
+  const denied: Refusal[] = []
+  const stop = context.outcomes.subscribe(({ refusal, concerns }) => {
+    if (concerns(request.instance)) denied.push(refusal)
+  })
+  try {
+    const svid = await issue(asked, context, (evidence) => context.broker.jwtSvid(evidence))
+    if (denied[0] !== undefined) throw new DeniedElsewhere(denied[0])
+    return svid
+  } finally {
+    stop()
+  }
 }
 
 /** A JWT-SVID that was found good. */
