@@ -3,6 +3,7 @@
 import { constants } from 'node:fs'
 import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { NixError } from '@bagcheck/nix'
 import { CliError } from './error.ts'
 
 /** Reads a whole file of at most `maxBytes`. @throws {CliError} FILE_UNREADABLE */
@@ -16,6 +17,27 @@ export async function readInput(file: string, maxBytes: number): Promise<Buffer>
     throw new CliError('FILE_UNREADABLE', `${file} cannot be read: ${(error as Error).message}`, {
       cause: error,
     })
+  }
+}
+
+/**
+ * What `parse` makes of a file of at most `maxBytes`. What it finds wrong is said of the file by name: a command may
+ * have been given several.
+ * @throws {CliError} FILE_UNREADABLE
+ * @throws {NixError} what `parse` throws
+ */
+export async function parseInput<T>(
+  file: string,
+  maxBytes: number,
+  parse: (bytes: Uint8Array) => T,
+): Promise<T> {
+  const bytes = await readInput(file, maxBytes)
+  try {
+    return parse(bytes)
+  } catch (cause) {
+    if (!(cause instanceof NixError)) throw cause
+    const { code, detail, message } = cause
+    throw new NixError(code, `${file}: ${message}`, { cause, detail })
   }
 }
 

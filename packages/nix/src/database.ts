@@ -7,6 +7,7 @@
 // node prefer the daemon, because a database in WAL mode can be read only where its `-shm` file can be
 // written, or as `immutable`, which misses what Nix writes meanwhile.
 // https://github.com/NixOS/nix/blob/master/src/libstore/schema.sql
+import { statSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { DatabaseSync } from 'node:sqlite'
 import type { SQLOutputValue, StatementSync } from 'node:sqlite'
@@ -63,6 +64,7 @@ export function openNixDatabase(
     const url = pathToFileURL(file)
     if (options.immutable === true) url.searchParams.set('immutable', '1')
     database = new DatabaseSync(url, { readOnly: true, timeout: 5000 })
+    checkWhole(database, file)
     return new Database(database)
   } catch (cause) {
     database?.close()
@@ -72,6 +74,12 @@ export function openNixDatabase(
       detail: { file },
     })
   }
+}
+
+/** SQLite finds pages that are missing, and takes the missing half of one for zeros: rows without references. */
+function checkWhole(database: DatabaseSync, file: string): void {
+  const pageSize = Number(database.prepare('pragma page_size').get()?.['page_size'])
+  if (!(statSync(file).size % pageSize === 0)) throw new Error('it is cut off')
 }
 
 class Database implements NixDatabase {

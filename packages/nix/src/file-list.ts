@@ -12,7 +12,7 @@ import { NixError, quote } from './error.ts'
 import { decodeFileName, encodeFileName } from './file-name.ts'
 import { parseSha256, sha256Hex } from './hash.ts'
 import type { Sha256 } from './hash.ts'
-import { parseDecimal, splitLines } from './lines.ts'
+import { lineError, parseDecimal, splitLines } from './lines.ts'
 import { storePathOf } from './store-path.ts'
 
 /** One regular file of a closure. */
@@ -143,14 +143,4 @@ function unescapePath(text: string): Buffer {
   if (escapePath(raw) !== text)
     throw new NixError('FILE_LIST_LINE', `expected canonical %XX escapes, got ${quote(text)}`)
   return raw
-}
-
-function lineError(
-  code: NixError['code'],
-  index: number,
-  reason: string,
-  cause?: unknown,
-): NixError {
-  const detail = { line: index + 1 }
-  return new NixError(code, `line ${index + 1}: ${reason}`, { cause, detail })
 }

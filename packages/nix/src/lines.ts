@@ -46,3 +46,14 @@ export function parseDecimal(text: string, code: NixErrorCode): number {
     throw new NixError(code, `expected a decimal number, got ${quote(text)}`)
   return value
 }
+
+/** What is wrong with the line at `index`, which people count from 1. */
+export function lineError(
+  code: NixErrorCode,
+  index: number,
+  reason: string,
+  cause?: unknown,
+): NixError {
+  const detail = { line: index + 1 }
+  return new NixError(code, `line ${index + 1}: ${reason}`, { cause, detail })
+}

@@ -11,7 +11,7 @@
 import { NixError, quote } from './error.ts'
 import { parseNarHash, sha256Hex } from './hash.ts'
 import type { NarHash, Sha256 } from './hash.ts'
-import { parseDecimal, splitLines } from './lines.ts'
+import { lineError, parseDecimal, splitLines } from './lines.ts'
 import {
   byteOrder,
   parseStorePath,
@@ -189,14 +189,4 @@ function resolveReferences(
     }
     return resolved
   })
-}
-
-function lineError(
-  code: NixError['code'],
-  index: number,
-  reason: string,
-  cause?: unknown,
-): NixError {
-  const detail = { line: index + 1 }
-  return new NixError(code, `line ${index + 1}: ${reason}`, { cause, detail })
 }

@@ -144,10 +144,23 @@ describe('the daemon client', () => {
 
   test('an answer cut off anywhere is DAEMON_CLOSED', async () => {
     const whole = Buffer.concat([hello38, chatter, answer(a, b)])
-    for (let length = 0; length < whole.length; length += 3)
+    for (let length = 0; length < whole.length; length++)
       await expect(ask(whole.subarray(0, length))).rejects.toMatchObject({
         code: expect.stringMatching(/^DAEMON_(CLOSED|UNREACHABLE)$/),
       })
+  })
+
+  test('an answer with any byte wrong is refused with a code, or is facts all the same', async () => {
+    const bytes = answer(a, b)
+    for (let at = 0; at < bytes.length; at++) {
+      const flipped = Buffer.from(bytes)
+      flipped[at] = (flipped[at] ?? 0) ^ (1 << (at & 7))
+      const found = await ask(hello34, flipped).catch((error: unknown) => {
+        expect(error).toMatchObject({ code: expect.stringMatching(/^DAEMON_/) })
+        return undefined
+      })
+      if (found !== undefined) expect(found.path).toBe(a)
+    }
   })
 
   const fields = (...parts: readonly Buffer[]): Buffer => Buffer.concat([LAST, u64(1), ...parts])

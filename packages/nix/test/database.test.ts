@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -90,6 +90,26 @@ describe("Nix's database", () => {
     const database = openNixDatabase(make(name, change))
     expect(() => database.readClosure(a)).toThrow(expect.objectContaining({ code }))
     await database.close()
+  })
+
+  test('cut off anywhere, it is refused with a code, in each way of reading it', async () => {
+    const whole = readFileSync(make('whole'))
+    const cut = join(scratch, 'cut')
+    for (let length = 0; length < whole.length; length += length < 200 ? 1 : 101) {
+      writeFileSync(cut, whole.subarray(0, length))
+      const read = async (): Promise<unknown> => {
+        const database = openNixDatabase(cut)
+        try {
+          database.readAll()
+          return database.readClosure(a)
+        } finally {
+          await database.close()
+        }
+      }
+      await expect(read()).rejects.toMatchObject({
+        code: expect.stringMatching(/^DATABASE_(OPEN|ROW)$/),
+      })
+    }
   })
 
   test('is refused when it is missing, or something else', () => {

@@ -3,8 +3,8 @@ import { realpath } from 'node:fs/promises'
 import { MANIFEST_MAX_BYTES, parseManifest, parseStorePath } from '@bagcheck/nix'
 import type { ClosureManifest, StorePath } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
-import { readInput } from '../files.ts'
-import { readClosureFrom } from './source.ts'
+import { parseInput } from '../files.ts'
+import { readClosureFrom, wantsSignatures } from './source.ts'
 import type { SourceValues } from './source.ts'
 
 /**
@@ -20,12 +20,18 @@ export async function readBag(
 ): Promise<ClosureManifest> {
   const root = await findRoot(argument)
   if (root !== undefined) return readClosureFrom(root, options, signal)
-  if (options['trusted-key'].length > 0)
-    throw new CliError(
-      'USAGE',
-      `--trusted-key is for store paths; nothing is signed in ${argument}`,
-    )
-  return parseManifest(await readInput(argument, MANIFEST_MAX_BYTES))
+  return readManifest(argument, options)
+}
+
+/**
+ * The manifest in `file`.
+ *
+ * @throws {CliError} USAGE – it bears no signatures, and keys are to vouch; FILE_UNREADABLE
+ */
+export async function readManifest(file: string, options: SourceValues): Promise<ClosureManifest> {
+  if (wantsSignatures(options))
+    throw new CliError('USAGE', `--trusted-key is for store paths; nothing is signed in ${file}`)
+  return parseInput(file, MANIFEST_MAX_BYTES, parseManifest)
 }
 
 /** The store path that `argument` is or links to. */

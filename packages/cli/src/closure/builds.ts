@@ -14,7 +14,7 @@ import {
   type StorePath,
 } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
-import { readInput } from '../files.ts'
+import { parseInput } from '../files.ts'
 import { findRoot, readBag } from './bag.ts'
 import { findDeriver, loadDerivations, type DerivationValues } from './derivations.ts'
 
@@ -79,7 +79,7 @@ export async function readIntent(values: IntentValues, side: 0 | 1): Promise<Bui
   const attribute = pick('attribute')
   return {
     ...(lock !== undefined && {
-      lock: parseFlakeLock(await readInput(lock, FLAKE_LOCK_MAX_BYTES)),
+      lock: await parseInput(lock, FLAKE_LOCK_MAX_BYTES, parseFlakeLock),
     }),
     ...(revision !== undefined && { revision: revision === 'dirty' ? null : revision }),
     ...(attribute !== undefined && { attribute }),

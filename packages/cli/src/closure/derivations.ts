@@ -14,7 +14,7 @@ import {
   type StorePath,
 } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
-import { readInput } from '../files.ts'
+import { parseInput } from '../files.ts'
 import { findRoot } from './bag.ts'
 import { openSource, SOURCE_OPTIONS, type SourceValues } from './source.ts'
 
@@ -52,7 +52,7 @@ export async function loadDerivations(
 }
 
 async function readDerivationJson(file: string): Promise<DerivationGraph> {
-  const derivations = parseDerivationJson(await readInput(file, DERIVATION_JSON_MAX_BYTES))
+  const derivations = await parseInput(file, DERIVATION_JSON_MAX_BYTES, parseDerivationJson)
   const used = new Set([...derivations.values()].flatMap((one) => [...one.inputDerivations.keys()]))
   const roots = [...derivations.keys()].filter((path) => !used.has(path))
   if (roots.length !== 1)

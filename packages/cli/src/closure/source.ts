@@ -25,7 +25,7 @@ import {
 } from '@bagcheck/nix'
 import type { Context } from '../command.ts'
 import { CliError } from '../error.ts'
-import { readInput } from '../files.ts'
+import { parseInput } from '../files.ts'
 import { findDecoders } from './decoders.ts'
 
 /** Options of every command that reads a closure. */
@@ -90,7 +90,7 @@ export async function openSource(
     })
   if (source === 'database') return openNixDatabase(options.database)
   if (await isCache(source)) return openCache(options, signal)
-  return readFacts(await readInput(source, PATH_INFO_MAX_BYTES))
+  return parseInput(source, PATH_INFO_MAX_BYTES, readFacts)
 }
 
 async function openCache(options: SourceValues, signal: AbortSignal): Promise<BinaryCache> {
@@ -162,8 +162,14 @@ function readFacts(bytes: Uint8Array): ClosureSource {
   return recordedSource('registration', parseRegistrations(bytes))
 }
 
-function parseTrust({ 'trusted-key': texts, threshold }: SourceValues): CacheTrust | undefined {
-  if (texts.length === 0 && threshold === '1') return undefined
+/** Whether the options demand that keys vouch for what is read. */
+export function wantsSignatures({ 'trusted-key': keys, threshold }: SourceValues): boolean {
+  return keys.length > 0 || threshold !== '1'
+}
+
+function parseTrust(options: SourceValues): CacheTrust | undefined {
+  if (!wantsSignatures(options)) return undefined
+  const { 'trusted-key': texts, threshold } = options
   try {
     const keys = texts.map(parseCachePublicKey)
     const distinct = new Set(keys.map(({ bytes }) => Buffer.from(bytes).toString('hex'))).size

@@ -12,6 +12,7 @@ export const closureClassify = command({
     'A and B are store paths, links to them, derivations that were built, or files with manifests. What was ' +
       'asked for is compared (--lock, --revision, --attribute), then the derivations, then the content of every ' +
       'path, with the hashes of dependencies taken for each other.',
+    'Where neither Nix nor its database is, --source with one of the manifests leaves derivations out.',
     'The exit code is 1 if one store path has two contents, or if the same intent gave other derivations.',
   ],
   options: { ...INTENT_OPTIONS, ...DERIVATION_OPTIONS },

@@ -1,28 +1,33 @@
 import {
   FILE_LIST_MAX_BYTES,
-  MANIFEST_MAX_BYTES,
   openLedger,
   openNixDatabase,
   parseFileList,
-  parseManifest,
   verifyClosure,
   type ClosureManifest,
   type PathInfo,
 } from '@bagcheck/nix'
 import { loadAttributeReader } from '../closure/attributes.ts'
-import { parseRoot, readClosureFrom, SOURCE_OPTIONS } from '../closure/source.ts'
+import { readManifest } from '../closure/bag.ts'
+import {
+  parseRoot,
+  readClosureFrom,
+  SOURCE_OPTIONS,
+  wantsSignatures,
+  type SourceValues,
+} from '../closure/source.ts'
 import { describeProgress, describeRemarks, describeVerification } from '../closure/verify-text.ts'
 import { command } from '../command.ts'
 import { CliError, EXIT } from '../error.ts'
-import { readInput } from '../files.ts'
+import { parseInput } from '../files.ts'
 
 export const closureVerify = command({
   summary: 'Compare the content of the store with a manifest; name the files that differ.',
   positionals: '[ROOT]...',
   description: [
-    'With ROOT, or --all for every path of the store, the manifest is what the Nix database says, which ' +
-      'is a hint and no proof: whoever can alter the store as root can alter that too. With --manifest ' +
-      '(and --files, to name single files) it is what CI attested.',
+    'With ROOT the manifest is what --source says, and with --all, for every path of the store, what the Nix ' +
+      'database says. Of the local Nix that is a hint and no proof: whoever can alter the store as root can alter ' +
+      'that too. With --manifest (and --files, to name single files) it is what CI attested.',
     'Every file is read, unless --ledger says that it has not moved since it was (incremental), or ' +
       '--metadata that names, kinds, sizes, modes and owners are enough. Modes, owners and extended ' +
       'attributes must be as Nix leaves them, and hard links to elsewhere are told.',
@@ -60,14 +65,14 @@ export const closureVerify = command({
       throw new CliError('USAGE', '--full reads everything and --metadata nothing; give one')
     const owner = parseUid(values.owner)
     const closures: ClosureManifest[] = []
-    if (values.manifest !== undefined)
-      closures.push(parseManifest(await readInput(values.manifest, MANIFEST_MAX_BYTES)))
+    if (values.manifest !== undefined) closures.push(await readManifest(values.manifest, values))
     for (const root of roots.map(parseRoot))
       closures.push(await readClosureFrom(root, values, signal))
     const entries = values.all
-      ? await readAllPaths(values.database)
+      ? await readAllPaths(values)
       : unite(closures.map((closure) => closure.entries))
-    const files = values.files && parseFileList(await readInput(values.files, FILE_LIST_MAX_BYTES))
+    const files =
+      values.files && (await parseInput(values.files, FILE_LIST_MAX_BYTES, parseFileList))
     const readAttributes = values['skip-attributes'] ? undefined : await loadAttributeReader()
     const ledger = values.ledger === undefined ? undefined : openLedger(values.ledger)
     try {
@@ -106,8 +111,13 @@ function parseUid(text: string): number {
   return Number(text)
 }
 
-async function readAllPaths(file: string | undefined): Promise<readonly PathInfo[]> {
-  const database = openNixDatabase(file)
+/** Only the database lists a store; an option that would change who says it is refused, and never left aside. */
+async function readAllPaths(options: SourceValues): Promise<readonly PathInfo[]> {
+  if (wantsSignatures(options))
+    throw new CliError('USAGE', '--all asks for no signatures; --trusted-key is for ROOT')
+  if (options.source !== 'daemon' && options.source !== 'database')
+    throw new CliError('USAGE', `--all reads the Nix database, not --source ${options.source}`)
+  const database = openNixDatabase(options.database)
   try {
     return database.readAll()
   } finally {

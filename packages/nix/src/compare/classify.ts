@@ -168,7 +168,7 @@ function findCaveats(
     )
   if (content.unread.length > 0)
     caveats.push(
-      `${content.unread.length} paths could not be read: they may differ only by where their dependencies lie.`,
+      `Not every path could be read (${content.unread.length} not): these may differ only by where their dependencies lie.`,
     )
   if (derivation === 'same' && content.result !== 'same' && verdict !== 'altered')
     caveats.push(

@@ -54,7 +54,8 @@ function borrow(): Worker {
 function start(): Worker {
   const file = workerFile()
   if (file === undefined) throw new TypeError('ask availableThreads first')
-  return new Worker(file)
+  // No flags of the process: the worker needs none, and a program from standard input has one that no file takes.
+  return new Worker(file, { execArgv: [] })
 }
 
 function putBack(thread: Worker): void {
