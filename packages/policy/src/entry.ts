@@ -43,7 +43,7 @@ export function checkEntry(
   if (main && !sameArguments(main.argv.slice(1), contract.arguments))
     denials.add(
       'ARGUMENTS_MISMATCH',
-      `process ${main.pid} shows other arguments than it was started with: ${quote(main.argv.slice(1))}`,
+      `process ${main.pid} shows other arguments than it was started with: ${difference(contract.arguments, main.argv.slice(1))}`,
     )
   checkOthers(role, facts, main, denials)
 }
@@ -137,7 +137,7 @@ function checkOthers(
     else if (main && !sameArguments(process.argv, main.argv))
       denials.add(
         'ARGUMENTS_MISMATCH',
-        `process ${process.pid}, a fork of process ${main.pid}, shows other arguments: ${quote(process.argv.slice(1))}`,
+        `process ${process.pid}, a fork of process ${main.pid}, shows other arguments: ${difference(main.argv.slice(1), process.argv.slice(1))}`,
       )
     if (entry !== undefined) checkEnvironment(process, denials)
   }
@@ -151,8 +151,18 @@ function compareArguments(
   if (!sameArguments(wanted, contract.arguments))
     denials.add(
       'ARGUMENTS_MISMATCH',
-      `expected the arguments ${quote(wanted)}, saw ${quote(contract.arguments)}`,
+      `expected the arguments ${quote(wanted)}: ${difference(wanted, contract.arguments)}`,
     )
+}
+
+/**
+ * Where arguments part, without what was seen: services are given secrets as arguments, and decisions are in a log
+ * that anybody may read.
+ */
+function difference(wanted: readonly string[], seen: readonly string[]): string {
+  const at = wanted.findIndex((argument, index) => argument !== seen[index])
+  if (at === -1) return `saw ${seen.length - wanted.length} more`
+  return at < seen.length ? `argument ${at + 1} is another` : `saw ${seen.length} of them`
 }
 
 const sameArguments = (a: readonly string[], b: readonly string[]): boolean =>

@@ -471,6 +471,25 @@ describe('policy that differs', () => {
     expect(codesOf(judge(other, named))).toEqual(['ARGUMENTS_MISMATCH'])
   })
 
+  test.each([
+    ['another', ['--password=hunter2', ORDERS.script], 'argument 1 is another'],
+    ['one more', ['--jitless', ORDERS.script, 'hunter2'], 'saw 1 more'],
+    ['fewer', ['--jitless'], 'saw 1 of them'],
+  ])(
+    'arguments that differ by %s are told without what was seen, because they may be secrets',
+    (_how, args, said) => {
+      const facts = factsWith((edited) => {
+        edited.unit.contract!.arguments = args
+        process0(edited).argv = ['node', ...args]
+      })
+      const decision = judge(facts)
+      const text = JSON.stringify(decision)
+      expect(codesOf(decision)).toContain('ARGUMENTS_MISMATCH')
+      expect(text).toContain(said)
+      expect(text).not.toContain('hunter2')
+    },
+  )
+
   test('an interpreter may fork: what it was told to run, its forks run too', () => {
     const forked = factsWith((facts) => facts.processes.push({ ...process0(facts), pid: 101 }))
     expect(codesOf(judge(forked))).toEqual([])
