@@ -65,6 +65,8 @@ const systemPackages = {
   'nix-bin': () => onPath('nix-daemon') && onPath('nix-store'),
   patchelf: () => onPath('patchelf'),
   'busybox-static': () => existsSync('/bin/busybox') || existsSync('/usr/bin/busybox'),
+  runc: () => onPath('runc'),
+  crun: () => onPath('crun'),
   postgresql: () => postgresServer() || onPath('postgres'),
 }
 
@@ -87,7 +89,7 @@ function installSystemPackages() {
     say(
       debian
         ? `  sudo apt-get install --no-install-recommends ${wanted}`
-        : '  Nix (nix-daemon, nix-store), patchelf, a static busybox at /bin/busybox, the PostgreSQL server',
+        : '  Nix (nix-daemon, nix-store), patchelf, a static busybox at /bin/busybox, runc, crun, the PostgreSQL server',
     )
     return
   }

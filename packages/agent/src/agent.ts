@@ -81,10 +81,10 @@ export async function startAgent(
   )
   const ledger = openLedger(state.ledgerFile)
   resources.defer(() => ledger.close())
-  const { unitsDir } = config
+  const { unitsDir, ociStateDirs } = config
   const measurer = resources.use(
     new MeasurerPool(
-      { unitsDir, storeDir: STORE_DIR, sharedMemoryDevice: sharedMemoryDevice() },
+      { unitsDir, ociStateDirs, storeDir: STORE_DIR, sharedMemoryDevice: sharedMemoryDevice() },
       firstSightsOf(state),
     ),
   )
@@ -93,7 +93,10 @@ export async function startAgent(
   const local = new LocalClosures(config.nix, now)
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
-  const roots = new Roots({ state, broker, local, ledger, trustRootPin, intervalMs, now, log })
+  const roots = new Roots({
+    ...{ state, broker, local, ledger, trustRootPin, intervalMs, now, log },
+    hashContained: (instance, request) => measurer.hash(instance, request),
+  })
   resources.defer(() => roots.close())
   const denials = new Denials(now)
   let agentFacts: ReturnType<typeof readAgentFacts> | undefined

@@ -20,6 +20,8 @@ export interface AgentConfig {
   /** Where SPIFFE clients find the Workload API; default: beside `socket`; null: nowhere. */
   readonly spiffeSocket: string | null
   readonly unitsDir: string
+  /** Where container runtimes keep their state; a last part `*` stands for every directory there. */
+  readonly ociStateDirs: readonly string[]
   /** Envelope file, used once if the node is not enrolled. */
   readonly joinToken: string | null
   readonly nix: { readonly daemonSocket: string; readonly database: string }
@@ -27,6 +29,11 @@ export interface AgentConfig {
   readonly storeCheckIntervalSeconds: number
 }
 
+/** runc and crun by themselves, containerd's and docker's runc by namespace. */
+const OCI_STATE_DIRS = [
+  ...['/run/runc', '/run/crun'],
+  ...['/run/containerd/runc/*', '/run/docker/runtime-runc/*'],
+]
 const MAX_CONFIG_BYTES = 64 * 1024
 
 /** @throws {AgentError} CONFIG_INVALID, CONFIG_TLS_REQUIRED */
@@ -51,7 +58,14 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   }
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
-    ...['spiffeSocket', 'unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
+    ...[
+      'spiffeSocket',
+      'unitsDir',
+      'ociStateDirs',
+      'joinToken',
+      'nix',
+      'storeCheckIntervalSeconds',
+    ],
   ])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
   const string = (key: string, grammar: RegExp, fallback?: string): string => {
@@ -85,6 +99,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
         ? null
         : path(config, 'spiffeSocket', join(dirname(socket), 'spiffe.sock')),
     unitsDir: path(config, 'unitsDir', '/run/bagcheck/units'),
+    ociStateDirs: ociStateDirs(config['ociStateDirs'] ?? OCI_STATE_DIRS),
     joinToken: optionalPath('joinToken'),
     nix: {
       daemonSocket: path(nix, 'daemonSocket', '/nix/var/nix/daemon-socket/socket'),
@@ -92,6 +107,14 @@ export function parseConfig(text: string, directory: string): AgentConfig {
     },
     storeCheckIntervalSeconds: interval,
   }
+}
+
+function ociStateDirs(value: unknown): readonly string[] {
+  const list = Array.isArray(value) ? (value as unknown[]) : [value]
+  const isDirectory = (path: unknown): path is string =>
+    typeof path === 'string' && /^(\/[^/*\0]+)+(\/\*)?$/.test(path)
+  if (list.length <= 32 && list.every(isDirectory)) return list
+  throw invalid('ociStateDirs', value)
 }
 
 /** Tokens travel on this connection: without TLS only inside this host. */

@@ -24,6 +24,12 @@ describe('the configuration', () => {
       socket: '/run/bagcheck/agent.sock',
       spiffeSocket: '/run/bagcheck/spiffe.sock',
       unitsDir: '/run/bagcheck/units',
+      ociStateDirs: [
+        '/run/runc',
+        '/run/crun',
+        '/run/containerd/runc/*',
+        '/run/docker/runtime-runc/*',
+      ],
       joinToken: '/abs/join.json',
       nix: {
         daemonSocket: '/nix/var/nix/daemon-socket/socket',

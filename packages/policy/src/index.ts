@@ -8,6 +8,7 @@ export { evaluate, whyNotInForce, type Decision, type EvaluationContext } from '
 export { explainApproval } from './explain.ts'
 export { closuresNeeded } from './host-objects.ts'
 export type {
+  ContainerFacts,
   ContentMismatch,
   ExecutableMemory,
   Facts,
@@ -16,6 +17,7 @@ export type {
   MappedFile,
   ProcessFacts,
   RootFacts,
+  ServiceFacts,
   UnitFacts,
 } from './facts.ts'
 export {

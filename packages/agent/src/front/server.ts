@@ -4,12 +4,12 @@
 //   GET  /v1/nonce                {nonce}, for a proof of a workload key
 //   POST /v1/token                {audience, ttlSeconds?, profile?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
-//   GET  /v1/unit?pid=N           the unit of another process, for an operator: the agent's user only
+//   GET  /v1/unit?pid=N           the unit of another process, for an operator: the agent's user only, outside containers
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { instanceKey, readInstance } from '../measure/instance.ts'
+import { instanceKey, readInstance, sharesPidNamespace } from '../measure/instance.ts'
 import type { ProcessInstance, UnitFacts } from '../measure/messages.ts'
 import { BrokerProblem } from './broker-client.ts'
 import type { Callers } from './callers.ts'
@@ -152,6 +152,9 @@ async function route(
     case 'GET /v1/unit': {
       if (caller.peer.uid !== process.geteuid?.())
         throw new AgentError('REQUEST_INVALID', "expected the agent's user to ask about others")
+      // Root in a container is this user too, and the pids it knows are not ours.
+      if (!sharesPidNamespace(caller.instance.pid))
+        throw new AgentError('REQUEST_INVALID', "expected a caller in the agent's pid namespace")
       return unitOf(parsePid(parameter(request, 'pid')), context)
     }
     default:

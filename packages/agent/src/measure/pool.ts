@@ -6,7 +6,15 @@
 import { Worker } from 'node:worker_threads'
 import { AgentError } from '../error.ts'
 import type { FirstSights } from './first-sights.ts'
-import type { Measurement, MeasureReply, MeasurerOptions, ProcessInstance } from './messages.ts'
+import type {
+  HashRequest,
+  Measurement,
+  MeasureReply,
+  MeasureRequest,
+  MeasurerOptions,
+  PathHash,
+  ProcessInstance,
+} from './messages.ts'
 
 /** Limits of a {@link MeasurerPool}. */
 export interface PoolLimits {
@@ -30,9 +38,8 @@ export const DEFAULT_POOL_LIMITS: PoolLimits = {
 const YOUNG_GENERATION_MB = 3
 
 interface Job {
-  readonly id: number
-  readonly instance: ProcessInstance
-  readonly resolve: (measurement: Measurement) => void
+  readonly request: MeasureRequest
+  readonly resolve: (reply: MeasureReply & { readonly ok: true }) => void
   readonly reject: (error: AgentError) => void
 }
 
@@ -69,13 +76,34 @@ export class MeasurerPool implements AsyncDisposable {
    * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, STATE_INVALID if a first sight cannot be
    *   written down, and what the measurer answers
    */
-  measure(instance: ProcessInstance): Promise<Measurement> {
+  async measure(instance: ProcessInstance): Promise<Measurement> {
+    const reply = await this.#ask({ instance })
+    if ('measurement' in reply) return this.#settle(reply.measurement)
+    throw new TypeError('expected a measurement')
+  }
+
+  /**
+   * Content of paths of the store that the container of `instance`, its first process, brings itself.
+   * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, and what the measurer answers
+   */
+  async hash(instance: ProcessInstance, request: HashRequest): Promise<PathHash[]> {
+    const hashes: PathHash[] = []
+    while (hashes.length < request.paths.length) {
+      const paths = request.paths.slice(hashes.length)
+      const reply = await this.#ask({ instance, hash: { ...request, paths } })
+      if (!('hashes' in reply) || reply.hashes.length === 0) throw new TypeError('expected hashes')
+      hashes.push(...reply.hashes)
+    }
+    return hashes
+  }
+
+  #ask(request: Omit<MeasureRequest, 'id'>): Promise<MeasureReply & { readonly ok: true }> {
     return new Promise((resolve, reject) => {
       if (this.#closed || this.#waiting.length >= this.#limits.maxWaiting)
         return reject(new AgentError('MEASURER_BUSY', 'too many measurements are waiting'))
       if (this.#lost >= this.#limits.maxLost)
         return reject(new AgentError('MEASURER_BUSY', `${this.#lost} measurements hang`))
-      this.#waiting.push({ id: this.#nextId++, instance, resolve, reject })
+      this.#waiting.push({ request: { id: this.#nextId++, ...request }, resolve, reject })
       this.#next()
     })
   }
@@ -101,7 +129,7 @@ export class MeasurerPool implements AsyncDisposable {
     thread.job = job
     thread.timer = setTimeout(() => this.#giveUp(thread), this.#limits.timeoutMs)
     thread.worker.ref()
-    thread.worker.postMessage({ id: job.id, instance: job.instance })
+    thread.worker.postMessage(job.request)
   }
 
   #start(): Thread {
@@ -124,25 +152,20 @@ export class MeasurerPool implements AsyncDisposable {
 
   #finish(thread: Thread, reply: MeasureReply): void {
     const { job } = thread
-    if (job?.id !== reply.id) return
+    if (job?.request.id !== reply.id) return
     clearTimeout(thread.timer)
     thread.job = undefined
     thread.worker.unref()
-    try {
-      if (!reply.ok) throw new AgentError(reply.code, reply.message, { cause: reply.stack })
-      job.resolve(this.#settle(reply.measurement))
-    } catch (error) {
-      job.reject(error as AgentError) // nothing else is thrown above
-    }
+    if (reply.ok) job.resolve(reply)
+    else job.reject(new AgentError(reply.code, reply.message, { cause: reply.stack }))
     this.#next()
   }
 
   /** The measurement, with the contract of a service as it was at first sight. */
   #settle(measurement: Measurement): Measurement {
     const { main, unit } = measurement
-    if (main === null || unit.contract === null) return measurement
-    const contract = this.#firstSights.settle(unit.contract, main)
-    return { ...measurement, unit: { ...unit, contract } }
+    if (main === null) return measurement
+    return { ...measurement, unit: this.#firstSights.settleUnit(unit, main) }
   }
 
   #giveUp(thread: Thread): void {

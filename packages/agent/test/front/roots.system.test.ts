@@ -73,6 +73,7 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
         ...{ state, ledger, now, intervalMs: 0, trustRootPin: PIN, broker: client },
         local: new LocalClosures(nix, now),
         log: () => undefined,
+        hashContained: () => Promise.reject(new Error('no containers here')),
       })
       await roots.refreshPolicy((broker.policy as { version: number }).version)
       return await use(roots)
@@ -92,7 +93,12 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
     const command = [`${interpreter}/bin/busybox`, 'sh', script] as const
     await using unit = await startUnit({ name: 'orders', unitsDir, command: [...command] })
     const measurer = new Measurer({
-      ...{ unitsDir, storeDir: '/nix/store', sharedMemoryDevice: sharedMemoryDevice() },
+      ...{
+        unitsDir,
+        ociStateDirs: [],
+        storeDir: '/nix/store',
+        sharedMemoryDevice: sharedMemoryDevice(),
+      },
     })
     return measurer.measure(unit.instance())
   }

@@ -45,6 +45,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     copyFileSync('/bin/busybox', BUSYBOX)
     measurer = new Measurer({
       unitsDir,
+      ociStateDirs: [],
       storeDir: '/nix/store',
       sharedMemoryDevice: sharedMemoryDevice(),
     })
