@@ -14,6 +14,8 @@ import {
 } from './installation.ts'
 
 const UNIT = 'unit: { launcher: bagcheck-exec, name: orders }'
+/** What the processes of these tests may have; the unit's own word is another matter. */
+const BOUNDS = 'boundingSet: [CAP_CHOWN, CAP_KILL, CAP_NET_BIND_SERVICE]'
 type Editing = Parameters<Edit>[0]
 
 const messagesOf = (decision: Decision): string =>
@@ -26,7 +28,10 @@ const table = (rows: readonly [string, string | readonly string[], Edit][]) =>
 describe('a container', () => {
   const policy = (selectors: string, ...more: string[]) =>
     verified(
-      policySource([UNIT, [`unit: { launcher: oci, ${selectors} }`, ...more].join('\n    ')]),
+      policySource([
+        UNIT,
+        [`unit: { launcher: oci, ${selectors} }`, BOUNDS, ...more].join('\n    '),
+      ]),
     )
   const container = (edit: Edit = () => undefined): Facts =>
     factsWith((facts) => {
@@ -181,6 +186,7 @@ describe('a service of systemd whose closure states its launch', () => {
     policySource([
       UNIT,
       `unit: { launcher: systemd, name: orders.service, cgroup: ${CGROUP} }
+    ${BOUNDS}
     contract: { source: closure, file: 'orders-*/orders.service' }`,
     ]),
   )
@@ -276,7 +282,10 @@ describe('a service of systemd whose closure states its launch', () => {
 
   test('needs nothing of the kind where the role does not ask for it', () => {
     const policy = verified(
-      policySource([UNIT, `unit: { launcher: systemd, name: orders.service, cgroup: ${CGROUP} }`]),
+      policySource([
+        UNIT,
+        `unit: { launcher: systemd, name: orders.service, cgroup: ${CGROUP} }\n    ${BOUNDS}`,
+      ]),
     )
     expect(
       codesOf(
