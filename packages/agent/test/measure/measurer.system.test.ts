@@ -92,6 +92,8 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
         startTicks: unit.instance().startTicks,
         intact: true,
       },
+      container: null,
+      service: null,
     })
     expect(processes).toEqual([
       expect.objectContaining({
