@@ -15,9 +15,9 @@ export interface Running extends AsyncDisposable {
   readonly readyMs: number
   /** The ready line. */
   readonly ready: Readonly<Record<string, string>>
-  /** Resident set, now. */
+  /** Resident set, now; its children's too. */
   rssBytes(): number
-  /** Processor time of all its threads so far. */
+  /** Processor time of all its threads so far, and of its children. */
   cpuSeconds(): number
 }
 
@@ -65,19 +65,31 @@ function observe(
     pid,
     readyMs,
     ready,
-    rssBytes: () => {
-      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-      return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024
-    },
-    cpuSeconds: () => {
-      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-      // proc_pid_stat(5): fields 14 and 15, in ticks of 10 ms.
-      return (Number(fields[11]) + Number(fields[12])) / 100
-    },
+    rssBytes: () => sum(processesOf(pid).map(rssBytes)),
+    cpuSeconds: () => sum(processesOf(pid).map(cpuSeconds)),
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGTERM')
       await gone
     },
   }
 }
+
+/** A process and the children that it has now: an agent started as root has a measurer. */
+function processesOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
+  return [pid, ...(children === '' ? [] : children.split(' ').map(Number))]
+}
+
+function rssBytes(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024
+}
+
+function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  // proc_pid_stat(5): fields 14 and 15, in ticks of 10 ms.
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0)

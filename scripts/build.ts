@@ -10,7 +10,12 @@ import { chmod, cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { rolldown, type Plugin } from 'rolldown'
 
-const executables = { bagcheck: 'cli', 'bagcheck-broker': 'broker', 'bagcheck-agent': 'agent' }
+const executables = {
+  bagcheck: 'cli/src/main.ts',
+  'bagcheck-broker': 'broker/src/main.ts',
+  'bagcheck-agent': 'agent/src/main.ts',
+  'bagcheck-measurer': 'agent/src/measurer-main.ts',
+}
 
 /** `new URL('./x.ts', import.meta.url)` names a worker's source file; the packed one lies beside the executable. */
 function workers(executable: string): Plugin {
@@ -62,10 +67,10 @@ const directory = resolve(process.argv[2] ?? join(root, 'dist'))
 
 await rm(directory, { recursive: true, force: true })
 await mkdir(directory, { recursive: true })
-for (const [name, workspace] of Object.entries(executables)) {
+for (const [name, main] of Object.entries(executables)) {
   const bundle = await rolldown({
     cwd: root,
-    input: { [name]: join('packages', workspace, 'src/main.ts') },
+    input: { [name]: join('packages', main) },
     platform: 'node',
     external: ['koffi', 'pg-native'],
     // `import` or `require` is added by the kind of each import: forcing one gives pg the wrong half of itself.

@@ -1,11 +1,12 @@
 // A token that rests on two closures, the service's and the host's system: decided by the broker, exported, and
 // checked again by the auditor, who must need nothing but the file.
-import { canonicalize, parseCanonical } from '@bagcheck/attest'
+import { canonicalize, parseCanonical, TOKEN_CLAIM } from '@bagcheck/attest'
 import { buildManifest, makeFileList, parseNarHash, parseStorePath, sha256Hex } from '@bagcheck/nix'
 import { attestClosure, mappedFile } from '@bagcheck/testkit'
 import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { verifyEvidenceBundle } from '../packages/cli/src/evidence/verify.ts'
+import { parseDecision, readEnvelopeText } from '../packages/broker/src/audit.ts'
 import { bodyOf, expectRefusal } from '../packages/broker/test/gate/answers.ts'
 import {
   createInstallation,
@@ -49,10 +50,7 @@ test('a host object gets no token before its system was attested, and then an au
   const { request } = attestClosure({ manifest, files }, self.ci)
   expect((await self.request('POST', '/v1/attestations', request)).status).toBe(200)
 
-  const { decision, access_token: token } = await bodyOf(
-    await self.token(await self.evidence(node, mapsNss)),
-  )
-  expect(decodeJwt(token)).not.toHaveProperty('bagcheck.jit')
+  const { decision } = await bodyOf(await self.token(await self.evidence(node, mapsNss)))
   const exported = await self.request('GET', `/v1/evidence/${decision}`, undefined, true)
   const text = await exported.text()
   const used = [{ path: NSS, sha256: sha256Hex('nss'), system: manifest.digest }]
@@ -66,4 +64,48 @@ test('a host object gets no token before its system was attested, and then an au
   expect(() =>
     verifyEvidenceBundle(Buffer.from(canonicalize(without)), { trust: self.pin as never }),
   ).toThrow('the number of attestations')
+})
+
+test('a host that must run an approved system is judged again from the file alone', async () => {
+  const edit = (text: string): string =>
+    text.replace(
+      'roles:\n',
+      `hosts:\n  demo:\n    signers: [ci]\n    require: { approvedSystem: true }\n    systems:\n      - { root: ${SYSTEM}, closure: ${manifest.digest} }\nroles:\n`,
+    )
+  const prev = self.broker.policy.installed().sha256
+  expect((await self.publish({ version: 3, prev, edit })).status).toBe(200)
+  const node = await self.enrol()
+  await expectRefusal(await self.token(await self.evidence(node)), 403, 'HOST_SYSTEM_NOT_APPROVED')
+  const runs: EvidenceChange = {
+    edit: (e) => Object.assign(e.host, { currentSystem: SYSTEM, bootedSystem: SYSTEM }),
+  }
+  const { decision } = await bodyOf(await self.token(await self.evidence(node, runs)))
+  const exported = await self.request('GET', `/v1/evidence/${decision}`, undefined, true)
+  const bytes = Buffer.from(await exported.text())
+  expect(verifyEvidenceBundle(bytes, { trust: self.pin as never }).decision).toMatchObject({
+    systems: [manifest.digest],
+    hostObjects: [],
+  })
+})
+
+test('a token says that code was made at run time, where it was, and so does its decision', async () => {
+  const allow = `    allow: { jit: [{ runtime: ${sha256Hex('node')}, maxRegions: 2, maxBytes: 8192 }] }\n`
+  const prev = self.broker.policy.installed().sha256
+  expect((await self.publish({ version: 4, prev, edit: (text) => text + allow })).status).toBe(200)
+  const node = await self.enrol()
+  const memory = { kind: 'anonymous', name: '', regions: 2, bytes: 8192 }
+  const claimOf = async (change?: EvidenceChange): Promise<unknown> => {
+    const answer = await bodyOf(await self.token(await self.evidence(node, change)))
+    const { content } = parseDecision(
+      await readEnvelopeText(self.broker, answer.log_index as number),
+    )
+    const { jit } = decodeJwt(answer.access_token)[TOKEN_CLAIM] as { jit?: boolean }
+    expect(content.jit).toBe(jit === true)
+    return jit
+  }
+  expect(await claimOf()).toBeUndefined()
+  const makes: EvidenceChange = {
+    edit: (e) => e.facts.processes[0].executableMemory.push(memory),
+  }
+  expect(await claimOf(makes)).toBe(true)
 })

@@ -13,6 +13,7 @@ import { startPacked } from '../bench/packed.ts'
 
 const workspace = resolve(import.meta.dirname, '..')
 const issuer = 'https://broker.packed.test'
+const EXECUTABLES = ['bagcheck', 'bagcheck-broker', 'bagcheck-agent', 'bagcheck-measurer']
 let directory: string
 let dist: string
 
@@ -30,14 +31,14 @@ beforeAll(() => {
 
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
-test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])('%s --help says its usage', (name) => {
+test.each(EXECUTABLES)('%s --help says its usage', (name) => {
   const { status, stdout, stderr } = run(packed(name), '--help')
   expect(stderr).toBe('')
   expect(stdout).toMatch(new RegExp(`usage:\\s+${name} `, 'i'))
   expect(status).toBe(0)
 })
 
-test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])(
+test.each(EXECUTABLES)(
   '%s starts by its name alone, also through a link from elsewhere',
   (name) => {
     const link = join(directory, name)
@@ -49,7 +50,7 @@ test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])(
   },
 )
 
-test.each(['bagcheck', 'bagcheck-broker', 'bagcheck-agent'])('%s --version says it', (name) => {
+test.each(EXECUTABLES)('%s --version says it', (name) => {
   const { version } = JSON.parse(readFileSync(join(workspace, 'package.json'), 'utf8'))
   expect(run(packed(name), '--version')).toMatchObject({
     status: 0,

@@ -64,7 +64,7 @@ function titlesIn(source: string): Set<string> {
 /** The titles of a test file; the demo's steps for `demo`. */
 function titlesOf(file: string): ReadonlySet<string> {
   if (file === 'demo') return new Set(STEPS)
-  const path = `packages/${file.replace('/', '/test/')}`
+  const path = file.startsWith('test/') ? file : `packages/${file.replace('/', '/test/')}`
   const found = [`${path}.test.ts`, `${path}.system.test.ts`].find((name) => existsSync(name))
   return found === undefined ? new Set() : titlesIn(readFileSync(found, 'utf8'))
 }

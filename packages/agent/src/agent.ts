@@ -1,45 +1,42 @@
 // Puts the agent together: state, enrolment, measurer, sessions, socket. Clock and chance enter here.
 import { randomBytes } from 'node:crypto'
-import { chmodSync, readFileSync, rmSync } from 'node:fs'
-import type { Server as HttpServer } from 'node:http'
-import { createConnection, type Server } from 'node:net'
-import { dirname } from 'node:path'
+import { readFileSync } from 'node:fs'
+import type { Server } from 'node:http'
+import type { Socket } from 'node:net'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { openLedger, STORE_DIR } from '@bagcheck/nix'
-import type { AgentConfig } from './config.ts'
-import { AgentError, quote } from './error.ts'
+import { openLedger } from '@bagcheck/nix'
+import { measurerSettings, type AgentConfig } from './config.ts'
+import { Actions } from './front/actions/actions.ts'
 import { awaitStart } from './front/await-start.ts'
 import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
 import { ensureEnrolled, isRefusal } from './front/enrol.ts'
+import { explainProcess } from './front/explain.ts'
 import { readAgentFacts } from './front/agent-facts.ts'
 import { issueToken, type IssueContext } from './front/issue.ts'
 import { loadNodeKey } from './front/jws.ts'
 import { LocalClosures } from './front/local-closures.ts'
+import { MeasurerClient } from './front/measurer-client.ts'
+import { gauge, MeasureMetrics, metricsText } from './front/metrics.ts'
+import { Observer } from './front/observe.ts'
 import { NonceBook } from './front/nonce-book.ts'
 import { isTransient } from './front/problem.ts'
+import { formatDenials, Outcomes, parseDenials } from './front/outcomes.ts'
 import { assertTrustRoot } from './front/policy-view.ts'
 import { Roots } from './front/roots.ts'
 import { createFront } from './front/server.ts'
 import { Sessions } from './front/sessions.ts'
+import { TokenFiles } from './front/token-files.ts'
 import { startWorkloadApi } from './front/spiffe/workload-api.ts'
-import {
-  AgentState,
-  findClosedDirectory,
-  lockState,
-  makePublicDirectory,
-  makeStateDirectory,
-  type NodeIdentity,
-} from './front/state.ts'
+import { AgentState, findClosedDirectory, type NodeIdentity } from './front/state.ts'
 import { describe, type Log } from './log.ts'
-import { FirstSights } from './measure/first-sights.ts'
-import { readBootId } from './measure/host.ts'
-import { isRunning } from './measure/instance.ts'
-import type { Measurement, ProcessInstance } from './measure/messages.ts'
-import { MeasurerPool } from './measure/pool.ts'
+import type { ProcessInstance, SettledMeasurement } from './measure/messages.ts'
 import { assertProcfs } from './measure/proc-file.ts'
-import { sharedMemoryDevice } from './peer.ts'
+import { startOwnMeasurer } from './own-measurer.ts'
+import { lockState, makeStateDirectory } from './state-directory.ts'
+import { connectToOwner, listenAt } from './unix-socket.ts'
 import { AGENT_VERSION } from './version.ts'
 
 const MAX_ENROL_BACKOFF_MS = 30_000
@@ -50,23 +47,37 @@ export interface RunningAgent extends AsyncDisposable {
   readonly socket: string
 }
 
+/** What an agent is started with. */
+export interface AgentOptions {
+  readonly log: Log
+  readonly signal: AbortSignal
+  /** Connects to a measurer; default: to that of the configuration, or to a child. */
+  readonly measurer?: () => Promise<Socket>
+  /** Reads a file that the configuration names. */
+  readonly readText?: (file: string) => string
+  /** Pins callers by the way of kernels before 6.5. */
+  readonly fallback?: boolean
+}
+
 /**
- * Starts an agent: resolves once it is enrolled and serves its socket.
+ * Starts an agent's front: resolves once it is enrolled and serves its socket.
  * @throws {AgentError} PROC_NOT_PROCFS, KEY_FILE_MODE, STATE_INVALID, NOT_ENROLLED, BROKER_REFUSED
  */
 export async function startAgent(
   config: AgentConfig,
-  options: { log: Log; signal: AbortSignal },
+  options: AgentOptions,
 ): Promise<RunningAgent> {
-  const { log, signal } = options
+  const { log, signal, measurer: connect = () => connectMeasurer(config) } = options
+  const { readText = (file) => readFileSync(file, 'utf8') } = options
   const now = Date.now
   assertProcfs()
   await using resources = new AsyncDisposableStack()
+  const measurer = resources.use(new MeasurerClient(connect, log))
   makeStateDirectory(config.stateDir)
   resources.use(lockState(config.stateDir))
   const state = AgentState.open(config.stateDir)
   const key = loadNodeKey(state.keyFile)
-  const ca = config.brokerCa === null ? null : readFileSync(config.brokerCa, 'utf8')
+  const ca = config.brokerCa === null ? null : readText(config.brokerCa)
   const broker = createBrokerClient({ url: config.broker, ca })
   resources.defer(() => broker.close())
   const { issuer, joinToken } = config
@@ -75,21 +86,16 @@ export async function startAgent(
       // A wrong broker or pin shows here, before the join token is used up. No impostor does: a trust root
       // is public, and only TLS says who answers.
       await checkTrustRoot(broker, config.trustRootPin, state.readNode() !== undefined)
-      return ensureEnrolled({ state, key, broker, issuer, joinToken, now })
+      return ensureEnrolled({ state, key, broker, issuer, joinToken, readText, now })
     },
     { log, signal },
   )
   const ledger = openLedger(state.ledgerFile)
   resources.defer(() => ledger.close())
-  const { unitsDir, ociStateDirs } = config
-  const measurer = resources.use(
-    new MeasurerPool(
-      { unitsDir, ociStateDirs, storeDir: STORE_DIR, sharedMemoryDevice: sharedMemoryDevice() },
-      firstSightsOf(state),
-    ),
+  const measurements = new MeasureMetrics()
+  const measure = measurements.timed((instance: ProcessInstance): Promise<SettledMeasurement> =>
+    awaitStart(() => measurer.measure(instance), sleep),
   )
-  const measure = (instance: ProcessInstance): Promise<Measurement> =>
-    awaitStart(() => measurer.measure(instance), sleep)
   const local = new LocalClosures(config.nix, now)
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
@@ -99,28 +105,67 @@ export async function startAgent(
   })
   resources.defer(() => roots.close())
   const denials = new Denials(now)
+  const outcomes = resources.use(
+    new Outcomes(
+      {
+        denials: parseDenials(state.readDenials()),
+        save: (kept) => state.writeDenials(formatDenials(kept)),
+      },
+      now,
+      log,
+    ),
+  )
   let agentFacts: ReturnType<typeof readAgentFacts> | undefined
   const issuing: IssueContext = {
-    ...{ node, key, state, broker, roots, denials, installation, issuer, trustRootPin, now },
-    measure,
+    ...{ node, key, state, broker, roots, denials, outcomes },
+    ...{ installation, issuer, trustRootPin, now, measure },
+    check: (instance) => measurer.check(instance),
     agent: () => (agentFacts ??= readAgentFacts(local)),
   }
   const timing = { now, random: Math.random, schedule }
   const sessions = resources.use(
-    new Sessions((request) => issueToken(request, issuing), timing, log),
+    new Sessions((request) => issueToken(request, issuing), timing, log, outcomes),
   )
-  const callers = new Callers()
+  resources.use(
+    new Actions(config.actions, {
+      ...{ outcomes, key, installation, log, now, node: node.node, backoffMs: 2000 },
+      actionsSocket: config.actionsSocket,
+      deadLetters: join(config.stateDir, 'dead-letters.jsonl'),
+    }),
+  )
+  const observer = resources.use(
+    new Observer({
+      ...{ issuing, measurer, random: Math.random, log },
+      intervalMs: config.observeIntervalSeconds * 1000,
+    }),
+  )
+  const tokenFiles = resources.use(new TokenFiles(config.tokenFiles, { sessions, measurer, log }))
+  const callers = new Callers(measurer, { fallback: options.fallback ?? false })
   const server = createFront({
     callers,
     sessions,
     nonces: new NonceBook(now),
-    unitOf: async (instance) => (await measure(instance)).unit,
+    unitOf: async (pid) => (await measure(await measurer.instance(pid))).unit,
     newNonce: () => randomBytes(32).toString('base64url'),
+    explain: (pid) =>
+      explainProcess(pid, { measure, measurer, roots, outcomes, observations: observer }),
     health: () => health(node, roots, sessions),
+    metrics: () =>
+      metricsText({
+        ...{ outcomes, measurements, now },
+        measurer: () => measurer.state,
+        sessions: () => sessions,
+        policyVersion: () => roots.policyVersion,
+        enrolmentExpiresAt: node.expiresAt,
+        more: () => [
+          ...gauge('token_files', 'Token files that hold a token', tokenFiles.written),
+          ...observer.lines(),
+        ],
+      }),
     now,
     log,
   })
-  await listen(server, config.socket)
+  await listenAt(server, config.socket)
   const closed = findClosedDirectory(dirname(config.socket))
   if (closed !== undefined)
     log('warn', 'workloads of other users cannot reach the socket: chmod o+x its directory', {
@@ -129,8 +174,8 @@ export async function startAgent(
   resources.defer(() => close(server))
   const { spiffeSocket } = config
   if (spiffeSocket !== null) {
-    const workloadApi = resources.use(startWorkloadApi(issuing, { callers, timing, log }))
-    await listen(workloadApi.server, spiffeSocket)
+    const workloadApi = resources.use(startWorkloadApi(issuing, { callers, timing, log, outcomes }))
+    await listenAt(workloadApi.server, spiffeSocket)
   }
   log('info', 'serving', {
     node: node.node,
@@ -159,14 +204,12 @@ async function checkTrustRoot(
   }
 }
 
-/** First sights as they were when the agent last ran in this boot. */
-function firstSightsOf(state: AgentState): FirstSights {
-  const store = {
-    bootId: readBootId(),
-    text: state.readFirstSights(),
-    save: (text: string) => state.writeFirstSights(text),
-  }
-  return new FirstSights(store, isRunning)
+/** Connects to the measurer that the configuration names, or to one of our own. */
+async function connectMeasurer(config: AgentConfig): Promise<Socket> {
+  const { socket } = config.measurer
+  return socket === null
+    ? startOwnMeasurer(measurerSettings(config)).socket
+    : connectToOwner(socket)
 }
 
 function health(
@@ -196,31 +239,7 @@ async function untilReached<T>(
   }
 }
 
-/** Everybody may connect: who asks is measured, and that decides. */
-async function listen(server: Server, path: string): Promise<void> {
-  makePublicDirectory(dirname(path))
-  if (await isServed(path))
-    throw new AgentError('STATE_INVALID', `another agent serves ${quote(path)}`)
-  rmSync(path, { force: true })
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(path, resolve)
-  })
-  chmodSync(path, 0o666)
-}
-
-function isServed(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = createConnection(path)
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
-}
-
-function close(server: HttpServer): Promise<void> {
+function close(server: Server): Promise<void> {
   return new Promise((resolve) => {
     server.close(() => resolve())
     server.closeAllConnections()

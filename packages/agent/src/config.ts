@@ -2,7 +2,27 @@
 // library. Relative paths start at the file's directory.
 import { readFileSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { STORE_DIR } from '@bagcheck/nix'
+import { record } from './config-reader.ts'
 import { AgentError, quote } from './error.ts'
+import { parseActions, type Action } from './front/actions/config.ts'
+import { parseTokenFiles } from './front/token-files-config.ts'
+import type { TokenFile } from './front/token-files.ts'
+import type { MeasurerOptions } from './measure/messages.ts'
+
+/** The measurer as a process. */
+export interface MeasurerConfig {
+  /** Where it listens; null: the agent starts its own. */
+  readonly socket: string | null
+  /** Whom it becomes if it is started as root: a name or a number. */
+  readonly user: string
+  readonly stateDir: string
+}
+
+/** All that the measurer needs to know. */
+export interface MeasurerSettings extends MeasurerConfig {
+  readonly options: Omit<MeasurerOptions, 'sharedMemoryDevice'>
+}
 
 /** `bagcheck-agent --config FILE`. Paths are absolute once parsed. */
 export interface AgentConfig {
@@ -15,10 +35,13 @@ export interface AgentConfig {
   readonly brokerCa: string | null
   /** sha256 of version 1 of the trust root. */
   readonly trustRootPin: string
+  /** Whom the front becomes if it is started as root: a name or a number. */
+  readonly user: string
   readonly stateDir: string
   readonly socket: string
   /** Where SPIFFE clients find the Workload API; default: beside `socket`; null: nowhere. */
   readonly spiffeSocket: string | null
+  readonly measurer: MeasurerConfig
   readonly unitsDir: string
   /** Where container runtimes keep their state; a last part `*` stands for every directory there. */
   readonly ociStateDirs: readonly string[]
@@ -27,6 +50,14 @@ export interface AgentConfig {
   readonly nix: { readonly daemonSocket: string; readonly database: string }
   /** Longest use of one check of a closure's content by several requests. */
   readonly storeCheckIntervalSeconds: number
+  /** Between two looks at the units that the policy wants observed; 0 observes none. */
+  readonly observeIntervalSeconds: number
+  /** What follows a denial. */
+  readonly actions: readonly Action[]
+  /** Where `bagcheck-agent --actions` listens. */
+  readonly actionsSocket: string
+  /** Tokens for programs that know nothing of sockets. */
+  readonly tokenFiles: readonly TokenFile[]
 }
 
 /** runc and crun by themselves, containerd's and docker's runc by namespace. */
@@ -35,6 +66,7 @@ const OCI_STATE_DIRS = [
   ...['/run/containerd/runc/*', '/run/docker/runtime-runc/*'],
 ]
 const MAX_CONFIG_BYTES = 64 * 1024
+const USER = /^([a-z_][a-z0-9_-]{0,31}|\d{1,10})$/
 
 /** @throws {AgentError} CONFIG_INVALID, CONFIG_TLS_REQUIRED */
 export function loadConfig(file: string): AgentConfig {
@@ -58,21 +90,24 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   }
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
-    ...[
-      'spiffeSocket',
-      'unitsDir',
-      'ociStateDirs',
-      'joinToken',
-      'nix',
-      'storeCheckIntervalSeconds',
-    ],
+    ...['spiffeSocket', 'unitsDir', 'ociStateDirs', 'joinToken', 'nix'],
+    ...['storeCheckIntervalSeconds', 'user', 'measurer'],
+    ...['observeIntervalSeconds', 'tokenFiles', 'actions', 'actionsSocket'],
   ])
+  const measurer = record(config['measurer'] ?? {}, 'measurer', ['socket', 'user', 'stateDir'])
   const nix = record(config['nix'] ?? {}, 'nix', ['daemonSocket', 'database'])
-  const string = (key: string, grammar: RegExp, fallback?: string): string => {
-    const field = config[key] ?? fallback
+  const stringOf = (
+    from: Record<string, unknown>,
+    key: string,
+    grammar: RegExp,
+    fallback?: string,
+  ): string => {
+    const field = from[key] ?? fallback
     if (typeof field === 'string' && grammar.test(field)) return field
-    throw invalid(key, config[key])
+    throw invalid(key, from[key])
   }
+  const string = (key: string, grammar: RegExp, fallback?: string): string =>
+    stringOf(config, key, grammar, fallback)
   const path = (from: Record<string, unknown>, key: string, fallback?: string): string => {
     const field = from[key] ?? fallback
     if (typeof field !== 'string' || field === '') throw invalid(key, field)
@@ -86,19 +121,29 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   const interval = config['storeCheckIntervalSeconds'] ?? 1
   if (typeof interval !== 'number' || !(interval >= 0 && interval <= 60))
     throw invalid('storeCheckIntervalSeconds', interval)
+  const stateDir = path(config, 'stateDir', '/var/lib/bagcheck-agent')
+  const observeInterval = config['observeIntervalSeconds'] ?? 300
+  if (typeof observeInterval !== 'number' || !(observeInterval >= 0 && observeInterval <= 86_400))
+    throw invalid('observeIntervalSeconds', observeInterval)
   return {
     installation: string('installation', /^[a-z0-9][a-z0-9.-]{0,63}$/),
     broker,
     issuer: string('issuer', /^https?:\/\/\S{1,500}$/, broker),
     brokerCa: optionalPath('brokerCa'),
     trustRootPin: string('trustRootPin', /^[0-9a-f]{64}$/),
-    stateDir: path(config, 'stateDir', '/var/lib/bagcheck-agent'),
+    user: string('user', USER, 'bagcheck-agent'),
+    stateDir,
     socket,
     spiffeSocket:
       config['spiffeSocket'] === null
         ? null
         : path(config, 'spiffeSocket', join(dirname(socket), 'spiffe.sock')),
-    unitsDir: path(config, 'unitsDir', '/run/bagcheck/units'),
+    measurer: {
+      socket: (measurer['socket'] ?? null) === null ? null : path(measurer, 'socket'),
+      user: stringOf(measurer, 'user', USER, 'root'),
+      stateDir: path(measurer, 'stateDir', `${stateDir}-measurer`),
+    },
+    unitsDir: path(config, 'unitsDir', '/run/bagcheck-units'),
     ociStateDirs: ociStateDirs(config['ociStateDirs'] ?? OCI_STATE_DIRS),
     joinToken: optionalPath('joinToken'),
     nix: {
@@ -106,6 +151,10 @@ export function parseConfig(text: string, directory: string): AgentConfig {
       database: path(nix, 'database', '/nix/var/nix/db/db.sqlite'),
     },
     storeCheckIntervalSeconds: interval,
+    observeIntervalSeconds: observeInterval,
+    actions: parseActions(config['actions'], (file) => resolve(directory, file)),
+    actionsSocket: path(config, 'actionsSocket', '/run/bagcheck-actions/actions.sock'),
+    tokenFiles: parseTokenFiles(config['tokenFiles'], (file) => resolve(directory, file)),
   }
 }
 
@@ -117,21 +166,18 @@ function ociStateDirs(value: unknown): readonly string[] {
   throw invalid('ociStateDirs', value)
 }
 
+/** What of a configuration is the measurer's. */
+export function measurerSettings(config: AgentConfig): MeasurerSettings {
+  const { measurer, unitsDir, ociStateDirs } = config
+  return { ...measurer, options: { unitsDir, ociStateDirs, storeDir: STORE_DIR } }
+}
+
 /** Tokens travel on this connection: without TLS only inside this host. */
 function assertConfidential(broker: string): void {
   if (!broker.startsWith('http:')) return
   const { hostname } = new URL(broker)
   if (hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d+){3}$/.test(hostname)) return
   throw new AgentError('CONFIG_TLS_REQUIRED', `expected https for a broker at ${quote(broker)}`)
-}
-
-function record(value: unknown, name: string, keys: readonly string[]): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid(name, value)
-  const unknown = Object.keys(value).find((key) => !keys.includes(key))
-  if (unknown !== undefined)
-    throw new AgentError('CONFIG_INVALID', `unknown key ${quote(unknown)} in ${name}`)
-  return value as Record<string, unknown>
 }
 
 function invalid(key: string, seen: unknown): AgentError {

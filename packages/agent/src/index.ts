@@ -1,4 +1,4 @@
-export { startAgent, type RunningAgent } from './agent.ts'
+export { startAgent, type AgentOptions, type RunningAgent } from './agent.ts'
 export { loadConfig, parseConfig, type AgentConfig } from './config.ts'
 export { AGENT_ERROR_CODES, AgentError, type AgentErrorCode } from './error.ts'
 export { jsonLog, type Log } from './log.ts'

@@ -1,13 +1,20 @@
 #!/usr/bin/env -S node -C @bagcheck/source
+import { accessSync, chownSync, constants, mkdirSync, readFileSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { dirname } from 'node:path'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
-import { startAgent } from './agent.ts'
-import { loadConfig } from './config.ts'
+import { createActionServer, listenForActions, restartService } from './actions/server.ts'
+import { startAgent, type AgentOptions } from './agent.ts'
+import { loadConfig, measurerSettings, type AgentConfig } from './config.ts'
 import { AgentError } from './error.ts'
 import { describe, jsonLog } from './log.ts'
+import { startOwnMeasurer } from './own-measurer.ts'
+import { assertUnprivileged, becomeUser, findUser } from './privileges.ts'
+import { readOptional } from './state-directory.ts'
 import { AGENT_VERSION } from './version.ts'
 
-const USAGE = 'usage: bagcheck-agent --config FILE\n'
+const USAGE = 'usage: bagcheck-agent --config FILE [--actions]\n'
 
 // The heap for new objects stays as small as it begins (1 MB): it would grow to 16 MB twice over, to save a
 // daemon that is idle most of the time a tenth of its processor time. V8 reads this at each growth.
@@ -20,6 +27,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       config: { type: 'string' },
+      actions: { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
       version: { type: 'boolean' },
     },
@@ -30,14 +38,83 @@ async function main(): Promise<void> {
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.once(signal, () => stopping.abort(signal))
-  await using agent = await startAgent(loadConfig(values.config), { log, signal: stopping.signal })
+  if (values.actions === true) return serveActions(loadConfig(values.config), stopping.signal)
+  const config = loadConfig(values.config)
+  const asRoot = process.geteuid?.() === 0 ? leaveRoot(config, stopping) : {}
+  assertUnprivileged()
+  warnIfHidden(import.meta.filename)
+  await using agent = await startAgent(config, { log, signal: stopping.signal, ...asRoot })
   process.stdout.write(
     `${JSON.stringify({ msg: 'ready', node: agent.node, socket: agent.socket })}\n`,
   )
+  await aborted(stopping.signal)
+}
+
+/** The part that restarts services, a process of its own. */
+async function serveActions(config: AgentConfig, signal: AbortSignal): Promise<void> {
+  const { actions, actionsSocket } = config
+  const context = { actions, restart: restartService, now: Date.now, log }
+  const server = createActionServer(context)
+  await listenForActions(server, actionsSocket)
+  process.stdout.write(`${JSON.stringify({ msg: 'ready', socket: actionsSocket })}\n`)
+  await aborted(signal)
+  server.close()
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
   await new Promise((resolve) => {
-    if (stopping.signal.aborted) resolve(undefined)
-    stopping.signal.addEventListener('abort', resolve)
+    if (signal.aborted) resolve(undefined)
+    signal.addEventListener('abort', resolve)
   })
+  if (signal.reason instanceof AgentError) throw signal.reason
+}
+
+/**
+ * What root does before anything foreign is read: directories for the front's user, a measurer if none is
+ * configured. The front cannot start another, so it ends with it.
+ */
+function leaveRoot(
+  config: AgentConfig,
+  stopping: AbortController,
+): Pick<AgentOptions, 'measurer' | 'readText'> {
+  const user = findUser(config.user)
+  const readText = readAhead([config.joinToken, config.brokerCa])
+  for (const [directory, mode] of [
+    [dirname(config.socket), 0o755],
+    [dirname(config.spiffeSocket ?? config.socket), 0o755],
+    [config.stateDir, 0o700],
+  ] as const)
+    if (mkdirSync(directory, { recursive: true, mode }) !== undefined)
+      chownSync(directory, user.uid, user.gid)
+  const own =
+    config.measurer.socket === null ? startOwnMeasurer(measurerSettings(config)) : undefined
+  becomeUser(user)
+  if (own === undefined) return { readText }
+  const gone = new AgentError('MEASURER_UNREACHABLE', 'the measurer of this agent ended')
+  own.child.once('exit', () => stopping.abort(gone))
+  const sockets = [own.socket]
+  const measurer = async (): Promise<Socket> => {
+    const socket = sockets.pop()
+    if (socket === undefined) throw gone
+    return socket
+  }
+  return { measurer, readText }
+}
+
+/** Code that the front's user cannot read costs the threads that verify the store: one does it all. */
+function warnIfHidden(file: string): void {
+  try {
+    accessSync(file, constants.R_OK)
+  } catch {
+    log('warn', 'the front cannot read its own code: install it where every user may', { file })
+  }
+}
+
+/** Reads files that may be root's alone; one that is not there is an error when it is needed. */
+function readAhead(files: readonly (string | null)[]): (file: string) => string {
+  const texts = new Map<string, string | undefined>()
+  for (const file of files) if (file !== null) texts.set(file, readOptional(file))
+  return (file) => texts.get(file) ?? readFileSync(file, 'utf8')
 }
 
 try {
@@ -46,7 +123,7 @@ try {
 } catch (error) {
   log('error', 'the agent cannot run', describe(error))
   const code = (error as { code?: unknown } | null)?.code
-  const usage = typeof code === 'string' && /^(CONFIG_|ERR_PARSE_ARGS)/.test(code)
+  const usage = typeof code === 'string' && /^(CONFIG_|ERR_PARSE_ARGS|USER_UNKNOWN)/.test(code)
   if (usage) process.stderr.write(USAGE)
   process.exit(usage ? 2 : 3)
 }

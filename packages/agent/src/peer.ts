@@ -1,5 +1,6 @@
 // Who is at the other end of a unix socket, and does that process still live. The native calls of the
-// agent are in this file and in attributes.ts. The credentials are those of the process that called connect(2), whoever holds
+// agent are in this file, in attributes.ts, in privileges.ts and in measure/native.ts. The credentials are those
+// of the process that called connect(2), whoever holds
 // the socket now.
 //
 // SO_PEERPIDFD (Linux 6.5) pins that very process. Before it there is only a pid, which may have been
@@ -44,13 +45,8 @@ export interface Peer {
  * @throws {AgentError} PEER_UNKNOWN also for a process in a pid namespace that we cannot see
  */
 export function identifyPeer(socket: Socket, options: { fallback?: boolean } = {}): Peer {
-  const fd = (socket as unknown as { _handle?: { fd?: unknown } })._handle?.fd
-  if (typeof fd !== 'number' || fd < 0)
-    throw new AgentError('PEER_UNKNOWN', 'expected an open unix socket')
-  const credentials = readOption(fd, SO_PEERCRED, 12)
-  if (credentials === undefined)
-    throw new AgentError('PEER_UNKNOWN', 'expected the credentials of a peer')
-  const [pid, uid, gid] = new Uint32Array(credentials.buffer) as unknown as [number, number, number]
+  const fd = descriptorOf(socket)
+  const { pid, uid, gid } = readCredentials(fd)
   if (pid === 0) throw new AgentError('PEER_UNKNOWN', 'the caller is in a pid namespace not ours')
   const pinned = options.fallback === true ? undefined : readOption(fd, SO_PEERPIDFD, 4)
   if (pinned !== undefined) {
@@ -63,6 +59,11 @@ export function identifyPeer(socket: Socket, options: { fallback?: boolean } = {
   if (effectiveUid(pid) === uid) return { pid, uid, gid, pidfd, source: 'pidfd_open' }
   closePidfd(pidfd)
   throw new AgentError('PEER_UNKNOWN', `process ${pid} is not of user ${uid}, who connected`)
+}
+
+/** The user at the other end of a unix socket. @throws {AgentError} PEER_UNKNOWN */
+export function peerUser(socket: Socket): number {
+  return readCredentials(descriptorOf(socket)).uid
 }
 
 /** @throws {AgentError} PEER_UNKNOWN */
@@ -99,6 +100,20 @@ export function sharedMemoryDevice(): string {
   } finally {
     closeSync(fd)
   }
+}
+
+function descriptorOf(socket: Socket): number {
+  const fd = (socket as unknown as { _handle?: { fd?: unknown } })._handle?.fd
+  if (typeof fd === 'number' && fd >= 0) return fd
+  throw new AgentError('PEER_UNKNOWN', 'expected an open unix socket')
+}
+
+function readCredentials(fd: number): { pid: number; uid: number; gid: number } {
+  const credentials = readOption(fd, SO_PEERCRED, 12)
+  if (credentials === undefined)
+    throw new AgentError('PEER_UNKNOWN', 'expected the credentials of a peer')
+  const [pid, uid, gid] = new Uint32Array(credentials.buffer) as unknown as [number, number, number]
+  return { pid, uid, gid }
 }
 
 function readOption(fd: number, option: number, length: number): Uint8Array | undefined {

@@ -1,6 +1,14 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -8,7 +16,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { signingKey, signJws } from '../src/front/jws.ts'
 import { startAgent, parseConfig, type RunningAgent } from '../src/index.ts'
 import { FakeBroker, PIN } from './fixture/fake-broker.ts'
-import { call, watch } from './fixture/client.ts'
+import { call, fetchText, watch } from './fixture/client.ts'
 import { inPrivateRoot } from './fixture/private-root.ts'
 
 const workload = signingKey(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
@@ -18,6 +26,9 @@ let directory: string
 let broker: FakeBroker
 let agent: RunningAgent | undefined
 const lines: string[] = []
+
+// By the way of kernels before 6.5, which is as strict, and by that of later ones.
+let fallback = false
 
 async function start(trustRootPin = PIN): Promise<void> {
   const url = await broker.listen()
@@ -38,6 +49,7 @@ async function start(trustRootPin = PIN): Promise<void> {
   agent = await startAgent(config, {
     log: (_level, msg, fields) => lines.push(JSON.stringify({ msg, ...fields })),
     signal: AbortSignal.timeout(60_000),
+    fallback,
   })
 }
 
@@ -72,7 +84,14 @@ afterEach(async () => {
   rmSync(directory, { recursive: true })
 })
 
-describe.runIf(inPrivateRoot())('an agent before a broker', () => {
+describe.runIf(inPrivateRoot()).each([
+  { source: 'SO_PEERPIDFD', old: false },
+  { source: 'pidfd_open', old: true },
+])('an agent before a broker, whose callers are pinned by $source', ({ old }) => {
+  beforeEach(() => {
+    fallback = old
+  })
+
   test('enrols once, proves its key, and keeps its state to itself', async () => {
     await start()
     expect(agent?.node).toBe('demo-1')
@@ -173,7 +192,7 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     expect(denied).toBeGreaterThanOrEqual(32)
     expect(denied).toBeLessThanOrEqual(33 + (Date.now() - startedAt) / 60_000)
     expect(lines.find((line) => line.includes('"no token"'))).toContain('"decision":"d"')
-  })
+  }, 600_000)
 
   test('tells its own user the unit of a process, and nobody of one that is not there', async () => {
     await start()
@@ -185,6 +204,78 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
     for (const pid of ['4194304', '0', '-1', 'x', '']) {
       const { status, body } = await unit(pid)
       expect([status, body['code']]).toEqual([400, 'REQUEST_INVALID'])
+    }
+  })
+
+  test('tells its metrics to root, and to nobody else', async () => {
+    await start()
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    broker.denied.set(AUDIENCE, 'TRACED')
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    // Audiences that are only asked for make no series.
+    const { status, type, text } = await fetchText(socket(), '/metrics')
+    expect([status, type]).toEqual([200, 'text/plain; version=0.0.4; charset=utf-8'])
+    expect(text).toContain('bagcheck_agent_issued_total 1\n')
+    expect(text).toContain('bagcheck_agent_denied_total{code="TRACED"} 1\n')
+    expect(text).toMatch(
+      new RegExp(`last_success_seconds\\{launcher="none",unit="",audience="${AUDIENCE}"\\} \\d`),
+    )
+    expect(text).toContain('bagcheck_agent_measurer_up 1\n')
+    expect(text).not.toContain('token-1')
+    chmodSync(directory, 0o755)
+    const asNobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
+    const ask = `require('node:http').get({ socketPath: process.argv[1], path: process.argv[2] },
+      (response) => { console.log(response.statusCode); process.exit() })`
+    for (const path of [
+      '/metrics',
+      ...['unit', 'explain'].map((name) => `/v1/${name}?pid=${process.pid}`),
+    ]) {
+      const node = [process.execPath, '-e', ask, socket(), path]
+      const { stdout } = await promisify(execFile)('setpriv', [...asNobody, ...node])
+      expect(stdout.trim()).toBe('400')
+    }
+  })
+
+  test('explains what it would state now and why the last request came out as it did, without secrets', async () => {
+    await start()
+    const argv = ['-e', 'setInterval(() => 0, 1000)', 'x', '--password', 'hunter2', 'KEY_TOKEN=abc']
+    const child = spawn(process.execPath, argv, { stdio: 'ignore' })
+    try {
+      const explain = (pid: number) => call(socket(), 'GET', `/v1/explain?pid=${pid}`)
+      const first = await explain(child.pid ?? 0)
+      expect(first).toMatchObject({
+        status: 200,
+        body: {
+          ...{ pid: child.pid, last: null, lastOf: null, observed: null },
+          now: {
+            measured: true,
+            unit: { launcher: 'none' },
+            processes: [{ pid: child.pid }],
+            roots: [],
+          },
+        },
+      })
+      const text = JSON.stringify(first.body)
+      expect(text).toContain('KEY_TOKEN=[redacted]')
+      expect(text).not.toMatch(/hunter2|abc/)
+      await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+      expect((await explain(process.pid)).body).toMatchObject({
+        lastOf: 'process',
+        last: { allowed: true, audience: AUDIENCE, decision: 'decision-1' },
+      })
+      broker.denied.set(AUDIENCE, 'TRACED')
+      await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+      const denied = await explain(process.pid)
+      expect(denied.body).toMatchObject({
+        last: {
+          ...{ allowed: false, audience: AUDIENCE, code: 'TRACED', decision: 'd' },
+          offence: { path: realpathSync(process.execPath), kind: 'TRACED' },
+        },
+      })
+      expect(JSON.stringify(denied.body)).not.toContain('token-1')
+      expect((await explain(4_194_304)).status).toBe(400)
+    } finally {
+      child.kill('SIGKILL')
     }
   })
 
@@ -253,6 +344,56 @@ describe.runIf(inPrivateRoot())('an agent before a broker', () => {
       previousDecision: null,
       facts: { purpose: 'issue' },
     })
+  })
+
+  test('a denial of the bag for one audience drops the tokens of all, and all are measured anew at once', async () => {
+    await start()
+    const other = 'https://other.demo.test'
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(socket(), AUDIENCE)
+    expect(await events.next()).toMatchObject({ event: 'token' })
+    broker.denied.set(other, 'STRENGTH_TOO_LOW')
+    await call(socket(), 'POST', '/v1/token', { audience: other })
+    broker.denied.set(other, 'FILE_NOT_IN_CLOSURE')
+    const before = broker.evidence.length
+    expect((await call(socket(), 'POST', '/v1/token', { audience: other })).status).toBe(403)
+    // The first word about this audience since its token: what spoke against the other alone was not told.
+    expect(await events.next()).toMatchObject({
+      event: 'denied',
+      data: { code: 'FILE_NOT_IN_CLOSURE' },
+    })
+    expect(await events.next()).toMatchObject({ event: 'token', data: { renewed: false } })
+    expect(broker.evidence.slice(before).map(({ facts }) => facts.audience)).toEqual([
+      other,
+      AUDIENCE,
+    ])
+    expect(broker.evidence.at(-1)).toMatchObject({ previousDecision: null })
+    const line = lines.find((text) => text.includes('"unit denied"')) ?? ''
+    expect(JSON.parse(line)).toMatchObject({
+      ...{ pid: process.pid, audience: other, code: 'FILE_NOT_IN_CLOSURE', decision: 'd' },
+      offence: { path: realpathSync(process.execPath), kind: 'FILE_NOT_IN_CLOSURE' },
+    })
+    await agent?.[Symbol.asyncDispose]()
+    agent = undefined
+    const kept = JSON.parse(readFileSync(join(directory, 'state', 'denials.json'), 'utf8')) as {
+      denials: { code: string }[]
+    }
+    expect(kept.denials.map(({ code }) => code)).toContain('FILE_NOT_IN_CLOSURE')
+  })
+
+  test('a bag that is denied stays without tokens for every audience while it is', async () => {
+    await start()
+    const other = 'https://other.demo.test'
+    await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })
+    await using events = await watch(socket(), AUDIENCE)
+    await events.next()
+    broker.verdict = 'deny'
+    await call(socket(), 'POST', '/v1/token', { audience: other })
+    expect(await events.next()).toMatchObject({ event: 'denied' })
+    expect(await events.next()).toMatchObject({ event: 'denied' })
+    // Nothing is held that a broker which cannot be asked would let out again.
+    broker.verdict = 'down'
+    expect((await call(socket(), 'POST', '/v1/token', { audience: AUDIENCE })).status).toBe(503)
   })
 
   test('a broker that does not know its nonce is asked once more with another, and no token is dropped', async () => {

@@ -23,19 +23,25 @@ describe('the configuration', () => {
       stateDir: '/etc/bagcheck/state',
       socket: '/run/bagcheck/agent.sock',
       spiffeSocket: '/run/bagcheck/spiffe.sock',
-      unitsDir: '/run/bagcheck/units',
+      unitsDir: '/run/bagcheck-units',
       ociStateDirs: [
         '/run/runc',
         '/run/crun',
         '/run/containerd/runc/*',
         '/run/docker/runtime-runc/*',
       ],
+      user: 'bagcheck-agent',
+      measurer: { socket: null, user: 'root', stateDir: '/etc/bagcheck/state-measurer' },
       joinToken: '/abs/join.json',
       nix: {
         daemonSocket: '/nix/var/nix/daemon-socket/socket',
         database: '/nix/var/nix/db/db.sqlite',
       },
       storeCheckIntervalSeconds: 1,
+      actions: [],
+      actionsSocket: '/run/bagcheck-actions/actions.sock',
+      observeIntervalSeconds: 300,
+      tokenFiles: [],
     })
   })
 
@@ -92,10 +98,13 @@ describe('docs/operations.md', () => {
   const { installation, broker, trustRootPin } = CONFIG
   const required = { installation, broker, trustRootPin }
   const config = parseConfig(JSON.stringify(required), '/')
-  const { nix, ...rest } = config
+  const { nix, measurer, ...rest } = config
   const flat: Record<string, unknown> = {
     ...rest,
     ...Object.fromEntries(Object.entries(nix).map(([key, value]) => [`nix.${key}`, value])),
+    ...Object.fromEntries(
+      Object.entries(measurer).map(([key, value]) => [`measurer.${key}`, value]),
+    ),
   }
 
   test('has a row for every key', () => {
@@ -105,6 +114,7 @@ describe('docs/operations.md', () => {
   test.each(rows)('says the default of $key', ({ key, said }) => {
     const byWord: Record<string, unknown> = { none: null, "system's": null, '`broker`': broker }
     if (said === '–') expect(required).toHaveProperty(key)
+    else if (said === 'empty') expect(flat[key]).toEqual([])
     else if (said in byWord) expect(flat[key]).toBe(byWord[said])
     else expect(`${flat[key] as string | number}`).toBe(said.replaceAll('`', ''))
   })
@@ -113,4 +123,31 @@ describe('docs/operations.md', () => {
 test('evidence tells the version of the package', () => {
   const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
   expect(AGENT_VERSION).toBe((JSON.parse(text) as { version: string }).version)
+})
+
+test('token files are whole and unambiguous, or refused', () => {
+  const file = { unit: 'orders', audience: 'https://a', path: 'tokens/api' }
+  expect(parse({ tokenFiles: [file] }).tokenFiles).toEqual([
+    {
+      ...{ unit: 'orders', audience: 'https://a', path: '/etc/bagcheck/tokens/api' },
+      ...{ owner: null, mode: 0o440, profile: null, ttlSeconds: null },
+    },
+  ])
+  for (const change of [
+    { unit: '../orders' },
+    { unit: 'a b.service' },
+    { unit: '-x.service' },
+    { mode: '0444' },
+    { mode: '0777' },
+    { mode: 288 },
+    { owner: { uid: 0 } },
+    { owner: { uid: -1, gid: 0 } },
+    { path: 'tokens/' },
+    { audience: '' },
+    { ttlSeconds: 0 },
+    { key: 'unknown' },
+  ])
+    expect(() => parse({ tokenFiles: [{ ...file, ...change }] })).toThrow()
+  expect(() => parse({ tokenFiles: [file, file] })).toThrow('twice')
+  expect(() => parse({ tokenFiles: {} })).toThrow('tokenFiles')
 })

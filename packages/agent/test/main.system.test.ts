@@ -1,14 +1,11 @@
-import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { call } from './fixture/client.ts'
 import { FakeBroker, PIN } from './fixture/fake-broker.ts'
 import { inPrivateRoot } from './fixture/private-root.ts'
-
-const MAIN = join(import.meta.dirname, '../src/main.ts')
+import { startProgram } from './fixture/spawn-agent.ts'
 
 describe.runIf(inPrivateRoot())('bagcheck-agent', () => {
   let directory: string
@@ -17,14 +14,16 @@ describe.runIf(inPrivateRoot())('bagcheck-agent', () => {
 
   beforeEach(async () => {
     directory = mkdtempSync(join(tmpdir(), 'bagcheck-main-'))
+    chmodSync(directory, 0o755)
     broker = new FakeBroker()
     config = join(directory, 'agent.json')
     const values = {
       installation: 'demo',
       broker: await broker.listen(),
       trustRootPin: PIN,
+      user: '61000',
       stateDir: 'state',
-      socket: 'agent.sock',
+      socket: 'run/agent.sock',
       unitsDir: 'units',
       joinToken: 'join.json',
     }
@@ -36,23 +35,12 @@ describe.runIf(inPrivateRoot())('bagcheck-agent', () => {
     rmSync(directory, { recursive: true })
   })
 
-  function start(...args: string[]) {
-    const child = spawn(process.execPath, ['-C', '@bagcheck/source', MAIN, ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    const log: string[] = []
-    child.stderr.on('data', (chunk: Buffer) => log.push(chunk.toString()))
-    const ready = new Promise<string>((resolve) =>
-      createInterface({ input: child.stdout }).once('line', resolve),
-    )
-    const exit = new Promise<number | null>((resolve) => child.once('close', resolve))
-    return { child, ready, exit, log }
-  }
+  const start = (...args: string[]) => startProgram('main.ts', ...args)
 
   test('says when it is ready, serves, and stops when told', async () => {
     const { child, ready, exit } = start('--config', config)
     expect(JSON.parse(await ready)).toMatchObject({ msg: 'ready', node: 'demo-1' })
-    const socket = join(directory, 'agent.sock')
+    const socket = join(directory, 'run/agent.sock')
     expect((await call(socket, 'GET', '/healthz')).body).toMatchObject({
       status: 'ok',
       node: 'demo-1',
@@ -66,11 +54,11 @@ describe.runIf(inPrivateRoot())('bagcheck-agent', () => {
     await first.ready
     first.child.kill('SIGKILL')
     await first.exit
-    expect(statSync(join(directory, 'agent.sock')).isSocket()).toBe(true)
+    expect(statSync(join(directory, 'run/agent.sock')).isSocket()).toBe(true)
     const second = start('--config', config)
     await second.ready
     const audience = 'https://a'
-    const socket = join(directory, 'agent.sock')
+    const socket = join(directory, 'run/agent.sock')
     expect((await call(socket, 'POST', '/v1/token', { audience })).status).toBe(200)
     expect(broker.enrolments).toHaveLength(1)
     // A second agent on this state would count the same numbers, and look like a cloned key.

@@ -5,9 +5,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { Callers } from '../src/front/callers.ts'
+import { assertInstance, readInstance } from '../src/measure/instance.ts'
+import type { ProcessInstance } from '../src/measure/messages.ts'
 import { closePidfd, endedProcesses, identifyPeer } from '../src/peer.ts'
 import { inPrivateRoot } from './fixture/private-root.ts'
 import { until } from './fixture/unit.ts'
+
+const measurer = {
+  instance: async (pid: number) => readInstance(pid),
+  check: async (instance: ProcessInstance) => assertInstance(instance),
+}
 
 // Connects, says hello, waits for a line on stdin, then does what its argument says.
 const CLIENT = `use IO::Socket::UNIX; $^F = 255;
@@ -71,48 +78,48 @@ describe.runIf(inPrivateRoot()).each([
 
   test('is the same at every look while it lives', async () => {
     const { socket, child } = await connect('stay')
-    const callers = new Callers({ fallback })
+    const callers = new Callers(measurer, { fallback })
     callers.admit(socket)
     expect(await line(socket)).toBe('hello')
     child.stdin!.write('\n')
     expect(await line(socket)).toBe('again')
-    expect(callers.check(socket).instance.pid).toBe(child.pid)
+    expect((await callers.check(socket)).instance.pid).toBe(child.pid)
     socket.destroy()
   })
 
   test('that executes another program on the open connection is not the caller any more', async () => {
     const { socket, child } = await connect('exec')
-    const callers = new Callers({ fallback })
+    const callers = new Callers(measurer, { fallback })
     callers.admit(socket)
     expect(await line(socket)).toBe('hello')
-    const before = callers.check(socket).peer
+    const before = (await callers.check(socket)).peer
     child.stdin!.write('\n')
     expect(await line(socket)).toBe('again')
     // The same process, the same program even: start time, ids and pidfd say nothing.
     expect(endedProcesses([before.pidfd])).toEqual([])
-    expect(() => callers.check(socket)).toThrow(expect.objectContaining({ code: 'PROCESS_MOVED' }))
+    await expect(callers.check(socket)).rejects.toMatchObject({ code: 'PROCESS_MOVED' })
     socket.destroy()
   })
 
   test('that hands its connection on is still the one who is judged', async () => {
     const { socket, child } = await connect('fork')
-    const callers = new Callers({ fallback })
+    const callers = new Callers(measurer, { fallback })
     callers.admit(socket)
     expect(await line(socket)).toBe('hello')
     child.stdin!.write('\n')
     expect(await line(socket)).toBe('child')
-    expect(callers.check(socket).instance.pid).toBe(child.pid)
+    expect((await callers.check(socket)).instance.pid).toBe(child.pid)
     socket.destroy()
   })
 
   test('that ended leaves nothing to whoever inherited the connection', async () => {
     const { socket, child } = await connect('orphan')
-    const callers = new Callers({ fallback })
+    const callers = new Callers(measurer, { fallback })
     callers.admit(socket)
     expect(await line(socket)).toBe('hello')
     child.stdin!.write('\n')
     expect(await line(socket)).toBe('orphan')
-    expect(() => callers.check(socket)).toThrow(expect.objectContaining({ code: 'PROCESS_GONE' }))
+    await expect(callers.check(socket)).rejects.toMatchObject({ code: 'PROCESS_GONE' })
     socket.destroy()
   })
 })

@@ -78,6 +78,22 @@ describe.runIf(inPrivateRoot())('the Workload API', () => {
     expect(await client.call({ ':path': JWT }, message(body))).toMatchObject({ status: '0' })
   })
 
+  test.each(['v1', 'v1alpha'])('tells its description by reflection, %s', async (version) => {
+    using client = connectHttp2(agent.socket)
+    const path = `/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`
+    // list_services, then file_containing_symbol of the service, then of nothing that is here
+    const questions = [
+      '3a0131',
+      `2211${Buffer.from('SpiffeWorkloadAPI').toString('hex')}`,
+      '220178',
+    ]
+    const body = Buffer.concat(questions.map((hex) => message(Buffer.from(hex, 'hex'))))
+    const { status, text } = await client.call({ ':path': path, 'workload.spiffe.io': [] }, body)
+    expect(status).toBe('0')
+    for (const part of ['SpiffeWorkloadAPI', 'ValidateJWTSVIDRequest', 'no such file or symbol'])
+      expect(text).toContain(part)
+  })
+
   test('answers what is no gRPC in HTTP', async () => {
     using client = connectHttp2(agent.socket)
     expect(await client.call({ ':path': X509, ':method': 'GET' })).toMatchObject({ http: 405 })
@@ -311,10 +327,11 @@ function connectHttp2(socketPath: string) {
       stream.on('response', (fields) => (answer = { ...answer, ...fields }))
       stream.on('trailers', (fields) => (answer = { ...answer, ...fields }))
       stream.on('error', () => undefined)
-      stream.resume()
+      let text = ''
+      stream.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')))
       if (body !== undefined) stream.end(body)
       await once(stream, 'close')
-      return { http: answer[':status'], status: answer['grpc-status'] }
+      return { http: answer[':status'], status: answer['grpc-status'], text }
     },
     [Symbol.dispose]: () => session.destroy(),
   }

@@ -68,6 +68,7 @@ export interface DecisionsQuery {
   readonly before?: number
   readonly limit?: number
   readonly allow?: boolean
+  readonly kind?: 'decision' | 'observation'
   readonly role?: string
   readonly unit?: string
 }

@@ -43,6 +43,8 @@ const decisionV1 = z.strictObject({
   previous: z.string().nullable(),
   /** Files of approved systems that were in use; none in a denial. */
   hostObjects: z.array(z.strictObject({ path: z.string(), sha256: hex64, system: hex64 })),
+  /** Closure digests of the systems whose attestations it rests on; none in a denial. */
+  systems: z.array(hex64),
   /** Whether code was made at run time, by an allowance. */
   jit: z.boolean().nullable(),
   policyVersion: z.int(),

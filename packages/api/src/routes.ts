@@ -45,6 +45,7 @@ import {
   svidResponseSchema,
   trustBundleSchema,
 } from './svid.ts'
+import { observationRequestSchema, observationResponseSchema } from './observation.ts'
 import { tokenRequestSchema } from './token-exchange.ts'
 
 /** How a route knows that it may answer. */
@@ -58,6 +59,7 @@ export const ROUTE_IDS = [
   'enrolNode',
   'challenge',
   'token',
+  'observe',
   'svids',
   'bundle',
   'bundles',
@@ -142,6 +144,8 @@ export const decisionsQuerySchema = z.strictObject({
     .regex(/^[1-9][0-9]{0,2}$/)
     .optional(),
   allow: z.enum(['true', 'false']).optional(),
+  /** Only what was decided about requests, or only observations. */
+  kind: z.enum(['decision', 'observation']).optional(),
   role: z.string().max(256).optional(),
   unit: z.string().max(256).optional(),
 })
@@ -240,6 +244,15 @@ export const ROUTES: readonly Route[] = [
     summary: 'Trust bundles of other trust domains, as configured; ETag and long poll',
     query: waitQuerySchema,
     response: json(bundleMapSchema),
+  },
+  {
+    id: 'observe',
+    method: 'POST',
+    path: '/v1/observations',
+    auth: 'node',
+    summary: 'Have an observed unit judged and logged; nothing is issued',
+    request: reads(observationRequestSchema, MAX_EVIDENCE_BYTES + 16 * KIB),
+    response: json(observationResponseSchema),
   },
   {
     id: 'submitAttestation',

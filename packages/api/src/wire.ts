@@ -34,7 +34,7 @@ export type EnrolResponse = z.infer<typeof enrolResponseSchema>
 /** `POST /v1/challenge`. */
 export const challengeRequestSchema = z.strictObject({
   node: z.string().min(1).max(128),
-  purpose: z.enum(['issue', 'renew']),
+  purpose: z.enum(['issue', 'renew', 'observe']),
 })
 export type ChallengeRequest = z.infer<typeof challengeRequestSchema>
 
@@ -153,6 +153,8 @@ export const decisionSchema = z.object({
   closureDigest: z.string().nullable(),
   root: z.string().nullable(),
   expiresAt: z.int().nullable(),
+  /** Of an observation (`purpose` is `observe`, `allow` false): would it have been one; else null. */
+  wouldAllow: z.boolean().nullable(),
   reasons: z.array(reasonSchema),
 })
 export type DecisionRecord = z.infer<typeof decisionSchema>
@@ -172,6 +174,8 @@ export const nodeSchema = z.object({
   expiresAt: z.int(),
   banned: z.boolean(),
   banReason: z.string().nullable(),
+  /** When it last got a token; null if never. */
+  lastSuccessAt: z.int().nullable(),
 })
 export type NodeRecord = z.infer<typeof nodeSchema>
 export const nodeListSchema = z.object({ nodes: z.array(nodeSchema) })

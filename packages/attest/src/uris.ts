@@ -20,6 +20,9 @@ export const BAN_V1: string = `${NAMESPACE}/attestation/ban/v1`
 /** A step in the life of an authority that signs SVIDs. */
 export const AUTHORITY_V1: string = `${NAMESPACE}/attestation/authority/v1`
 
+/** What was observed of a unit that asked for nothing: never an approval. */
+export const OBSERVATION_V1: string = `${NAMESPACE}/observation/v1`
+
 /** Extension member of a verification summary that describes the token of a decision. */
 export const VSA_TOKEN_V1: string = `${NAMESPACE}/vsa/token/v1`
 /** Claim of a token that holds the digests behind it. */

@@ -1,11 +1,13 @@
 // Decisions as auditors read them: the row says where, the logged envelope says what.
 import {
   decisionContentSchema,
+  observedSchema,
   summarySchema,
   type DecisionContent,
   type DecisionRecord,
+  type Observed,
 } from '@bagcheck/api'
-import { parseEnvelope, parseStatement, VSA_TOKEN_V1 } from '@bagcheck/attest'
+import { OBSERVATION_V1, parseEnvelope, parseStatement, VSA_TOKEN_V1 } from '@bagcheck/attest'
 import type { Broker } from './broker.ts'
 import { BrokerError, quote } from './error.ts'
 import type { DecisionQuery, StoredDecision } from './store/record-reads.ts'
@@ -63,7 +65,10 @@ export function parseDecision(envelopeText: string): ReadDecision {
 }
 
 async function complete(broker: Broker, row: StoredDecision): Promise<DecisionRecord> {
-  const { content } = parseDecision(await readEnvelopeText(broker, row.entryIndex))
+  const text = await readEnvelopeText(broker, row.entryIndex)
+  const observed = parseObserved(text)
+  if (observed !== undefined) return observation(row, observed)
+  const { content } = parseDecision(text)
   return {
     id: row.id,
     logIndex: row.entryIndex,
@@ -77,6 +82,25 @@ async function complete(broker: Broker, row: StoredDecision): Promise<DecisionRe
     closureDigest: content.closureDigest,
     root: content.root,
     expiresAt: row.expiresAt,
+    wouldAllow: null,
     reasons: content.reasons,
   }
+}
+
+function observation(row: StoredDecision, observed: Observed): DecisionRecord {
+  const { unit, role, audience, closureDigest, root, wouldAllow, reasons } = observed
+  return {
+    ...{ id: row.id, logIndex: row.entryIndex, allow: false, at: row.issuedAt, node: row.node },
+    ...{ unit, role, audience, purpose: 'observe', closureDigest, root, expiresAt: null },
+    ...{ wouldAllow, reasons },
+  }
+}
+
+/** What an observation's envelope says; undefined for one of a decision. @throws {BrokerError} LOG_CORRUPT */
+function parseObserved(envelopeText: string): Observed | undefined {
+  const statement = parseStatement(parseEnvelope(Buffer.from(envelopeText)).payload)
+  if (statement.predicateType !== OBSERVATION_V1) return undefined
+  const parsed = observedSchema.safeParse(statement.predicate)
+  if (parsed.success) return parsed.data
+  throw new BrokerError('LOG_CORRUPT', 'expected an observation of this version, saw another')
 }

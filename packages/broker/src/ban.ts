@@ -67,3 +67,17 @@ export async function banNode(
   broker.logger.warn({ node: id, cause }, 'node banned')
   return index
 }
+
+/** The same counter under two nonces: two holders of one node key, and no telling which is the node. */
+export async function banClone(
+  broker: Broker,
+  node: string,
+  counter: number,
+): Promise<BrokerError> {
+  const reason = `counter ${counter} was used twice`
+  await banNode(broker, node, reason, 'NODE_KEY_CLONED')
+  return new BrokerError(
+    'NODE_KEY_CLONED',
+    `the key of node ${node} is in use twice (${reason}); the node is banned`,
+  )
+}

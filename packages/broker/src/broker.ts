@@ -16,7 +16,9 @@ import {
 } from './crash-point.ts'
 import { openKeys, type BrokerKeys } from './keys.ts'
 import type { BrokerLogger } from './logger.ts'
+import { LastSuccess } from './last-success.ts'
 import { checkRecords, readNode } from './logged-records.ts'
+import { ObservationLimits } from './observation-limits.ts'
 import { Metrics } from './metrics.ts'
 import { NodeBook } from './nodes.ts'
 import { NonceBook } from './nonce.ts'
@@ -40,6 +42,8 @@ export interface Broker {
   readonly metrics: Metrics
   readonly nonces: NonceBook
   readonly nodes: NodeBook
+  readonly lastSuccess: LastSuccess
+  readonly observationLimits: ObservationLimits
   readonly closures: Closures
   readonly policy: PolicyState
   readonly authorities: Authorities
@@ -127,6 +131,8 @@ export async function openBroker(config: Config, { wall, logger }: Surroundings)
       metrics: new Metrics(),
       nonces: new NonceBook(keys.nonce),
       nodes,
+      lastSuccess: new LastSuccess(store, wall),
+      observationLimits: new ObservationLimits(wall),
       closures,
       policy,
       authorities,

@@ -132,6 +132,7 @@ export async function logAllow(
     ttlSeconds,
     expiresAt,
     hostObjects: approval.hostObjects.map((object) => ({ ...object })),
+    systems: systems.map(({ closureDigest: digest }) => digest),
     jit,
     reasons: [],
   }
@@ -139,7 +140,7 @@ export async function logAllow(
   const logIndex = await commit(log, frame, evidence, decision, {
     verdict: 'PASSED',
     resourceUri: root,
-    // The closure's first, then those of the systems that host objects belong to.
+    // The closure's first, then those of systems.
     inputAttestations: [attested, ...systems].map((one) => attestationOf(one.closureDigest, one)),
     level: `BAGCHECK_TIER_${tier}`,
     authority,
@@ -230,6 +231,7 @@ const NOTHING_ALLOWED = {
   ttlSeconds: null,
   expiresAt: null,
   hostObjects: [] as AllowedDecisionContent['hostObjects'],
+  systems: [] as AllowedDecisionContent['systems'],
   jit: null,
 }
 

@@ -37,6 +37,9 @@ export const BROKER_ERROR_CODES = [
   'EVIDENCE_PURPOSE',
   'EVIDENCE_WORKLOAD_KEY',
   'NODE_KEY_CLONED',
+  // Observation.
+  'OBSERVATION_UNWANTED',
+  'OBSERVATION_LIMIT',
   // SVIDs and the authorities that sign them.
   'SVID_KEY',
   'AUTHORITY_MISSING',

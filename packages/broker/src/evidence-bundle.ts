@@ -65,7 +65,7 @@ export async function assembleEvidenceBundle(broker: Broker, jti: string): Promi
     files: await text(row.entryIndex, 'files', row.filesSha256),
   })
   const systems: AttestedEntry[] = []
-  for (const digest of new Set(content.hostObjects.map(({ system }) => system))) {
+  for (const digest of content.systems) {
     const found = await attestationOf(digest)
     if (found === undefined)
       throw new BrokerError('LOG_CORRUPT', `expected the attestation of system ${digest}`)

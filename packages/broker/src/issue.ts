@@ -21,7 +21,7 @@ import {
   type TokenType,
 } from '@bagcheck/policy'
 import type { Broker } from './broker.ts'
-import { banNode } from './ban.ts'
+import { banClone } from './ban.ts'
 import type { Attested } from './closures.ts'
 import {
   logAllow,
@@ -212,7 +212,8 @@ async function decide<S extends Signer | null, T>(
       return { kind: 'allowed', decision: logged, signer }
     } catch (error) {
       if (!(error instanceof BrokerError)) throw error
-      if (error.code === 'COUNTER_REUSED') throw await cloned(broker, verified)
+      if (error.code === 'COUNTER_REUSED')
+        throw await banClone(broker, verified.node.id, verified.content.counter)
       if (error.code === 'NODE_BANNED') await broker.nodes.reload(verified.node.id)
       const changed = error.code === 'POLICY_CHANGED' || error.code === 'AUTHORITY_CHANGED'
       if (!changed || attempt === MAX_ATTEMPTS) throw error
@@ -277,17 +278,8 @@ async function refuse(
   return timed(broker, logRefusal(broker.log, frame, identified, { code, message }))
 }
 
-/** The same counter under two nonces: two holders of one node key, and no telling which is the node. */
-async function cloned(broker: Broker, { node, content }: VerifiedEvidence): Promise<BrokerError> {
-  const reason = `counter ${content.counter} was used twice`
-  await banNode(broker, node.id, reason, 'NODE_KEY_CLONED')
-  return new BrokerError(
-    'NODE_KEY_CLONED',
-    `the key of node ${node.id} is in use twice (${reason}); the node is banned`,
-  )
-}
-
-function newFrame(broker: Broker, policy: InstalledPolicy): DecisionFrame {
+/** Names a decision of now. */
+export function newFrame(broker: Broker, policy: InstalledPolicy): DecisionFrame {
   const nowMs = broker.clock.nowMs()
   return {
     id: uuidV7(nowMs, randomBytes(10)),

@@ -74,7 +74,7 @@ export function openKeys(
 /** Reads a token key from PKCS#8 PEM. @throws {BrokerError} KEY_FILE_INVALID */
 export function openTokenKey(pem: string): TokenKey {
   const key = parseKey('token-key.pem', () => createPrivateKey(pem))
-  const jwk = publicJwkOf(createPublicKey(key))
+  const jwk = publicJwkOf(createPublicKey(key), 'token-key.pem')
   return {
     jwk,
     kid: jwkThumbprint(jwk),
@@ -82,11 +82,11 @@ export function openTokenKey(pem: string): TokenKey {
   }
 }
 
-/** The public half of a P-256 key. @throws {BrokerError} KEY_FILE_INVALID – of another kind */
-export function publicJwkOf(key: KeyObject): PublicJwk {
+/** A P-256 public key as JWK; `name` says whose in messages. @throws {BrokerError} KEY_FILE_INVALID */
+export function publicJwkOf(key: KeyObject, name: string): PublicJwk {
   const { kty, crv, x, y } = key.export({ format: 'jwk' })
   if (kty !== 'EC' || crv !== 'P-256' || x === undefined || y === undefined)
-    throw new BrokerError('KEY_FILE_INVALID', 'expected an ECDSA key on P-256')
+    throw new BrokerError('KEY_FILE_INVALID', `${name}: expected an ECDSA key on P-256`)
   return { kty, crv, x, y }
 }
 

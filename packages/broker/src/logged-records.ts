@@ -116,6 +116,9 @@ function addEntry(found: Found, entry: EnvelopedEntry, trust: RecordTrust): void
   if (kind === 'decision') {
     const { issuedAt } = (predicate[VSA_TOKEN_V1] ?? {}) as { issuedAt?: unknown }
     if (typeof issuedAt === 'number') seen(found, issuedAt)
+  } else if (kind === 'observation') {
+    const { observedAt } = predicate
+    if (typeof observedAt === 'number') seen(found, observedAt)
   } else if (kind === 'policy') {
     const { version } = predicate
     if (typeof version === 'number') found.policies.set(version, entry.index)

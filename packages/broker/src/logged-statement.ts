@@ -7,6 +7,7 @@ import {
   ENROLMENT_V1,
   hashedRekordLeaf,
   NIX_CLOSURE_V1,
+  OBSERVATION_V1,
   pae,
   POLICY_V1,
   SLSA_VSA_V1,
@@ -25,6 +26,7 @@ const KINDS: ReadonlyMap<unknown, EntryKind> = new Map([
   [POLICY_V1, 'policy'],
   [ENROLMENT_V1, 'enrolment'],
   [BAN_V1, 'ban'],
+  [OBSERVATION_V1, 'observation'],
   [AUTHORITY_V1, 'authority'],
 ])
 

@@ -52,14 +52,18 @@ export class Histogram {
 export class Metrics {
   readonly tokensIssued = new Counter()
   readonly decisionsDenied = new Counter()
+  readonly observations = new Counter()
   readonly evidenceRefused = new Counter()
   readonly responses = new Counter()
   readonly nodesBanned = new Counter()
   readonly issueSeconds = new Histogram()
   readonly commitSeconds = new Histogram()
 
-  /** The whole exposition; `gauges` are read at the time of the scrape. */
-  text(gauges: Readonly<Record<string, { help: string; value: number | null }>>): string {
+  /** The whole exposition; `gauges` and `more` are read at the time of the scrape. */
+  text(
+    gauges: Readonly<Record<string, { help: string; value: number | null }>>,
+    more: readonly string[] = [],
+  ): string {
     const lines = [
       ...counterLines('tokens_issued_total', 'Tokens minted', null, this.tokensIssued),
       ...counterLines(
@@ -74,6 +78,12 @@ export class Metrics {
         'code',
         this.evidenceRefused,
       ),
+      ...counterLines(
+        'observations_total',
+        'Logged observations: would_allow, or the first reason against',
+        'verdict',
+        this.observations,
+      ),
       ...counterLines('nodes_banned_total', 'Nodes banned', 'cause', this.nodesBanned),
       ...counterLines('http_responses_total', 'Responses by status', 'status', this.responses),
       ...histogramLines('issue_seconds', 'From request to token', this.issueSeconds),
@@ -84,6 +94,7 @@ export class Metrics {
       const full = `bagcheck_broker_${name}`
       lines.push(`# HELP ${full} ${help}`, `# TYPE ${full} gauge`, `${full} ${value}`)
     }
+    lines.push(...more)
     return `${lines.join('\n')}\n`
   }
 }

@@ -46,6 +46,11 @@ export class NodeBook {
     for (const row of rows) this.put(row)
   }
 
+  /** All that are known here. */
+  [Symbol.iterator](): Iterator<Node> {
+    return this.#nodes.values()
+  }
+
   /** A ban is for good: no row lifts one that is known. */
   put(row: NodeRow): Node {
     const node = toNode({ ...row, ban: this.#nodes.get(row.id)?.ban ?? row.ban })

@@ -18,7 +18,7 @@ export const MAX_CONSUMED_NONCES = 1_000_000
 /** What a nonce is good for. */
 export interface NonceUse {
   readonly node: string
-  readonly purpose: 'issue' | 'renew'
+  readonly purpose: 'issue' | 'renew' | 'observe'
 }
 
 /** Issues a nonce. `key` is a secret of 32 bytes, `random` is 12 fresh random bytes. */

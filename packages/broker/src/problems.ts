@@ -78,6 +78,9 @@ export const PROBLEM_TABLE: Readonly<Record<BrokerErrorCode, Row>> = {
   EVIDENCE_WORKLOAD_KEY: grant,
   NODE_KEY_CLONED: row(401, 'invalid_client'),
 
+  OBSERVATION_UNWANTED: row(403, 'access_denied'),
+  OBSERVATION_LIMIT: row(429, 'temporarily_unavailable'),
+
   POLICY_MISSING: busy('No policy is installed yet.'),
   POLICY_CHANGED: busy('The policy changed while this was decided; try again.'),
   POLICY_VERSION: row(409, 'invalid_request'),

@@ -181,6 +181,20 @@ describe.each(engines)('the store on $name', ({ name, open: openDatabases }) => 
   })
 
   describe('decisions', () => {
+    claim('tell when each node and each role last succeeded', async (config) => {
+      await using store = await openWithNode(config)
+      await store.commitEnrolment(enrolment(2))
+      await store.commitDecision(decision(1))
+      const last = await store.commitDecision(decision(2, { issuedAt: NOW + 9 }))
+      await store.commitDecision(decision(3, { allow: false, issuedAt: NOW + 20 }))
+      expect(await store.nodeSuccesses()).toEqual([['node-1', NOW + 9]])
+      expect(await store.successesFrom(0)).toEqual({
+        nodes: [['node-1', NOW + 9]],
+        roles: [['orders', 'orders.service', NOW + 9]],
+      })
+      expect(await store.successesFrom(last.index + 1)).toEqual({ nodes: [], roles: [] })
+    })
+
     claim('of one unit are found behind hundreds of others', async (config) => {
       await using store = await openWithNode(config)
       await store.commitDecision(denial(1_000, { unit: 'ledger' }))

@@ -8,6 +8,7 @@ import { authorityList } from './commands/authority-list.ts'
 import { authorityPrepare } from './commands/authority-prepare.ts'
 import { authorityRevoke } from './commands/authority-revoke.ts'
 import { authorityTaint } from './commands/authority-taint.ts'
+import { decisions } from './commands/decisions.ts'
 import { demo } from './commands/demo.ts'
 import { demoApi } from './commands/demo-api.ts'
 import { doctor } from './commands/doctor.ts'
@@ -61,6 +62,7 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
   exec,
   token,
   explain,
+  decisions,
   log: group('The log of attestations, policies, enrolments and decisions.', {
     checkpoint: logCheckpoint,
     entry: logEntry,

@@ -114,6 +114,11 @@ describe.each(HASH_ALGORITHMS)('%s', (algorithm) => {
   })
 })
 
+test('a NAR hash is by sha256', () => {
+  for (const text of [`sha1:${'a'.repeat(40)}`, `sha512-${Buffer.alloc(64).toString('base64')}`])
+    expect(() => parseNarHash(text)).toThrow(refused)
+})
+
 describe('a hash', () => {
   test.each([
     ['blake3, by name', `blake3-${base64}`, /"blake3", which is experimental/],

@@ -29,7 +29,7 @@ export interface ApprovalContent {
     /** Closure digest of the system that it belongs to. */
     readonly system: Sha256
   }[]
-  /** The attestations of those systems. */
+  /** The attestations of the systems that were judged: of those objects, and what the host runs. */
   readonly systems: readonly AttestedBy[]
   /** True if executable memory without a file was in use, by an allowance. */
   readonly jit: boolean

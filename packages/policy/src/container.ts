@@ -8,6 +8,7 @@ import type { Denials } from './denial.ts'
 import { quote, show } from './error.ts'
 import type { ContainerFacts, ProcessFacts, UnitFacts } from './facts.ts'
 import type { OciUnit } from './policy.ts'
+import type { IndexedRole } from './role-index.ts'
 
 /** A text in which `*` stands for anything. */
 export function compileGlob(pattern: string): RegExp {
@@ -87,12 +88,24 @@ function sameMap(a: IdMap, b: IdMap): boolean {
 }
 
 /** Who is in a container is in its namespaces and has its root directory: then a path means there what it says. */
-export function checkInContainer(process: ProcessFacts, denials: Denials): void {
+export function checkInContainer(
+  { name, role }: IndexedRole,
+  process: ProcessFacts,
+  main: ProcessFacts | undefined,
+  denials: Denials,
+): void {
   const who = `process ${process.pid}`
+  const allowed: readonly string[] = role.allow.namespaces
   const { inContainer } = process
   for (const kind of ['mnt', 'pid', 'user'] as const)
     if (inContainer?.sharedNamespaces.includes(kind) !== true)
       denials.add('CONTAINER_NAMESPACES', `${who} is not in the container's ${kind} namespace`)
+  for (const kind of ['net', 'ipc', 'uts', 'cgroup', 'time'] as const)
+    if (process.namespaces[kind] !== main?.namespaces[kind] && !allowed.includes(kind))
+      denials.add(
+        'CONTAINER_NAMESPACES',
+        `${who} is in a ${kind} namespace other than the container's, which role ${name} does not allow`,
+      )
   if (inContainer?.sharedRoot !== true)
     denials.add('ROOT_DIRECTORY', `${who} has another root directory than its container`)
 }

@@ -11,7 +11,8 @@
 // Attacker: whoever runs code on the host, short of root (tier 0). `argv`, paths and environment are a
 // process's own words: they are read only to deny. Checks that do not depend on each other all run, so
 // that a denial shows everything that is wrong. Whatever throws is a denial.
-import { approve, type Approval, type ApprovalContent } from './approval.ts'
+import type { Sha256, StorePath } from '@bagcheck/nix'
+import { approve, type Approval, type ApprovalContent, type AttestedBy } from './approval.ts'
 import { chooseClosure } from './choose-closure.ts'
 import type { ClosureIndex } from './closures.ts'
 import { Denials, type DenialReason } from './denial.ts'
@@ -67,6 +68,47 @@ export function evaluate(
   // An outcome without a reason would be a mistake of ours; it is a denial all the same.
   if (denials.none) denials.add('EVALUATION_FAILED', 'the evaluation came to no verdict')
   return { allow: false, role: role?.name ?? null, reasons: denials.reasons() }
+}
+
+/** What an observation came to: a value that nothing can be minted from. */
+export type ObservedVerdict =
+  | {
+      readonly wouldAllow: true
+      readonly role: string
+      readonly root: StorePath
+      readonly closureDigest: Sha256
+    }
+  | { readonly wouldAllow: false; readonly role: string; readonly reasons: readonly DenialReason[] }
+
+/**
+ * Judges what runs as if it had asked, with whatever key and profile its audience demands. Makes no Approval.
+ * Undefined where no role wants the unit observed for the audience. Never throws.
+ */
+export function observe(
+  policy: VerifiedPolicy,
+  observed: Omit<Facts, 'purpose'>,
+  context: Omit<EvaluationContext, 'workloadKey' | 'profile' | 'type'>,
+): ObservedVerdict | undefined {
+  const facts: Facts = { ...observed, purpose: 'issue' }
+  const denials = new Denials()
+  const role = findRole(policy, facts, new Denials())
+  if (role?.role.observe !== true) return undefined
+  try {
+    checkInForce(policy, context.now, denials)
+    const named = role.role.audiences.get(facts.audience)?.profile
+    const type = policy.policy.profiles.get(named ?? '')?.type
+    if (type === undefined) throw new TypeError('a role was found without a profile')
+    const asking = { ...context, workloadKey: 'observed', profile: null, type }
+    const content = judge(policy, role, facts, asking, denials)
+    if (content && denials.none) {
+      const { root, closureDigest } = content
+      return { wouldAllow: true, role: role.name, root, closureDigest }
+    }
+  } catch (error) {
+    denials.add('EVALUATION_FAILED', `the evaluation failed: ${messageOf(error)}`)
+  }
+  if (denials.none) denials.add('EVALUATION_FAILED', 'the evaluation came to no verdict')
+  return { wouldAllow: false, role: role.name, reasons: denials.reasons() }
 }
 
 /** Why a policy may not be decided by at `now`, or null if it may. @throws {TypeError} no valid time */
@@ -153,7 +195,7 @@ function judge(
       'TIER_TOO_LOW',
       `${facts.audience} needs tier ${audience.minTier}, and the proof is of tier ${context.tier}`,
     )
-  checkHost(role, context, denials)
+  const running = checkHost(role, context, denials)
 
   const chosen = chooseClosure(role, facts, audience, context, denials)
   if (!chosen) return undefined
@@ -172,9 +214,14 @@ function judge(
     policySha256: policy.sha256,
     attested: chosen.closure.attestation,
     hostObjects: chosen.hostObjects,
-    systems: chosen.systems,
+    systems: withoutRepeats([...running, ...chosen.systems]),
     jit: chosen.jit,
   }
+}
+
+function withoutRepeats(systems: readonly AttestedBy[]): readonly AttestedBy[] {
+  const byDigest = new Map(systems.map((system) => [system.closureDigest, system]))
+  return [...byDigest.values()].toSorted((a, b) => (a.closureDigest < b.closureDigest ? -1 : 1))
 }
 
 /** What was asked for, within the bounds of the audience. */

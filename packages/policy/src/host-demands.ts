@@ -1,6 +1,7 @@
 // What a policy demands of the hosts of a node class, each demand with a code of its own. At tier 0 all of it is
 // the agent's word about its own host, so it stops hosts that were set up wrongly, not their owners. What the
 // agent could not read is not as demanded.
+import type { AttestedBy } from './approval.ts'
 import type { DenialCode, Denials } from './denial.ts'
 import { show } from './error.ts'
 import type { EvaluationContext } from './evaluate.ts'
@@ -9,32 +10,38 @@ import { approvedSystems } from './host-objects.ts'
 import type { HostDemands } from './policy.ts'
 import type { IndexedRole } from './role-index.ts'
 
-/** Adds a reason for every demand that the host does not meet. */
+/**
+ * Adds a reason for every demand that the host does not meet.
+ * @returns the attestations of the systems that it was found to run
+ */
 export function checkHost(
   role: IndexedRole,
   context: Pick<EvaluationContext, 'nodeClass' | 'now' | 'closures' | 'host'>,
   denials: Denials,
-): void {
+): readonly AttestedBy[] {
   const demands = role.hosts.get(context.nodeClass)?.require
-  if (!demands) return
+  if (!demands) return []
   for (const { code, meets, what } of DEMANDS)
     if (!meets(demands, context.host))
       denials.add(
         code,
         `the host is not as hosts.${context.nodeClass} demands: ${what(context.host)}`,
       )
-  if (!demands.approvedSystem) return
-  const roots: readonly string[] = approvedSystems(role, context).map(
-    ({ attestation }) => attestation.root,
-  )
+  if (!demands.approvedSystem) return []
+  const running: AttestedBy[] = []
+  const systems = approvedSystems(role, context).map(({ attestation }) => attestation)
   const { currentSystem, bootedSystem } = context.host
-  for (const system of new Set([currentSystem, bootedSystem]))
-    if (system === null || !roots.includes(system))
+  for (const system of new Set([currentSystem, bootedSystem])) {
+    const found = systems.find(({ root }) => root === system)
+    if (found) running.push(found)
+    else
       denials.add(
         'HOST_SYSTEM_NOT_APPROVED',
         `the host runs ${show(system ?? 'no system that it can name')}, which is not approved and attested ` +
           `for nodes of class ${context.nodeClass}`,
       )
+  }
+  return running
 }
 
 interface Demand {

@@ -46,7 +46,7 @@ function isThatSystem(
 
 /**
  * Digests of the closures that evaluation may ask for: the roots that fit, and the systems of the node's class
- * where a role of the unit allows host objects.
+ * where a role of the unit allows host objects, or hosts must run one of them.
  */
 export function closuresNeeded(
   { index }: VerifiedPolicy,
@@ -58,7 +58,10 @@ export function closuresNeeded(
     .map(({ closureDigest }) => closureDigest)
     .filter((digest) => roles.some((role) => role.roots.has(digest)))
   const systems = roles
-    .filter(({ hostObjects }) => hostObjects.size > 0)
+    .filter(
+      ({ hostObjects, hosts }) =>
+        hostObjects.size > 0 || hosts.get(nodeClass)?.require?.approvedSystem === true,
+    )
     .flatMap(({ hosts }) => hosts.get(nodeClass)?.systems ?? [])
   return [...new Set([...approved, ...systems.map(({ closure }) => closure)])]
 }

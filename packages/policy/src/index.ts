@@ -4,7 +4,14 @@ export { DENIAL_CODES, type DenialCode, type DenialReason, type Nearest } from '
 export { POLICY_ERROR_CODES, PolicyError, type PolicyErrorCode } from './error.ts'
 export { decisionContext, type DecisionBasis } from './decision-context.ts'
 export { INSTALLATION_NAME } from './installation-name.ts'
-export { evaluate, whyNotInForce, type Decision, type EvaluationContext } from './evaluate.ts'
+export {
+  evaluate,
+  observe,
+  whyNotInForce,
+  type Decision,
+  type EvaluationContext,
+  type ObservedVerdict,
+} from './evaluate.ts'
 export { explainApproval } from './explain.ts'
 export { closuresNeeded } from './host-objects.ts'
 export type {

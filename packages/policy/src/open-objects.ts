@@ -2,6 +2,9 @@
 // interpreter reads can be its program. Descriptors are judged in every process. Files are judged for interpreters
 // only: a program in machine code runs what it maps executable, and reads data.
 //
+// Ordinary services read data as well: a locale, a file that they serve, one that they map. Nobody can tell that
+// from code, so a role says whether its service reads anything foreign at all, and what.
+//
 // The rule for interpreters is about what stays visible: a script that a shell reads as it goes, the archives and
 // assemblies of a virtual machine, a module that is mapped. A script that was read and closed again, one that is
 // open for writing too, one that came through a pipe: none of these can be seen here.
@@ -42,6 +45,8 @@ export function checkDataFiles(
   process: ProcessFacts,
   denials: Denials,
 ): void {
+  const allowed = role.role.foreignFiles
+  if (allowed === null) return
   const isEntry =
     role.role.entry.kind === 'interpreter' && role.executable.test(process.executable.path)
   if (!isEntry && !isInterpreter(process.executable.path)) return
@@ -54,7 +59,7 @@ export function checkDataFiles(
   for (const { path, isStoreFile } of told) {
     // Its content was verified with the store, because it is the very file at this path.
     if (isStoreFile === true && files.byPath.has(path)) continue
-    if (role.role.allow.foreignFiles.some((allowed) => isWithin(path, allowed))) continue
+    if (allowed.some((one) => isWithin(path, one))) continue
     if (isStoreFile === true && role.foreignStoreFiles.some((one) => one.test(path))) continue
     denials.add(
       'FOREIGN_FILE',

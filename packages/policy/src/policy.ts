@@ -13,6 +13,7 @@ import {
   type Read,
   type Reader,
   type Reading,
+  absent,
   either,
   integer,
   list,
@@ -190,6 +191,8 @@ const NAMESPACE_KINDS = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup', 't
 
 const role = record({
   nodeClasses: list(simpleName, 1, 64),
+  /** Agents measure the unit by themselves and the broker logs what it would decide; nothing is issued. */
+  observe: absent(literal(true)),
   unit,
   uid: integer(0, 0xffff_fffe),
   entry,
@@ -208,6 +211,8 @@ const role = record({
   /** Null: the same as `capabilities`. */
   boundingSet: optional(nullable(list(capability, 0, 41)), () => null),
   seccomp: flag,
+  /** What interpreters may read beside the closure; null: it is told and not judged. */
+  foreignFiles: optional(nullable(list(foreignFile, 0, 256)), () => null),
   roots: list(approvedRoot, 1, 200_000),
   successors: optional(list(record({ from: digest, to: digest, expires: time }), 0, 64), () => []),
   allow: optional(
@@ -218,14 +223,12 @@ const role = record({
         list(literal(...DESCRIPTOR_KINDS), 0, DESCRIPTOR_KINDS.length),
         () => EVERYDAY_DESCRIPTORS,
       ),
-      foreignFiles: optional(list(foreignFile, 0, 256), () => []),
       namespaces: optional(list(literal(...NAMESPACE_KINDS), 0, NAMESPACE_KINDS.length), () => []),
     }),
     () => ({
       jit: [],
       hostObjects: [],
       descriptors: EVERYDAY_DESCRIPTORS,
-      foreignFiles: [],
       namespaces: [],
     }),
   ),
@@ -413,7 +416,13 @@ function checkHosts(policy: Policy, { signers, systems, require }: Hosts, say: S
   }
 }
 
-function checkUnit({ unit: found, contract }: Role, say: Say): void {
+function checkUnit({ unit: found, contract, allow }: Role, say: Say): void {
+  const shared = allow.namespaces.filter((kind) => ['mnt', 'pid', 'user'].includes(kind))
+  if (found.launcher === 'oci' && shared.length > 0)
+    say(
+      `expected no ${shared.join(', ')}: a container has these of its own, and all in it share them`,
+      ...['allow', 'namespaces'],
+    )
   if (found.launcher === 'oci' && /^\*+$/.test(found.container) && found.annotations.size === 0)
     say('expected an id, or annotations that select', 'unit', 'container')
   if (found.launcher === 'systemd' && found.name.startsWith('user@'))

@@ -52,7 +52,7 @@ export function checkProcesses(
   for (const process of facts.processes) {
     checkIdentity(role, process, denials)
     checkPlace(process, denials)
-    if (contained) checkInContainer(process, denials)
+    if (contained) checkInContainer(role, process, main, denials)
     else checkOnHost(role, process, context.host, main, denials)
     checkDescriptors(role, process, denials)
     checkDataFiles(role, closure, process, denials)

@@ -114,6 +114,18 @@ export function optional<T>(reader: Reader<T>, value: () => T): Reader<T> {
   return own
 }
 
+const later = new WeakSet<Reader<unknown>>()
+
+/**
+ * A member that is not there where it says nothing, in a compiled document too: what a later release added, so
+ * that documents which were signed before read as they did.
+ */
+export function absent<T>(reader: Reader<T>): Reader<T | undefined> {
+  const own: Reader<T> = (seen, place, reading) => reader(seen, place, reading)
+  later.add(own)
+  return own
+}
+
 /** A list of `min` to `max` values. */
 export function list<T>(reader: Reader<T>, min: number, max: number): Reader<readonly T[]> {
   return (value, place, reading) => {
@@ -164,6 +176,7 @@ export function record<F extends Record<string, Reader<unknown>>>(
       const reader = fields[name] as Reader<unknown>
       const fallback = reading.complete ? undefined : defaults.get(reader)
       const seen = Object.hasOwn(value, name) ? value[name] : undefined
+      if (seen === undefined && later.has(reader)) continue
       if (seen === undefined && fallback) result[name] = fallback()
       else if (seen === undefined) wrong(reading, { up: place, key: name }, 'a value', undefined)
       else result[name] = reader(seen, { up: place, key: name }, reading)

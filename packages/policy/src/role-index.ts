@@ -92,7 +92,7 @@ function indexRole(
     jit: new Map(role.allow.jit.map((allowance) => [allowance.runtime, allowance])),
     hostObjects: new Set(role.allow.hostObjects.map(({ sha256 }) => sha256)),
     hosts,
-    foreignStoreFiles: role.allow.foreignFiles
+    foreignStoreFiles: (role.foreignFiles ?? [])
       .filter((one) => !one.startsWith('/'))
       .map(compilePattern),
     executable: compilePattern(role.entry.executable),

@@ -689,6 +689,10 @@ describe('what a node sends to make trouble', () => {
       // An empty list is what a list without its only entry is.
       'processes.0.files.0',
       'processes.0.descriptors.0',
+      // The role here does not say what its interpreter may read.
+      'processes.0.dataFiles',
+      'processes.0.dataFiles.count',
+      'processes.0.dataFiles.files',
       'processes.0.descriptors.0.name',
       'processes.0.descriptors.0.count',
     ])

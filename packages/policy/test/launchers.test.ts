@@ -93,6 +93,29 @@ describe('a container', () => {
     expect(codesOf(judge(claimed, ORDINARY))).toEqual(['ROLE_UNKNOWN'])
   })
 
+  test('has namespaces of its own, which its processes share as far as the role says', () => {
+    const other = container((facts) => {
+      for (const process of facts.processes)
+        process.namespaces = { ...process.namespaces, net: '4026539999', uts: '4026539998' }
+    })
+    expect(codesOf(judge(other, ORDINARY))).toEqual([])
+    const apart = container((facts) => {
+      const [main] = facts.processes
+      const { namespaces } = main!
+      const child = { ...main!, pid: main!.pid + 1, namespaces: { ...namespaces, net: '1' } }
+      facts.processes.push(child)
+    })
+    expect(codesOf(judge(apart, ORDINARY))).toEqual(['CONTAINER_NAMESPACES'])
+    const allowing = (kind: string): unknown =>
+      policy("container: 'orders-*'", `allow: { namespaces: [${kind}] }`)
+    expect(codesOf(judge(apart, allowing('net') as typeof ORDINARY))).toEqual([])
+    expect(codesOf(judge(apart, allowing('uts') as typeof ORDINARY))).toEqual([
+      'CONTAINER_NAMESPACES',
+    ])
+    for (const kind of ['mnt', 'pid', 'user'])
+      expect(() => allowing(kind)).toThrow(expect.objectContaining({ code: 'POLICY_SOURCE' }))
+  })
+
   const map = [{ inside: 0, outside: 200_000, count: 65_536 }]
   test.each(
     table([

@@ -149,14 +149,19 @@ describe('files that an interpreter reads', () => {
       process.dataFiles.count += 1
       process.dataFiles.files.push({ path, device: '8:1', inode: '7', isStoreFile })
     }
-  const foreign = (...paths: string[]) =>
-    policyWith('    allow:', `      foreignFiles: [${paths.join(', ')}]`)
+  const foreign = (...paths: string[]) => policyWith(`    foreignFiles: [${paths.join(', ')}]`)
 
-  test('deny outside the closure, also in the store', () => {
-    expect(codes(reading('/tmp/evil.sh'))).toEqual(['FOREIGN_FILE'])
-    expect(codes(reading(`${inventPath('other')}/lib/x.jar`, true))).toEqual(['FOREIGN_FILE'])
-    expect(codes(reading(ORDERS.script, false))).toEqual(['FOREIGN_FILE'])
-    expect(codes(reading(ORDERS.script, true))).toEqual([])
+  test('deny outside the closure, also in the store, where the role says what may be read', () => {
+    const nothing = foreign()
+    expect(codes(reading('/tmp/evil.sh'), nothing)).toEqual(['FOREIGN_FILE'])
+    const other = reading(`${inventPath('other')}/lib/x.jar`, true)
+    expect(codes(other, nothing)).toEqual(['FOREIGN_FILE'])
+    expect(codes(reading(ORDERS.script, false), nothing)).toEqual(['FOREIGN_FILE'])
+    expect(codes(reading(ORDERS.script, true), nothing)).toEqual([])
+  })
+
+  test('are told and not judged where it does not: ordinary services read data', () => {
+    expect(codes(reading('/usr/lib/locale/C.utf8/LC_CTYPE'))).toEqual([])
   })
 
   test('pass where the role names the file or its directory, whole names only', () => {
@@ -179,13 +184,13 @@ describe('files that an interpreter reads', () => {
   })
 
   test('more than evidence can tell deny', () => {
-    expect(codes((process) => (process.dataFiles.count = 1))).toEqual(['FOREIGN_FILE'])
+    expect(codes((process) => (process.dataFiles.count = 1), foreign())).toEqual(['FOREIGN_FILE'])
   })
 
   test.each(['/', '../x', 'x/', '/etc/../x', '/etc//x', '/etc/.'])(
     '%s is no place in a policy',
     (path) => {
-      expect(() => compile(`${policySource()}    allow: { foreignFiles: ['${path}'] }\n`)).toThrow(
+      expect(() => compile(`${policySource()}    foreignFiles: ['${path}']\n`)).toThrow(
         'foreignFiles[0]: expected the full path',
       )
     },
@@ -210,7 +215,7 @@ describe('files that an interpreter reads', () => {
       process.files = []
       reading('/var/lib/data')(process)
     })
-    expect(codesOf(judge(facts, verified(native)))).toEqual([])
+    expect(codesOf(judge(facts, verified(`${native}    foreignFiles: []\n`)))).toEqual([])
   })
 })
 

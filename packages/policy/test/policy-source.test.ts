@@ -27,9 +27,10 @@ describe('compiling', () => {
     expect(json).toContain('"capabilities":[]')
     expect(json).toContain('"hosts":{}')
     expect(json).toContain(
-      '"allow":{"descriptors":["io-uring"],"foreignFiles":[],"hostObjects":[],"jit":[],"namespaces":[]}',
+      '"allow":{"descriptors":["io-uring"],"hostObjects":[],"jit":[],"namespaces":[]}',
     )
     expect(json).toContain('"boundingSet":null')
+    expect(json).toContain('"foreignFiles":null')
     expect(json).toContain('"seccomp":false')
   })
 

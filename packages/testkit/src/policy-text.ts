@@ -20,6 +20,7 @@ export interface TestPolicy {
   readonly root: StorePath
   readonly closure: Sha256 | string
   readonly state?: 'active' | 'revoked'
+  readonly observe?: boolean
 }
 
 /** `api`: bound, `plain`: bearer; they are always there. The others are where an audience has them. */
@@ -61,7 +62,7 @@ ${profiles.join('\n')}
 roles:
   ${policy.role}:
     nodeClasses: [${nodeClass}]
-    unit: { launcher: bagcheck-exec, name: ${policy.role} }
+${policy.observe === true ? '    observe: true\n' : ''}    unit: { launcher: bagcheck-exec, name: ${policy.role} }
     uid: ${SERVICE_UID}
     entry:
       kind: interpreter

@@ -7,8 +7,10 @@ import type {
   ChallengeResponse,
   EnrolRequest,
   EnrolResponse,
+  ObservationResponse,
   PolicyResponse,
   Problem,
+  SvidRequest,
   TokenRequest,
   TokenResponse,
 } from '@bagcheck/api'
@@ -78,8 +80,10 @@ export interface AttestationTexts {
  */
 export interface BrokerClient {
   enrol(request: EnrolRequest): Promise<EnrolResponse>
-  challenge(node: string, purpose: 'issue' | 'renew'): Promise<ChallengeResponse>
+  challenge(node: string, purpose: 'issue' | 'renew' | 'observe'): Promise<ChallengeResponse>
   token(audience: string, evidence: string): Promise<TokenResponse>
+  /** Has an observation judged and logged. */
+  observe(observation: string): Promise<ObservationResponse>
   /** `publicKey` is SPKI in DER; evidence names its thumbprint. */
   x509Svid(evidence: string, publicKey: Uint8Array): Promise<X509SvidAnswer>
   jwtSvid(evidence: string): Promise<JwtSvidAnswer>
@@ -212,12 +216,28 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
         log_index: integer(answer['log_index']),
       }
     },
+    async observe(observation) {
+      const body = JSON.stringify({ observation })
+      const answer = await call({ ...json, path: '/v1/observations', body })
+      const { id, would_allow, role, reasons } = answer
+      if (typeof id !== 'string' || typeof would_allow !== 'boolean' || !Array.isArray(reasons))
+        throw unexpected(answer)
+      return {
+        ...{ id, log_index: integer(answer['log_index']), would_allow },
+        role: typeof role === 'string' ? role : null,
+        reasons: (reasons as unknown[]).map((reason) => {
+          const { code, message } = (reason ?? {}) as Record<string, unknown>
+          if (typeof code !== 'string' || typeof message !== 'string') throw unexpected(reason)
+          return { code, message }
+        }),
+      }
+    },
     async x509Svid(evidence, publicKey) {
       const request = {
         type: 'x509',
         evidence,
         publicKey: Buffer.from(publicKey).toString('base64'),
-      }
+      } satisfies SvidRequest
       const answer = await call({ ...json, path: '/v1/svids', body: JSON.stringify(request) })
       const { hint } = answer
       if (hint !== undefined && (typeof hint !== 'string' || hint.length > 1024))
@@ -228,7 +248,7 @@ export function createBrokerClient(address: BrokerAddress): BrokerClient {
       return { ...svidAnswer(answer), certificates, hint }
     },
     async jwtSvid(evidence) {
-      const body = JSON.stringify({ type: 'jwt', evidence })
+      const body = JSON.stringify({ type: 'jwt', evidence } satisfies SvidRequest)
       const answer = await call({ ...json, path: '/v1/svids', body })
       const { svid } = answer
       if (typeof svid !== 'string' || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(svid))

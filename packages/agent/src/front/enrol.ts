@@ -21,6 +21,7 @@ export interface EnrolContext {
   readonly issuer: string
   /** File of the configured join token. */
   readonly joinToken: string | null
+  readonly readText?: (file: string) => string
   readonly now: () => number
 }
 
@@ -38,13 +39,13 @@ export async function ensureEnrolled(context: EnrolContext): Promise<NodeIdentit
     throw new AgentError('STATE_INVALID', `the key in ${state.keyFile} is not the one enrolled`)
   }
   const pending = state.readPendingJoin()
-  if (pending === undefined) return enrol(readJoinToken(joinToken), context)
+  if (pending === undefined) return enrol(readJoinToken(context), context)
   try {
     return await enrol(pending, context)
   } catch (error) {
     // Refused, so it did not enrol us: perhaps the operator has put another in its place.
     if (!isRefusal(error) || joinToken === null) throw error
-    const configured = readJoinToken(joinToken)
+    const configured = readJoinToken(context)
     if (configured === pending) throw error
     return enrol(configured, context)
   }
@@ -77,12 +78,14 @@ export function isRefusal(error: unknown): boolean {
   return error instanceof BrokerProblem && error.status < 500 && error.status !== 429
 }
 
-function readJoinToken(file: string | null): string {
+function readJoinToken({ joinToken: file, readText = readFile }: EnrolContext): string {
   if (file === null)
     throw new AgentError('NOT_ENROLLED', 'this node is not enrolled: configure joinToken')
   try {
-    return readFileSync(file, 'utf8')
+    return readText(file)
   } catch (cause) {
     throw new AgentError('NOT_ENROLLED', `cannot read the join token at ${quote(file)}`, { cause })
   }
 }
+
+const readFile = (file: string): string => readFileSync(file, 'utf8')

@@ -8,11 +8,11 @@
 //   re-check    the instance is still what was measured, or the credential is thrown away
 import type { Evidence } from '@bagcheck/api'
 import { AgentError } from '../error.ts'
-import { assertInstance } from '../measure/instance.ts'
-import type { Measurement, ProcessInstance } from '../measure/messages.ts'
+import type { ProcessInstance, SettledMeasurement } from '../measure/messages.ts'
 import { BrokerProblem, type BrokerClient } from './broker-client.ts'
 import { denialKey, type Denials } from './denials.ts'
 import { signJws, type SigningKey } from './jws.ts'
+import type { Outcomes, Stated } from './outcomes.ts'
 import type { Roots } from './roots.ts'
 import type { AgentState, NodeIdentity } from './state.ts'
 
@@ -52,7 +52,10 @@ export interface IssueContext {
   readonly broker: BrokerClient
   readonly roots: Roots
   readonly denials: Denials
-  readonly measure: (instance: ProcessInstance) => Promise<Measurement>
+  readonly outcomes: Outcomes
+  readonly measure: (instance: ProcessInstance) => Promise<SettledMeasurement>
+  /** Throws if another program runs there now, or if that cannot be told. */
+  readonly check: (instance: ProcessInstance) => Promise<void>
   readonly installation: string
   readonly issuer: string
   readonly trustRootPin: string
@@ -100,10 +103,27 @@ export async function issue<C extends Credential>(
   context: IssueContext,
   exchange: Exchange<C>,
 ): Promise<C> {
+  const stated: Stated = {}
+  try {
+    const credential = await repeat(request, context, exchange, stated)
+    context.outcomes.succeeded(request, stated, credential)
+    return credential
+  } catch (error) {
+    context.outcomes.failed(request, stated, error)
+    throw error
+  }
+}
+
+async function repeat<C extends Credential>(
+  request: IssueRequest,
+  context: IssueContext,
+  exchange: Exchange<C>,
+  stated: Stated,
+): Promise<C> {
   let foreign = 0
   for (let round = 1; ; round += 1) {
     try {
-      const credential = await issueOnce(request, context, exchange)
+      const credential = await issueOnce(request, context, exchange, stated)
       if (credential !== undefined) return credential
     } catch (error) {
       // Either is said before anything of the evidence was looked at: no denial, and no allowance either.
@@ -122,6 +142,7 @@ async function issueOnce<C extends Credential>(
   request: IssueRequest,
   context: IssueContext,
   exchange: Exchange<C>,
+  stated: Stated,
 ): Promise<C | undefined> {
   const { broker, roots, node, key, now } = context
   const purpose = request.previousDecision === null ? 'issue' : 'renew'
@@ -129,6 +150,7 @@ async function issueOnce<C extends Credential>(
   await roots.refreshPolicy(challenge.policyVersion)
   const audience = request.audience ?? `spiffe://${roots.trustDomain}`
   const measurement = await context.measure(request.instance)
+  stated.unit = measurement.unit
   const asker = denialKey(measurement.unit)
   if (purpose === 'issue') context.denials.check(asker)
   const fitting = await roots.fitting(measurement, audience)
@@ -159,6 +181,7 @@ async function issueOnce<C extends Credential>(
     host: measurement.host,
     agent: await context.agent(),
   }
+  stated.facts = evidence.facts
   const jws = signJws({ typ: 'bagcheck-evidence+jwt', kid: key.thumbprint }, evidence, key)
   // Reckoned from before the exchange: a token expires at the broker no earlier than we say.
   const askedAt = Math.floor(now() / 1000)
@@ -167,6 +190,6 @@ async function issueOnce<C extends Credential>(
       context.denials.count(asker, error.problem.code)
     throw error
   })
-  assertInstance(request.instance)
+  await context.check(request.instance)
   return credential
 }

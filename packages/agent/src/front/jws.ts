@@ -10,7 +10,7 @@ import {
 import type { KeyObject } from 'node:crypto'
 import type { PublicJwk } from '@bagcheck/api'
 import { AgentError } from '../error.ts'
-import { readSecret, writeFile } from './state.ts'
+import { readSecret, writeFile } from '../state-directory.ts'
 
 /** A P-256 key that signs, with its public half. */
 export interface SigningKey {

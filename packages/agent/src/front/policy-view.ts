@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import type { PolicyResponse } from '@bagcheck/api'
 import { parseSha256, parseStorePath, type Sha256, type StorePath } from '@bagcheck/nix'
 import { AgentError, quote } from '../error.ts'
+import type { WantedUnit } from '../measure/find-units.ts'
 
 /** A closure that the policy names. */
 export interface Candidate {
@@ -23,6 +24,13 @@ export interface PolicyView {
   /** SPIFFE trust domain of every subject; undefined before any policy was read. */
   readonly trustDomain: string | undefined
   candidates(unitName: string): readonly Candidate[]
+  /** Units that are to be observed, each once. */
+  readonly observed: readonly ObservedUnit[]
+}
+
+/** A unit that is measured whether it asks or not, and what for. */
+export interface ObservedUnit extends WantedUnit {
+  readonly audiences: readonly string[]
 }
 
 /** Before any policy was read. */
@@ -30,6 +38,7 @@ export const NO_POLICY: PolicyView = {
   version: 0,
   trustDomain: undefined,
   candidates: () => [],
+  observed: [],
 }
 
 /**
@@ -69,6 +78,7 @@ export function readPolicyView(
     throw malformed('trust domain')
   const byUnit = new Map<string, Candidate[]>()
   const byPattern = new Map<RegExp, Candidate[]>()
+  const observed = new Map<string, ObservedUnit>()
   for (const role of rolesOf(policy['roles'])) {
     const unit = role['unit'] as Record<string, unknown> | null | undefined
     const isContainer = unit?.['launcher'] === 'oci'
@@ -79,6 +89,15 @@ export function readPolicyView(
     const list = isContainer ? [] : (byUnit.get(name) ?? [])
     if (isContainer) byPattern.set(matcher(name), list)
     else byUnit.set(name, list)
+    const launcher = unit?.['launcher']
+    if (role['observe'] === true && (launcher === 'systemd' || launcher === 'bagcheck-exec')) {
+      const key = `${launcher} ${name}`
+      const audiences = [
+        ...(observed.get(key)?.audiences ?? []),
+        ...Object.keys((role['audiences'] ?? {}) as object),
+      ]
+      observed.set(key, { launcher, name, audiences })
+    }
     for (const entry of role['roots'] as unknown[]) {
       const { root, closure } = (entry ?? {}) as Record<string, unknown>
       if (typeof root !== 'string' || typeof closure !== 'string') throw malformed('root')
@@ -97,6 +116,7 @@ export function readPolicyView(
       ...(byUnit.get(unitName) ?? []),
       ...[...byPattern].flatMap(([pattern, list]) => (pattern.test(unitName) ? list : [])),
     ],
+    observed: [...observed.values()],
   }
 }
 

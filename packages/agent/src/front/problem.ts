@@ -9,12 +9,24 @@ export interface Refusal {
   readonly problem: Problem
 }
 
+/** What was had meanwhile is void: the same bag was denied. */
+export class DeniedElsewhere extends Error {
+  override readonly name = 'DeniedElsewhere'
+  readonly refusal: Refusal
+
+  constructor(refusal: Refusal) {
+    super(refusal.problem.error_description)
+    this.refusal = refusal
+  }
+}
+
 /** Codes that are not about the unit: the same request may succeed later. */
 const TRANSIENT: readonly AgentErrorCode[] = [
   'BROKER_UNREACHABLE',
   'BROKER_TIMEOUT',
   'BROKER_RESPONSE',
   'MEASURER_BUSY',
+  'MEASURER_UNREACHABLE',
   'MEASUREMENT_TIMEOUT',
   'MEASUREMENT_UNSTABLE',
   'UNIT_STARTING',
@@ -28,6 +40,7 @@ const REQUESTS: Partial<Record<AgentErrorCode, [status: number, error: string]>>
 
 /** Turns whatever was thrown into a refusal. An error without a code tells its caller nothing. */
 export function refusalOf(error: unknown): Refusal {
+  if (error instanceof DeniedElsewhere) return error.refusal
   if (error instanceof BrokerProblem) {
     const { error: oauth, error_description, code, reasons, decision, log_index } = error.problem
     return {

@@ -27,7 +27,12 @@ import type { Evidence } from '@bagcheck/api'
 import { listAttributes } from '../attributes.ts'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import type { HashRequest, Measurement, PathHash, ProcessInstance } from '../measure/messages.ts'
+import type {
+  HashRequest,
+  PathHash,
+  ProcessInstance,
+  SettledMeasurement,
+} from '../measure/messages.ts'
 import type { AttestationTexts, BrokerClient } from './broker-client.ts'
 import type { LocalClosures } from './local-closures.ts'
 import { NO_POLICY, readPolicyView, type Candidate, type PolicyView } from './policy-view.ts'
@@ -89,6 +94,11 @@ export class Roots {
     this.#context = context
   }
 
+  /** Units that the policy wants observed. */
+  get observed(): PolicyView['observed'] {
+    return this.#policy.observed
+  }
+
   get policyVersion(): number {
     return this.#policy.version
   }
@@ -112,7 +122,7 @@ export class Roots {
    * Facts of every root that fits `measurement`, approved ones first, and the unit's own local root;
    * their content checked as `audience` demands.
    */
-  async fitting(measurement: Measurement, audience: string): Promise<RootFacts[]> {
+  async fitting(measurement: SettledMeasurement, audience: string): Promise<RootFacts[]> {
     const needed = neededPaths(measurement)
     const contained = measurement.containerStore !== null
     const candidates = this.#policy
@@ -210,15 +220,15 @@ export class Roots {
     candidate: Candidate,
     { manifest }: KnownClosure,
     audience: string,
-    { containerStore, main, unit }: Measurement,
+    { containerStore, init, unit }: SettledMeasurement,
   ): Promise<RootFacts> {
-    if (containerStore === null || main === null) throw new TypeError('expected a container')
+    if (containerStore === null || init === null) throw new TypeError('expected a container')
     const checkedAtMs = this.#context.now()
     const maxAgeMs = (candidate.maxAgeFullSeconds ?? DEFAULT_MAX_AGE_FULL_SECONDS) * 1000
     const isFull = candidate.fullFor.has(audience)
     const paths = manifest.entries.map(({ path }) => path)
     const owner = unit.container?.userMaps?.uids.find(({ inside }) => inside === 0)?.outside ?? 0
-    const hashes = await this.#context.hashContained(main.instance, {
+    const hashes = await this.#context.hashContained(init, {
       ...{ store: containerStore, paths, owner },
       maxAgeMs: isFull ? Math.min(FULL_INTERVAL_MS, maxAgeMs) : maxAgeMs,
     })
@@ -376,7 +386,7 @@ export interface NeededPaths {
 }
 
 /** Reads off a measurement what a fitting closure must hold. */
-export function neededPaths({ unit, processes }: Measurement): NeededPaths {
+export function neededPaths({ unit, processes }: SettledMeasurement): NeededPaths {
   const named = unit.contract === null ? [] : unit.contract.arguments
   const executable = unit.contract?.executable ?? processes[0]?.executable.path ?? ''
   const scripts = storePaths(named)

@@ -4,18 +4,20 @@
 //   GET  /v1/nonce                {nonce}, for a proof of a workload key
 //   POST /v1/token                {audience, ttlSeconds?, profile?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
-//   GET  /v1/unit?pid=N           the unit of another process, for an operator: the agent's user only, outside containers
+//   GET  /v1/unit?pid=N           the unit of another process, for an operator: root only, outside containers
+//   GET  /v1/explain?pid=N        what would be stated about it now, and what came of its last request, for the same
+//   GET  /metrics                 Prometheus text, for the same
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { instanceKey, readInstance, sharesPidNamespace } from '../measure/instance.ts'
-import type { ProcessInstance, UnitFacts } from '../measure/messages.ts'
+import { instanceKey, sharesPidNamespace } from '../measure/instance.ts'
+import type { UnitFacts } from '../measure/messages.ts'
 import { BrokerProblem } from './broker-client.ts'
-import type { Callers } from './callers.ts'
+import type { Caller, Callers } from './callers.ts'
 import { verifyProof } from './dpop.ts'
 import type { NonceBook } from './nonce-book.ts'
-import { isTransient, refusalOf } from './problem.ts'
+import { isTransient, refusalOf, type Refusal } from './problem.ts'
 import { RateLimit } from './rate-limit.ts'
 import {
   parseAudience,
@@ -39,10 +41,14 @@ export interface FrontContext {
   readonly sessions: Sessions
   readonly nonces: NonceBook
   /** The unit of a process, as it would be stated. */
-  readonly unitOf: (instance: ProcessInstance) => Promise<UnitFacts>
+  readonly unitOf: (pid: number) => Promise<UnitFacts>
   /** 32 random bytes, base64url. */
   readonly newNonce: () => string
+  /** What is to say about a process. */
+  readonly explain: (pid: number) => Promise<unknown>
   readonly health: () => Readonly<Record<string, unknown>>
+  /** In the Prometheus text format. */
+  readonly metrics: () => string
   readonly now: () => number
   readonly log: Log
 }
@@ -81,7 +87,7 @@ async function handle(
   const { socket } = request
   let uid: number | undefined
   try {
-    const caller = callers.check(socket)
+    const caller = await callers.check(socket)
     const open = perUser.get(caller.peer.uid) ?? 0
     if (open >= MAX_REQUESTS_PER_USER)
       throw new AgentError('REQUEST_LIMIT', `too many requests of user ${caller.peer.uid}`)
@@ -89,7 +95,7 @@ async function handle(
     perUser.set(uid, open + 1)
     const answer = await route(request, response, context, limit)
     if (answer === undefined) return
-    callers.check(socket)
+    await callers.check(socket)
     reply(response, 200, answer)
   } catch (error) {
     const code = error instanceof AgentError ? error.code : undefined
@@ -99,19 +105,33 @@ async function handle(
       log(gone ? 'warn' : 'info', 'request refused', { path: pathOf(request), ...describe(error) })
     // Whoever is there now is not the process that connected: it hears nothing.
     if (gone || response.headersSent) return void socket.destroy()
-    try {
-      callers.check(socket)
-    } catch {
-      return void socket.destroy() // it moved while it was being refused; logged above
-    }
-    const { status, problem } = refusalOf(error)
-    reply(response, status, problem)
+    const told = await refusalFor(socket, error, callers)
+    if (told === undefined) return void socket.destroy() // it moved while it was being refused; logged above
+    reply(response, told.status, told.problem)
   } finally {
     if (uid !== undefined) {
       const left = (perUser.get(uid) ?? 1) - 1
       if (left > 0) perUser.set(uid, left)
       else perUser.delete(uid)
     }
+  }
+}
+
+/**
+ * What the caller is told instead of an answer; undefined if it is not there any more. Where the measurer cannot
+ * be asked who is there, that alone is told, which anybody may know.
+ */
+async function refusalFor(
+  socket: Socket,
+  error: unknown,
+  callers: Callers,
+): Promise<Refusal | undefined> {
+  try {
+    await callers.check(socket)
+    return refusalOf(error)
+  } catch (other) {
+    const away = other instanceof AgentError && other.code === 'MEASURER_UNREACHABLE'
+    return away && !socket.destroyed ? refusalOf(other) : undefined
   }
 }
 
@@ -123,7 +143,7 @@ async function route(
   limit: RateLimit,
 ): Promise<unknown> {
   const { callers, nonces, sessions } = context
-  const caller = callers.check(request.socket)
+  const caller = await callers.check(request.socket)
   const owner = instanceKey(caller.instance)
   switch (`${request.method} ${pathOf(request)}`) {
     case 'GET /healthz':
@@ -150,16 +170,34 @@ async function route(
       return undefined
     }
     case 'GET /v1/unit': {
-      if (caller.peer.uid !== process.geteuid?.())
-        throw new AgentError('REQUEST_INVALID', "expected the agent's user to ask about others")
-      // Root in a container is this user too, and the pids it knows are not ours.
-      if (!sharesPidNamespace(caller.instance.pid))
-        throw new AgentError('REQUEST_INVALID', "expected a caller in the agent's pid namespace")
+      assertOperator(caller)
       return unitOf(parsePid(parameter(request, 'pid')), context)
     }
+    case 'GET /v1/explain':
+      assertOperator(caller)
+      return context.explain(parsePid(parameter(request, 'pid')))
+    case 'GET /metrics':
+      assertOperator(caller)
+      return new Text(context.metrics())
     default:
       throw new AgentError('REQUEST_INVALID', 'expected a route of the agent')
   }
+}
+
+/** An answer that is no JSON. */
+class Text {
+  readonly text: string
+  constructor(text: string) {
+    this.text = text
+  }
+}
+
+/** Who may ask about others. */
+function assertOperator({ peer, instance }: Caller): void {
+  if (peer.uid !== 0) throw new AgentError('REQUEST_INVALID', 'expected root to ask about others')
+  // Root in a container is this user too, and the pids it knows are not ours.
+  if (!sharesPidNamespace(instance.pid))
+    throw new AgentError('REQUEST_INVALID', "expected a caller in the agent's pid namespace")
 }
 
 /** A fresh token; the one that is held if only the broker cannot be asked. */
@@ -181,7 +219,7 @@ async function obtain(
 /** Errors about that process are an answer to the one that asks, not a reason to hang up on it. */
 async function unitOf(pid: number, context: FrontContext): Promise<UnitFacts> {
   try {
-    return await context.unitOf(readInstance(pid))
+    return await context.unitOf(pid)
   } catch (cause) {
     if (cause instanceof AgentError && /^PROCESS_(GONE|MOVED)$/.test(cause.code))
       throw new AgentError('REQUEST_INVALID', `expected a process ${pid} that stays`, { cause })
@@ -198,9 +236,10 @@ function pathOf(request: IncomingMessage): string {
 }
 
 function reply(response: ServerResponse, status: number, body: unknown): void {
-  const text = JSON.stringify(body)
+  const plain = body instanceof Text
+  const text = plain ? body.text : JSON.stringify(body)
   response.writeHead(status, {
-    'content-type': 'application/json',
+    'content-type': plain ? 'text/plain; version=0.0.4; charset=utf-8' : 'application/json',
     'content-length': Buffer.byteLength(text),
     'cache-control': 'no-store',
   })

@@ -10,12 +10,13 @@
 //
 // A denial drops the token at once. A broker that cannot be reached does not: the token lives out its life
 // while the agent retries through its second half. What follows a denial is an issue, never a renewal.
+// A denial of the bag for one audience drops the tokens of all: their sessions measure anew at once.
 // Without a watcher, and without ever having held a token, a refused session waits to be asked again.
 //
 // A session of X.509-SVIDs is for its watchers alone, because of the private key: what comes is told to those
 // who watch then, wiped, and told to nobody later. The session ends with its last watcher.
 import type { Credential, IssuedToken } from './issue.ts'
-import { isTransient, refusalOf, type Refusal } from './problem.ts'
+import { DeniedElsewhere, isTransient, refusalOf, type Refusal } from './problem.ts'
 
 /** What a watcher hears. */
 export type SessionEvent<C extends Credential = IssuedToken> =
@@ -80,6 +81,8 @@ export class Session<C extends Credential = IssuedToken> {
   #cancelTimer: () => void = () => undefined
   #refusals = 0
   #ended = false
+  // A denial elsewhere while a request is under way: what that brings was earned before it.
+  #spoilt: Refusal | undefined
 
   constructor(context: SessionContext<C>) {
     this.#context = context
@@ -147,6 +150,21 @@ export class Session<C extends Credential = IssuedToken> {
     return () => this.#watchers.delete(watcher)
   }
 
+  /**
+   * The bag was denied for another audience: drops what is held, also what is just being had, and measures
+   * anew at once. A session that holds nothing is left alone, or two that are denied would drive each other.
+   */
+  deny(refusal: Refusal): void {
+    if (this.#ended) return
+    if (this.#running !== undefined) this.#spoilt = refusal
+    const held = this.token !== undefined
+    if (!held) return
+    this.#token = undefined
+    this.#refusal = refusal
+    this.#emit({ kind: 'denied', refusal })
+    if (!this.#ended && this.#running === undefined) void this.#attempt(null).catch(() => undefined) // #fail has seen to it
+  }
+
   /** The instance is gone: drops everything. */
   end(): void {
     this.#ended = true
@@ -169,6 +187,7 @@ export class Session<C extends Credential = IssuedToken> {
     const running = this.#context
       .issue({ ...ask, previousDecision: previous?.decision ?? null })
       .then((issued) => {
+        if (this.#spoilt !== undefined) throw new DeniedElsewhere(this.#spoilt)
         const token = { ...issued, renewed: previous !== null }
         this.#hold(token)
         this.#context.wipe?.(token)
@@ -178,7 +197,7 @@ export class Session<C extends Credential = IssuedToken> {
         this.#fail(error)
         throw error
       })
-      .finally(() => (this.#running = undefined))
+      .finally(() => (this.#running = this.#spoilt = undefined))
     this.#running = running
     return running
   }

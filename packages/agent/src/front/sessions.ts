@@ -2,12 +2,13 @@
 // sessions with it: its pidfd says the one, its instance the other.
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { assertInstance, instanceKey } from '../measure/instance.ts'
+import { instanceKey } from '../measure/instance.ts'
 import type { ProcessInstance } from '../measure/messages.ts'
 import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
 import { BrokerProblem } from './broker-client.ts'
 import type { Caller } from './callers.ts'
 import type { Credential, IssuedToken, IssueRequest } from './issue.ts'
+import type { InstanceDenied, Outcomes } from './outcomes.ts'
 import { refusalOf } from './problem.ts'
 import { Session, type SessionContext } from './session.ts'
 
@@ -23,6 +24,11 @@ interface Resident<C extends Credential> {
   readonly sessions: Map<string | null, Session<C>>
 }
 
+/** Of a caller, what a session needs; or of a process that the agent asks for. */
+export type Asking = Pick<Caller, 'instance' | 'isPinned'> & {
+  readonly peer: Pick<Caller['peer'], 'pid' | 'uid'>
+}
+
 /** Sessions by process instance and audience. */
 export class Sessions<C extends Credential = IssuedToken> implements Disposable {
   readonly #residents = new Map<string, Resident<C>>()
@@ -30,17 +36,23 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
   readonly #context: Omit<SessionContext<C>, 'issue'>
   readonly #log: Log
   readonly #timer: NodeJS.Timeout
+  readonly #unsubscribe: () => void
+  /** Whose request each is. */
+  readonly #asking = new WeakMap<IssueRequest, Session<C>>()
 
+  /** @param outcomes where denials are heard of that are about a bag, whoever asked */
   constructor(
     issue: (request: IssueRequest) => Promise<C>,
     context: Omit<SessionContext<C>, 'issue'>,
     log: Log,
+    outcomes: Pick<Outcomes, 'subscribe'>,
   ) {
     this.#issue = issue
     this.#context = context
     this.#log = log
     this.#timer = setInterval(() => this.#reap(), EXIT_POLL_MS)
     this.#timer.unref()
+    this.#unsubscribe = outcomes.subscribe((event) => this.#deny(event))
   }
 
   /** How many process instances have sessions. */
@@ -48,12 +60,23 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
     return this.#residents.size
   }
 
+  /** Tokens that are held. */
+  get held(): number {
+    const residents = [...this.#residents.values()]
+    return residents.reduce(
+      (sum, { sessions }) =>
+        sum + [...sessions.values()].filter(({ token }) => token !== undefined).length,
+      0,
+    )
+  }
+
   /**
-   * The session of `instance` for `audience`, made if there is none.
-   * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_MOVED, PROCESS_GONE
+   * The session of a caller, checked just now, for `audience`; made if there is none.
+   * @throws {AgentError} REQUEST_LIMIT, PEER_UNKNOWN, PROCESS_GONE
    */
-  open({ instance, peer }: Caller, audience: string | null): Session<C> {
-    const resident = this.#resident(instance, peer.uid)
+  open(caller: Asking, audience: string | null): Session<C> {
+    const { instance } = caller
+    const resident = this.#resident(caller)
     const known = resident.sessions.get(audience)
     if (known !== undefined && !known.hasEnded) return known
     if (known === undefined && resident.sessions.size >= MAX_AUDIENCES)
@@ -61,8 +84,10 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
     const session = new Session<C>({
       ...this.#context,
       issue: async (ask) => {
+        const request: IssueRequest = { ...ask, instance, audience }
+        this.#asking.set(request, session)
         try {
-          return await this.#issue({ ...ask, instance, audience })
+          return await this.#issue(request)
         } catch (error) {
           this.#tell(resident, audience, error)
           this.#endIfMoved(resident, error)
@@ -82,22 +107,23 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
+    this.#unsubscribe()
     for (const resident of this.#residents.values()) this.#end(resident)
   }
 
-  #resident(instance: ProcessInstance, uid: number): Resident<C> {
+  #resident({ instance, peer, isPinned }: Asking): Resident<C> {
     const key = instanceKey(instance)
     const known = this.#residents.get(key)
     if (known !== undefined) return known
     if (this.#residents.size >= MAX_INSTANCES) this.#evictIdle()
     const pidfd = openPidfd(instance.pid)
-    try {
-      assertInstance(instance) // after pinning: now the pid cannot be another's
-    } catch (error) {
+    // Pinned once more, since the connection may close. The pid is not another's if its first pin lives now.
+    if (!isPinned()) {
       closePidfd(pidfd)
-      throw error
+      throw new AgentError('PROCESS_GONE', `process ${peer.pid} has ended`)
     }
-    const resident = { instance, pidfd, uid, sessions: new Map<string | null, Session<C>>() }
+    const sessions = new Map<string | null, Session<C>>()
+    const resident = { instance, pidfd, uid: peer.uid, sessions }
     this.#residents.set(key, resident)
     return resident
   }
@@ -121,6 +147,15 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
       code: problem.code,
       error: problem.error_description,
     })
+  }
+
+  /** What the same bag was given for other audiences goes too; the session that asked sees to itself. */
+  #deny({ request, refusal, concerns }: InstanceDenied): void {
+    const asked = this.#asking.get(request)
+    for (const { instance, sessions } of this.#residents.values()) {
+      if (!concerns(instance)) continue
+      for (const session of sessions.values()) if (session !== asked) session.deny(refusal)
+    }
   }
 
   #endIfMoved(resident: Resident<C>, error: unknown): void {

@@ -4,33 +4,17 @@
 //   node.json         what the broker called the node
 //   counter.json      high-water mark of the evidence counter
 //   policy.json       highest policy version seen
-//   first-sights.json what each systemd service ran when it was first seen
+//   denials.json      the newest denials, for people
 //   attestations/     manifests and file lists by closure digest, as the broker sent them
 //   ledger.sqlite     what of the store was verified when
 //   lock.sqlite       locked while an agent uses the directory
-// Every file is replaced whole: written beside, fsynced, renamed, directory fsynced. A crash leaves the old.
 //
 // The counter is reserved in blocks before use: a crash skips numbers, and none is used twice. A number
 // that is used twice tells the broker that the key was cloned.
-import { randomBytes } from 'node:crypto'
-import {
-  chmodSync,
-  closeSync,
-  fstatSync,
-  fsyncSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs'
+import { mkdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
 import { AgentError, quote } from '../error.ts'
+import { makeStateDirectory, readOptional, writeFile } from '../state-directory.ts'
 
 const COUNTER_BLOCK = 1000
 
@@ -44,7 +28,7 @@ export interface NodeIdentity {
   readonly keyThumbprint: string
 }
 
-/** Files of the state directory. One process uses it at a time, see {@link lockState}. */
+/** Files of the state directory. One process uses it at a time, see lockState in state-directory.ts. */
 export class AgentState {
   readonly directory: string
   // Evidence counter: the next number, and the first that is not reserved on disk.
@@ -130,13 +114,13 @@ export class AgentState {
     writeFile(this.#attestation(digest), text)
   }
 
-  /** What {@link writeFirstSights} wrote; the reader checks it. */
-  readFirstSights(): string | undefined {
-    return readOptional(join(this.directory, 'first-sights.json'))
+  /** What {@link writeDenials} wrote. */
+  readDenials(): string | undefined {
+    return readOptional(join(this.directory, 'denials.json'))
   }
 
-  writeFirstSights(text: string): void {
-    writeFile(join(this.directory, 'first-sights.json'), text)
+  writeDenials(text: string): void {
+    writeFile(join(this.directory, 'denials.json'), text)
   }
 
   get ledgerFile(): string {
@@ -157,93 +141,11 @@ export class AgentState {
   }
 }
 
-/** Replaces `path` (mode 0600), durably. */
-export function writeFile(path: string, text: string): void {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}`
-  const fd = openSync(temporary, 'wx', 0o600)
-  try {
-    writeSync(fd, text)
-    fsyncSync(fd)
-  } catch (error) {
-    unlinkSync(temporary)
-    throw error
-  } finally {
-    closeSync(fd)
-  }
-  renameSync(temporary, path)
-  const directory = openSync(dirname(path), 'r')
-  try {
-    fsyncSync(directory)
-  } finally {
-    closeSync(directory)
-  }
-}
-
-/**
- * Reads a file that only its owner may read.
- * @throws {AgentError} KEY_FILE_MODE
- */
-export function readSecret(path: string): string | undefined {
-  let fd: number
-  try {
-    fd = openSync(path, 'r')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
-  }
-  try {
-    assertMode(path, fstatSync(fd), 0o600)
-    return readFileSync(fd, 'utf8')
-  } finally {
-    closeSync(fd)
-  }
-}
-
-/** Makes the state directory if there is none. @throws {AgentError} KEY_FILE_MODE */
-export function makeStateDirectory(directory: string): void {
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
-  assertMode(directory, lstatSync(directory), 0o700)
-}
-
-/**
- * Keeps every other agent off `directory` until disposed of, or until this process ends, however it ends:
- * two agents on one counter would look like a cloned key, and be banned.
- * @throws {AgentError} STATE_INVALID if another agent has it
- */
-export function lockState(directory: string): Disposable {
-  const file = join(directory, 'lock.sqlite')
-  const database = new DatabaseSync(file)
-  try {
-    chmodSync(file, 0o600)
-    database.exec('begin exclusive')
-  } catch (cause) {
-    database.close()
-    throw new AgentError('STATE_INVALID', `another agent uses ${quote(directory)}`, { cause })
-  }
-  return { [Symbol.dispose]: () => database.close() }
-}
-
-/** Makes a socket's directory, which everybody may enter and only its owner change, if there is none. */
-export function makePublicDirectory(path: string): void {
-  const made = mkdirSync(path, { recursive: true, mode: 0o755 })
-  if (made !== undefined) chmodSync(path, 0o755) // whatever the umask
-}
-
 /** The first directory on the way to `path` that not everybody may enter, or undefined. */
 export function findClosedDirectory(path: string): string | undefined {
   const parent = dirname(path)
   const above = parent === path ? undefined : findClosedDirectory(parent)
   return above ?? ((statSync(path).mode & 0o001) === 0 ? path : undefined)
-}
-
-function assertMode(path: string, stats: { mode: number; uid: number }, mode: number): void {
-  const owner = process.geteuid?.()
-  if ((stats.mode & 0o777) === mode && stats.uid === owner) return
-  throw new AgentError(
-    'KEY_FILE_MODE',
-    `expected ${quote(path)} with mode ${mode.toString(8)} of user ${owner}, ` +
-      `saw mode ${(stats.mode & 0o777).toString(8)} of user ${stats.uid}`,
-  )
 }
 
 function readJson(path: string): Record<string, unknown> | undefined {
@@ -256,13 +158,4 @@ function readJson(path: string): Record<string, unknown> | undefined {
     throw new AgentError('STATE_INVALID', `expected JSON in ${quote(path)}`, { cause })
   }
   throw new AgentError('STATE_INVALID', `expected a JSON object in ${quote(path)}`)
-}
-
-function readOptional(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
-  }
 }

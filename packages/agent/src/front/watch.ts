@@ -23,16 +23,19 @@ export function streamEvents(
     connection: 'close',
   })
   response.flushHeaders()
+  let last = Promise.resolve()
   const write = (text: string): void => {
-    try {
-      callers.check(socket)
-    } catch {
-      // Another program holds the connection now, or nobody: it hears nothing more.
-      socket.destroy()
-      return
-    }
-    if (response.writableLength > MAX_BUFFERED_BYTES) socket.destroy()
-    else response.write(text)
+    last = last.then(async () => {
+      try {
+        await callers.check(socket)
+      } catch {
+        // Another program holds the connection now, or nobody, or that cannot be told: it hears nothing more.
+        socket.destroy()
+        return
+      }
+      if (response.writableLength > MAX_BUFFERED_BYTES) socket.destroy()
+      else response.write(text)
+    })
   }
   const listener = (event: SessionEvent): void => {
     const data = event.kind === 'token' ? tokenBody(event.token) : event.refusal.problem

@@ -108,18 +108,9 @@ export function findExecRecord(
   mountPoint: string,
   cgroup: string,
 ): UnitRecord | undefined {
-  const directory = statSync(unitsDir, { throwIfNoEntry: false })
-  if (directory === undefined) return undefined
-  assertPrivate(unitsDir, directory, 0o700)
-  const names = readdirSync(unitsDir).filter((name) => /^[^.].*\.json$/.test(name))
-  if (names.length > MAX_RECORDS)
-    throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_RECORDS} unit records`)
-  const paths = new Set(names.map((name) => join(unitsDir, name)))
-  for (const path of parsed.keys()) if (!paths.has(path)) parsed.delete(path)
   const found: UnitRecord[] = []
-  for (const name of names) {
-    const record = readRecord(join(unitsDir, name))
-    if (record === undefined || !isWithin(cgroup, record.cgroup)) continue
+  for (const { name, record } of readDirectory(unitsDir)) {
+    if (!isWithin(cgroup, record.cgroup)) continue
     if (name !== `${record.name}.json` && !name.startsWith(`${record.name}@`))
       throw unexpected('name', record.name)
     if (cgroupInode(mountPoint, record.cgroup) === record.cgroupInode) found.push(record)
@@ -130,6 +121,26 @@ export function findExecRecord(
       `expected one unit for cgroup ${quote(cgroup)}, saw ${quote(found.map(({ name }) => name))}`,
     )
   return found[0]
+}
+
+/** All records, of units that may have ended too. @throws {AgentError} UNIT_RECORD, MEASUREMENT_LIMIT */
+export function readExecRecords(unitsDir: string): UnitRecord[] {
+  return readDirectory(unitsDir).map(({ record }) => record)
+}
+
+function readDirectory(unitsDir: string): { name: string; record: UnitRecord }[] {
+  const directory = statSync(unitsDir, { throwIfNoEntry: false })
+  if (directory === undefined) return []
+  assertPrivate(unitsDir, directory, 0o700)
+  const names = readdirSync(unitsDir).filter((name) => /^[^.].*\.json$/.test(name))
+  if (names.length > MAX_RECORDS)
+    throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_RECORDS} unit records`)
+  const paths = new Set(names.map((name) => join(unitsDir, name)))
+  for (const path of parsed.keys()) if (!paths.has(path)) parsed.delete(path)
+  return names.flatMap((name) => {
+    const record = readRecord(join(unitsDir, name))
+    return record === undefined ? [] : [{ name, record }]
+  })
 }
 
 /** The contract of `record` with whether its process still runs what was launched. */
@@ -196,11 +207,11 @@ function identityOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
 }
 
 function assertPrivate(path: string, stats: { mode: number; uid: number }, mode: number): void {
-  const owner = process.geteuid?.() ?? 0
-  if ((stats.mode & 0o7777) === mode && stats.uid === owner) return
+  // Root's whoever measures: `bagcheck exec` is root, the measurer need not be.
+  if ((stats.mode & 0o7777) === mode && stats.uid === 0) return
   throw new AgentError(
     'UNIT_RECORD',
-    `expected ${quote(path)} with mode ${mode.toString(8)} of user ${owner}, ` +
+    `expected ${quote(path)} with mode ${mode.toString(8)} of root, ` +
       `saw mode ${(stats.mode & 0o7777).toString(8)} of user ${stats.uid}`,
   )
 }

@@ -6,7 +6,7 @@
 // All reads are synchronous: this runs in a thread of its own, and a read that hangs costs that thread.
 import { isDeepStrictEqual } from 'node:util'
 import { AgentError } from '../error.ts'
-import { Budget } from './budget.ts'
+import { Budget, HashAllowances } from './budget.ts'
 import { listProcesses } from './cgroup.ts'
 import { ContainedStores } from './contained-store.ts'
 import { worseMemory } from './executable-memory.ts'
@@ -32,6 +32,7 @@ import {
   readSurroundings,
   takeSnapshot,
   type Host,
+  type MeasurerContext,
   type ProcessReading,
   type ProcessWeather,
   type Surroundings,
@@ -53,6 +54,7 @@ export class Measurer {
   readonly #options: MeasurerOptions
   readonly #cache = new HashCache()
   readonly #contained = new ContainedStores()
+  readonly #allowances = new HashAllowances()
 
   constructor(options: MeasurerOptions) {
     this.#options = options
@@ -82,7 +84,7 @@ export class Measurer {
   /**
    * Facts about the unit of `instance`.
    * @throws {AgentError} PROCESS_MOVED if that process runs another program now; MEASUREMENT_UNSTABLE if
-   *   the unit did not hold still; PROCESS_HIDDEN, THREADS_DIFFER, FILE_UNREADABLE, UNIT_RECORD,
+   *   the unit did not hold still; PROCESS_HIDDEN, THREADS_DIFFER, FILE_UNREADABLE, MEMORY_UNREADABLE, UNIT_RECORD,
    *   UNIT_STARTING, MEASUREMENT_LIMIT, PROC_FORMAT, PROC_UNREADABLE
    */
   measure(instance: ProcessInstance): Measurement {
@@ -115,9 +117,7 @@ export class Measurer {
       const host = readHost(storeDir)
       const context = { storeDir, sharedMemoryDevice, cache: this.#cache, budget }
       const first = this.#read(instance, host, budget)
-      const files = first.processes.map(({ snapshot, mounts }) =>
-        readFiles(snapshot, mounts, host, context, first.surroundings),
-      )
+      const files = this.#readAll(first, host, context)
       const second = this.#read(instance, host, budget)
       if (!isDeepStrictEqual(stable(first), stable(second))) return undefined
       const { contract } = second.unit.facts
@@ -145,6 +145,25 @@ export class Measurer {
       // A process or a mapping went away between two reads; if it was the caller, the next check says so.
       if (error instanceof AgentError && error.code === 'PROCESS_GONE') return undefined
       throw error
+    }
+  }
+
+  /** The files of all processes, hashed as far as the unit may have it. */
+  #readAll(
+    { unit, processes, surroundings }: UnitReading,
+    host: Host,
+    context: MeasurerContext,
+  ): ReturnType<typeof readFiles>[] {
+    const { cgroup } = unit.facts
+    const { budget } = context
+    const before = budget.spentBytes
+    budget.limitBytes(before + this.#allowances.left(cgroup))
+    try {
+      return processes.map(({ snapshot, mounts }) =>
+        readFiles(snapshot, mounts, host, context, surroundings),
+      )
+    } finally {
+      this.#allowances.spend(cgroup, budget.spentBytes - before)
     }
   }
 
@@ -179,7 +198,15 @@ function placeUnit(
 ): { unit: ObservedUnit; surroundings: Surroundings } {
   const { facts } = unit
   if (facts.container === null || facts.contract === null)
-    return { unit, surroundings: { store: host.store, containerRoot: null, container: null } }
+    return {
+      unit,
+      surroundings: {
+        store: host.store,
+        containerRoot: null,
+        containerPlace: null,
+        container: null,
+      },
+    }
   const { kind, ...surroundings } = readSurroundings(facts.contract.pid, host, storeDir)
   const container = { ...facts.container, store: kind }
   return { unit: { ...unit, facts: { ...facts, container } }, surroundings }

@@ -1,5 +1,4 @@
-// What crosses between the front and the measurer: plain bounded data. The measurer has no network and
-// reads no foreign protocol, so it runs as a thread now and can become a root process of its own later.
+// What crosses between the measurer's threads, and from it to the front: plain bounded data.
 import type { Evidence } from '@bagcheck/api'
 import type { NarHash, StorePath } from '@bagcheck/nix'
 import type { AgentErrorCode } from '../error.ts'
@@ -106,6 +105,18 @@ export interface Measurement {
   readonly containerStore: StoreMount | null
   /** Wall clock when the second snapshot was taken. */
   readonly measuredAtMs: number
+}
+
+/** A measurement whose contract is that of the first sight: what leaves the measurer. */
+export type SettledMeasurement = Omit<Measurement, 'main'> & {
+  /** The first process of a container that brings its own store: through it the content is hashed. */
+  readonly init: ProcessInstance | null
+}
+
+/** What leaves the measurer of a measurement. */
+export function settledOf({ main, ...measurement }: Measurement): SettledMeasurement {
+  const init = measurement.containerStore === null ? null : (main?.instance ?? null)
+  return { ...measurement, init }
 }
 
 /** Answer to the request with the same id. */

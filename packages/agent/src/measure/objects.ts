@@ -5,18 +5,11 @@
 //
 // Before an object is touched its file system is looked up: a FUSE server run by the workload could
 // answer each read differently, or never.
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  lstatSync,
-  openSync,
-  readlinkSync,
-  realpathSync,
-} from 'node:fs'
+import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
 import type { Budget } from './budget.ts'
 import type { HashCache } from './hash-cache.ts'
+import { onHost } from './host-path.ts'
 import { formatDevice } from './instance.ts'
 import type { MappedFile } from './messages.ts'
 import { isForeignFileSystem, type Mount } from './mounts.ts'
@@ -95,16 +88,23 @@ export function isStoreObject(
   if (context.containerRoot !== null) return isContainedObject(context.containerRoot, path, object)
   if (object.device !== context.storeDevice) return false
   try {
-    const named = lstatSync(path, { bigint: true })
+    const named = lstatSync(onHost(path), { bigint: true })
     return (
       named.isFile() &&
       formatDevice(named.dev) === object.device &&
       String(named.ino) === object.inode &&
-      realpathSync.native(path) === path
+      !hasLinkOnTheWay(path)
     )
   } catch {
     return false // No such name in the store: then it is no store file, whatever its bytes are.
   }
+}
+
+/** By each directory of its own: realpath(3) would follow /proc/1/root into our own mounts. */
+function hasLinkOnTheWay(path: string): boolean {
+  for (let end = path.lastIndexOf('/'); end > 0; end = path.lastIndexOf('/', end - 1))
+    if (lstatSync(onHost(path.slice(0, end))).isSymbolicLink()) return true
+  return false
 }
 
 /** As {@link isStoreObject}, for a store that is reached through the container's first process. */

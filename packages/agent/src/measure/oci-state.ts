@@ -7,11 +7,12 @@
 //
 // The process in a container has no part in any of it. What a state says is confirmed with the kernel: its
 // first process is the one with that pid *and* that start time, and is in that cgroup.
-import { readdirSync, statSync } from 'node:fs'
+import { lstatSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { AgentError, quote } from '../error.ts'
 import { isWithin, readCgroupPath } from './cgroup.ts'
 import { readStat } from './instance.ts'
+import { followLinks, onHost } from './host-path.ts'
 import { fileIdentity, readBounded, whyNotRootOnly } from './root-only.ts'
 
 const MAX_STATE_BYTES = 4 * 1024 * 1024
@@ -92,12 +93,13 @@ function expand(pattern: string): string[] {
 
 function directoriesIn(path: string): string[] {
   try {
-    const names = readdirSync(path, { withFileTypes: true })
+    const names = readdirSync(onHost(followLinks(path)), { withFileTypes: true })
       .filter((entry) => entry.isDirectory())
       .map(({ name }) => name)
     if (names.length <= MAX_CONTAINERS) return names
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
+    if (cause instanceof AgentError) throw cause
     if (code === 'ENOENT' || code === 'ENOTDIR') return [] // no such runtime here
     throw new AgentError('UNIT_RECORD', `cannot read ${quote(path)}`, { cause })
   }
@@ -116,7 +118,7 @@ function readState(
     ['status', parseCrunStatus],
   ] as const) {
     const file = join(stateDir, id, name)
-    const stats = statSync(file, { bigint: true, throwIfNoEntry: false })
+    const stats = lstatSync(onHost(file), { bigint: true, throwIfNoEntry: false })
     if (stats === undefined) continue
     seen.add(file)
     const known = parsed.get(file)

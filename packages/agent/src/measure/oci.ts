@@ -3,8 +3,9 @@
 // are root's alone (oci-state.ts). What namespaces it has, and how users are mapped, is the kernel's word.
 import { join } from 'node:path'
 import { createHash } from 'node:crypto'
-import { readdirSync, realpathSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { AgentError, quote } from '../error.ts'
+import { followLinks, HOST_PID } from './host-path.ts'
 import { readInstance } from './instance.ts'
 import type { ContainerFacts, LaunchContract, ObservedUnit } from './messages.ts'
 import { findOciState, objectOf, type OciState } from './oci-state.ts'
@@ -115,7 +116,7 @@ const digestOf = (bytes: Buffer): ContainerFacts['config']['sha256'] =>
 function originOf(state: OciState, bytes: Buffer): string {
   const bundled = join(state.bundle, 'config.json')
   const same = readBounded(bundled, MAX_CONFIG_BYTES)?.bytes.equals(bytes) === true
-  return realpathSync(same ? bundled : state.configFile).slice(0, 4096)
+  return followLinks(same ? bundled : state.configFile).slice(0, 4096)
 }
 
 /**
@@ -198,20 +199,20 @@ function strings(value: unknown): string[] {
 }
 
 /** The namespaces of a process, by kind. */
-function namespacesOf(pid: number | 'self'): Record<NamespaceKind, string> {
+function namespacesOf(pid: number): Record<NamespaceKind, string> {
   const entries = NAMESPACE_KINDS.map((kind) => [kind, readProcLink(`/proc/${pid}/ns/${kind}`)])
   return Object.fromEntries(entries) as Record<NamespaceKind, string>
 }
 
 function ownNamespaces(pid: number): NamespaceKind[] {
-  const [own, ours] = [namespacesOf(pid), namespacesOf('self')]
-  return NAMESPACE_KINDS.filter((kind) => own[kind] !== ours[kind])
+  const [own, hosts] = [namespacesOf(pid), namespacesOf(HOST_PID)]
+  return NAMESPACE_KINDS.filter((kind) => own[kind] !== hosts[kind])
 }
 
-/** Every process in the pid namespace of `pid`, whatever its cgroup; none if that is the agent's own. */
+/** Every process in the pid namespace of `pid`, whatever its cgroup; none if that is the host's. */
 export function processesBeside(pid: number): number[] {
   const namespace = readProcLink(`/proc/${pid}/ns/pid`)
-  if (namespace === readProcLink('/proc/self/ns/pid')) return []
+  if (namespace === readProcLink(`/proc/${HOST_PID}/ns/pid`)) return []
   const pids = asProcError('/proc', () => readdirSync('/proc')).filter((name) => /^\d+$/.test(name))
   return pids.map(Number).filter((other) => {
     try {
@@ -225,9 +226,10 @@ export function processesBeside(pid: number): number[] {
 
 type IdMap = NonNullable<ContainerFacts['userMaps']>['uids']
 
-/** How the users of the process's user namespace are mapped to the agent's; null if it has none of its own. */
+/** How the users of the process's user namespace are mapped to the host's; null if it has none of its own. */
 function readUserMaps(pid: number): ContainerFacts['userMaps'] {
-  if (readProcLink(`/proc/${pid}/ns/user`) === readProcLink('/proc/self/ns/user')) return null
+  if (readProcLink(`/proc/${pid}/ns/user`) === readProcLink(`/proc/${HOST_PID}/ns/user`))
+    return null
   const read = (name: string): IdMap =>
     parseIdMap(readProcText(`/proc/${pid}/${name}`, 64 * 1024)).slice(0, MAX_TOLD)
   return { uids: read('uid_map'), gids: read('gid_map') }

@@ -1,11 +1,21 @@
-// Threads that measure. A thread takes one request at a time; one that does not answer in time (a read
-// that hangs) is given up, answers nothing more, and another takes its place, until too many are lost:
-// then the agent measures nothing, because a kernel that hangs on reads is no host to vouch for.
+// Threads that measure, and who is measured next. One unit must not keep the others waiting, however often it
+// asks and however long it takes:
+//   - at most one measurement of a unit is under way. Whoever asks meanwhile waits for the next one, which all of
+//     them share: facts are never older than the question. What does not tell of a process that asked is not for
+//     it; it is measured by itself then.
+//   - a unit gets half a thread's time, after a first 20 seconds that are free: what it had beyond that it rests.
+//   - a thread that does not answer in time (a read that hangs) is given up and another takes its place. Its unit
+//     is not measured again before it ends. With too many given up nothing is measured any more, because a
+//     kernel that hangs on reads is no host to vouch for.
+//
+// The content of a container's own store is hashed alike: by jobs of their own, a few seconds each, on that unit's
+// time.
 //
 // What must be the same whichever thread answers is kept here: the first sights of services.
 import { Worker } from 'node:worker_threads'
 import { AgentError } from '../error.ts'
 import type { FirstSights } from './first-sights.ts'
+import { assertInstance } from './instance.ts'
 import type {
   HashRequest,
   Measurement,
@@ -15,13 +25,15 @@ import type {
   PathHash,
   ProcessInstance,
 } from './messages.ts'
+import { findCgroupMount, unitKeyOf } from './unit-key.ts'
 
 /** Limits of a {@link MeasurerPool}. */
 export interface PoolLimits {
   readonly threads: number
   readonly timeoutMs: number
-  /** Requests that wait for a thread. */
+  /** Requests that wait for a measurement, of all units and of each. */
   readonly maxWaiting: number
+  readonly maxWaitingOfUnit: number
   /** Threads given up before nothing is measured any more. */
   readonly maxLost: number
 }
@@ -30,17 +42,47 @@ export interface PoolLimits {
 export const DEFAULT_POOL_LIMITS: PoolLimits = {
   threads: 2,
   timeoutMs: 15_000,
-  maxWaiting: 256,
+  maxWaiting: 1024,
+  maxWaitingOfUnit: 128,
   maxLost: 8,
 }
+
+/** Thread time that a unit gets at once, and per millisecond. */
+const BURST_MS = 20_000
+const SHARE = 0.5
+/** Longest that a hash waits for its unit to have rested: whoever asks must hear in time. */
+const MAX_REST_MS = 10_000
 
 /** A measurement leaves much garbage and keeps little; by itself V8 would take 48 MB before it looks. */
 const YOUNG_GENERATION_MB = 3
 
-interface Job {
-  readonly request: MeasureRequest
-  readonly resolve: (reply: MeasureReply & { readonly ok: true }) => void
+type Done = MeasureReply & { readonly ok: true }
+
+interface Asker {
+  readonly instance: ProcessInstance
+  /** What is hashed is for this asker alone. */
+  readonly hash?: HashRequest
+  readonly resolve: (reply: Done) => void
   readonly reject: (error: AgentError) => void
+}
+
+/** What asks together: see unit-key.ts. */
+interface Unit {
+  readonly waiting: Asker[]
+  running: boolean
+  /** Thread time that was left to it at some time. */
+  leftMs: number
+  leftAtMs: number
+  /** A thread hangs in it. */
+  hangs: boolean
+}
+
+interface Job {
+  readonly id: number
+  readonly unit: Unit
+  readonly startedMs: number
+  /** The first is measured. */
+  readonly askers: readonly [Asker, ...Asker[]]
 }
 
 /** A thread and what it works on. */
@@ -55,10 +97,14 @@ export class MeasurerPool implements AsyncDisposable {
   readonly #options: MeasurerOptions
   readonly #firstSights: FirstSights
   readonly #limits: PoolLimits
+  readonly #cgroupMount: string | undefined = findCgroupMount()
   readonly #threads = new Set<Thread>()
-  readonly #waiting: Job[] = []
+  // In the order in which they are looked at: who was measured goes to the end.
+  readonly #units = new Map<string, Unit>()
+  #waiting = 0
   #lost = 0
   #nextId = 1
+  #wake: NodeJS.Timeout | undefined
   #closed = false
 
   constructor(
@@ -72,45 +118,52 @@ export class MeasurerPool implements AsyncDisposable {
   }
 
   /**
-   * Facts about the unit of `instance`.
+   * Facts about the unit of `instance`, read after this call.
    * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, STATE_INVALID if a first sight cannot be
    *   written down, and what the measurer answers
    */
   async measure(instance: ProcessInstance): Promise<Measurement> {
-    const reply = await this.#ask({ instance })
-    if ('measurement' in reply) return this.#settle(reply.measurement)
+    const done = await this.#ask(instance)
+    if ('measurement' in done) return done.measurement
     throw new TypeError('expected a measurement')
   }
 
   /**
-   * Content of paths of the store that the container of `instance`, its first process, brings itself.
+   * Content of the first of the paths, at least one, of the store that the container of `instance`, its first
+   * process, brings itself.
    * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, and what the measurer answers
    */
-  async hash(instance: ProcessInstance, request: HashRequest): Promise<PathHash[]> {
-    const hashes: PathHash[] = []
-    while (hashes.length < request.paths.length) {
-      const paths = request.paths.slice(hashes.length)
-      const reply = await this.#ask({ instance, hash: { ...request, paths } })
-      if (!('hashes' in reply) || reply.hashes.length === 0) throw new TypeError('expected hashes')
-      hashes.push(...reply.hashes)
-    }
-    return hashes
+  async hash(instance: ProcessInstance, request: HashRequest): Promise<readonly PathHash[]> {
+    const done = await this.#ask(instance, request)
+    if ('hashes' in done) return done.hashes
+    throw new TypeError('expected hashes')
   }
 
-  #ask(request: Omit<MeasureRequest, 'id'>): Promise<MeasureReply & { readonly ok: true }> {
+  #ask(instance: ProcessInstance, hash?: HashRequest): Promise<Done> {
     return new Promise((resolve, reject) => {
-      if (this.#closed || this.#waiting.length >= this.#limits.maxWaiting)
-        return reject(new AgentError('MEASURER_BUSY', 'too many measurements are waiting'))
-      if (this.#lost >= this.#limits.maxLost)
-        return reject(new AgentError('MEASURER_BUSY', `${this.#lost} measurements hang`))
-      this.#waiting.push({ request: { id: this.#nextId++, ...request }, resolve, reject })
+      const { maxWaiting, maxWaitingOfUnit, maxLost } = this.#limits
+      if (this.#closed || this.#waiting >= maxWaiting)
+        throw new AgentError('MEASURER_BUSY', 'too many measurements are waiting')
+      if (this.#lost >= maxLost)
+        throw new AgentError('MEASURER_BUSY', `${this.#lost} measurements hang`)
+      const unit = this.#unit(unitKeyOf(instance.pid, this.#cgroupMount))
+      if (unit.hangs)
+        throw new AgentError('MEASUREMENT_TIMEOUT', 'an earlier measurement of this unit hangs')
+      if (unit.waiting.length >= maxWaitingOfUnit)
+        throw new AgentError('MEASURER_BUSY', 'too many measurements of this unit are waiting')
+      const restMs = -budgetOf(unit, performance.now()) / SHARE
+      if (hash !== undefined && restMs > MAX_REST_MS)
+        throw new AgentError('MEASURER_BUSY', 'this unit has had more than its share of time')
+      unit.waiting.push({ instance, ...(hash === undefined ? {} : { hash }), resolve, reject })
+      this.#waiting += 1
       this.#next()
     })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true
-    for (const job of this.#waiting.splice(0)) job.reject(stopping())
+    clearTimeout(this.#wake)
+    for (const unit of this.#units.values()) this.#refuse(unit, stopping())
     await Promise.all(
       [...this.#threads].map(async (thread) => {
         this.#drop(thread, stopping())
@@ -119,17 +172,63 @@ export class MeasurerPool implements AsyncDisposable {
     )
   }
 
-  /** Gives the next request to a thread, if there is one of each. */
+  #unit(key: string): Unit {
+    const known = this.#units.get(key)
+    if (known !== undefined) return known
+    const budget = { leftMs: BURST_MS, leftAtMs: performance.now() }
+    const unit: Unit = { waiting: [], running: false, ...budget, hangs: false }
+    this.#units.set(key, unit)
+    return unit
+  }
+
+  /** Gives units whose turn it is to threads that are free. */
   #next(): void {
-    if (this.#closed || this.#waiting.length === 0) return
+    clearTimeout(this.#wake)
+    if (this.#closed) return
+    const now = performance.now()
+    let wakeMs = Infinity
+    for (const [key, unit] of this.#units) {
+      if (unit.running || unit.hangs) continue
+      const leftMs = budgetOf(unit, now)
+      if (unit.waiting.length === 0) {
+        if (leftMs >= BURST_MS) this.#units.delete(key)
+        continue
+      }
+      if (leftMs < 0) {
+        wakeMs = Math.min(wakeMs, -leftMs / SHARE)
+        continue
+      }
+      const thread = this.#freeThread()
+      if (thread === undefined) break
+      this.#units.delete(key)
+      this.#units.set(key, unit)
+      this.#give(thread, unit)
+    }
+    if (wakeMs < Infinity) this.#wake = setTimeout(() => this.#next(), Math.ceil(wakeMs))
+  }
+
+  #freeThread(): Thread | undefined {
     const free = [...this.#threads].find((thread) => thread.job === undefined)
-    if (free === undefined && this.#threads.size >= this.#limits.threads) return
-    const thread = free ?? this.#start()
-    const job = this.#waiting.shift() as Job
+    if (free !== undefined) return free
+    return this.#threads.size < this.#limits.threads ? this.#start() : undefined
+  }
+
+  #give(thread: Thread, unit: Unit): void {
+    const [first] = unit.waiting as [Asker, ...Asker[]] // the caller has looked
+    const askers = takeTogether(unit.waiting, first)
+    this.#waiting -= askers.length
+    unit.running = true
+    const job = { id: this.#nextId++, unit, startedMs: performance.now(), askers }
     thread.job = job
     thread.timer = setTimeout(() => this.#giveUp(thread), this.#limits.timeoutMs)
     thread.worker.ref()
-    thread.worker.postMessage(job.request)
+    const { instance, hash } = first
+    const request: MeasureRequest = {
+      id: job.id,
+      instance,
+      ...(hash === undefined ? {} : { hash }),
+    }
+    thread.worker.postMessage(request)
   }
 
   #start(): Thread {
@@ -152,13 +251,40 @@ export class MeasurerPool implements AsyncDisposable {
 
   #finish(thread: Thread, reply: MeasureReply): void {
     const { job } = thread
-    if (job?.request.id !== reply.id) return
+    if (job?.id !== reply.id) return
     clearTimeout(thread.timer)
     thread.job = undefined
     thread.worker.unref()
-    if (reply.ok) job.resolve(reply)
-    else job.reject(new AgentError(reply.code, reply.message, { cause: reply.stack }))
+    const [first, ...others] = job.askers
+    try {
+      if (!reply.ok) throw new AgentError(reply.code, reply.message, { cause: reply.stack })
+      if ('hashes' in reply) first.resolve(reply)
+      else {
+        const settled = { ...reply, measurement: this.#settle(reply.measurement) }
+        first.resolve(settled)
+        const left = others.filter((asker) => !share(asker, settled))
+        this.#wait(job.unit, left)
+      }
+    } catch (error) {
+      first.reject(error as AgentError) // nothing else is thrown above
+      // It may be about that process alone.
+      this.#wait(job.unit, others)
+    }
+    this.#charge(job)
     this.#next()
+  }
+
+  /** Puts askers before those who came later. */
+  #wait(unit: Unit, askers: readonly Asker[]): void {
+    unit.waiting.unshift(...askers)
+    this.#waiting += askers.length
+  }
+
+  #charge({ unit, startedMs }: Job): void {
+    const now = performance.now()
+    unit.running = false
+    unit.leftMs = budgetOf(unit, now) - (now - startedMs)
+    unit.leftAtMs = now
   }
 
   /** The measurement, with the contract of a service as it was at first sight. */
@@ -170,10 +296,20 @@ export class MeasurerPool implements AsyncDisposable {
 
   #giveUp(thread: Thread): void {
     const { timeoutMs } = this.#limits
+    const unit = thread.job?.unit
+    const error = new AgentError('MEASUREMENT_TIMEOUT', `no answer within ${timeoutMs} ms`)
     this.#lost += 1
     // It ends, at the latest, with the read that it hangs in.
-    thread.worker.once('exit', () => (this.#lost -= 1))
-    this.#drop(thread, new AgentError('MEASUREMENT_TIMEOUT', `no answer within ${timeoutMs} ms`))
+    thread.worker.once('exit', () => {
+      this.#lost -= 1
+      if (unit !== undefined) unit.hangs = false
+      this.#next()
+    })
+    this.#drop(thread, error)
+    if (unit !== undefined) {
+      unit.hangs = true
+      this.#refuse(unit, error)
+    }
     thread.worker.unref()
     void thread.worker.terminate() // its exit is awaited above
     this.#next()
@@ -185,8 +321,47 @@ export class MeasurerPool implements AsyncDisposable {
     this.#threads.delete(thread)
     const { job } = thread
     thread.job = undefined
-    job?.reject(error)
+    if (job === undefined) return
+    this.#charge(job)
+    for (const { reject } of job.askers) reject(error)
   }
+
+  #refuse(unit: Unit, error: AgentError): void {
+    const askers = unit.waiting.splice(0)
+    this.#waiting -= askers.length
+    for (const { reject } of askers) reject(error)
+  }
+}
+
+function budgetOf({ leftMs, leftAtMs }: Unit, nowMs: number): number {
+  return Math.min(leftMs + (nowMs - leftAtMs) * SHARE, BURST_MS)
+}
+
+/** Takes `first` out of those who wait, and who can share what comes of it: all who want a measurement. */
+function takeTogether(waiting: Asker[], first: Asker): [Asker, ...Asker[]] {
+  const all = waiting.splice(0)
+  const shares = (asker: Asker): boolean => first.hash === undefined && asker.hash === undefined
+  waiting.push(...all.filter((asker) => asker !== first && !shares(asker)))
+  return [first, ...all.filter((asker) => asker !== first && shares(asker))]
+}
+
+/** Gives a measurement to who asked before it began, if it tells of that process; true if that is so. */
+function share(
+  { instance, resolve, reject }: Asker,
+  settled: Done & { readonly measurement: Measurement },
+): boolean {
+  const told = settled.measurement.processes.some(
+    ({ pid, startTicks }) => pid === instance.pid && startTicks === instance.startTicks,
+  )
+  if (!told) return false
+  try {
+    // An instance that is the same now as when it connected was the same in between.
+    assertInstance(instance)
+    resolve(settled)
+  } catch (error) {
+    reject(error as AgentError) // it is gone, moved or unreadable
+  }
+  return true
 }
 
 const stopping = (): AgentError => new AgentError('MEASURER_BUSY', 'the agent is stopping')

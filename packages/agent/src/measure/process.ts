@@ -12,6 +12,7 @@ import { AgentError } from '../error.ts'
 import { readDescriptors } from './descriptors.ts'
 import { parseEnvironmentHints } from './environment.ts'
 import { groupMemory, splitExecutable, type ExecutableMemory } from './executable-memory.ts'
+import { HOST_PID } from './host-path.ts'
 import { formatDevice, readStat } from './instance.ts'
 import { isKernelRegion, parseMaps, type ExecutableRegion, type FileMapping } from './maps.ts'
 import type { ContainerFacts, MappedFile, ProcessFacts, StoreMount } from './messages.ts'
@@ -23,7 +24,7 @@ import { NAMESPACE_KINDS, type NamespaceKind } from './oci.ts'
 import { asProcError, readProcFile, readProcLink, readProcText } from './proc-file.ts'
 import type { ProcessStat } from './stat.ts'
 import { combineThreads, parseNsPids, parseStatus, type Credentials } from './status.ts'
-import { modifiedTextBytes } from './text-pages.ts'
+import { assertResident, modifiedTextBytes } from './text-pages.ts'
 
 const O_PATH = 0o10000000
 const MAX_MAPS_BYTES = 16 * 1024 * 1024
@@ -33,7 +34,7 @@ const MAX_THREADS = 4096
 const MAX_FILES = 4096
 const MAX_MOUNTS_TOLD = 64
 
-/** The agent's own surroundings, read once for each measurement. */
+/** The host, read once for each measurement. */
 export interface Host {
   readonly userNamespace: string
   readonly namespaces: Namespaces
@@ -51,6 +52,8 @@ export interface Surroundings {
   readonly store: StoreMount | null
   /** Where names of a container's own store are looked up; null where the store is the host's. */
   readonly containerRoot: string | null
+  /** Where such a store lies: device of its mount, and path in that file system. */
+  readonly containerPlace: { readonly device: string; readonly place: string } | null
   readonly container: {
     readonly namespaces: Namespaces
     readonly userNamespace: string
@@ -90,18 +93,22 @@ export interface ProcessReading {
   readonly threads: readonly string[]
 }
 
-/** Reads the agent's own surroundings. @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT */
+/**
+ * Reads what the host is: what PID 1 sees. The measurer itself may be in a mount namespace of its own, in which
+ * its service manager made much of the host read-only or hid it.
+ * @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT
+ */
 export function readHost(storeDir: string): Host {
-  const mounts = parseMountinfo(readProcText('/proc/self/mountinfo', MAX_MOUNTINFO_BYTES))
-  const store = readStore('self', storeDir, mounts)
+  const mounts = parseMountinfo(readProcText(`/proc/${HOST_PID}/mountinfo`, MAX_MOUNTINFO_BYTES))
+  const store = readStore(HOST_PID, storeDir, mounts)
   if (store === null)
     throw new AgentError('PROC_UNREADABLE', `expected a store at ${storeDir}, saw none`)
   const { mount: storeMount, ...directory } = store
   return {
-    userNamespace: readProcLink('/proc/self/ns/user'),
-    namespaces: readNamespaces('/proc/self'),
+    userNamespace: readProcLink(`/proc/${HOST_PID}/ns/user`),
+    namespaces: readNamespaces(`/proc/${HOST_PID}`),
     mounts,
-    root: objectOf('/proc/self/root'),
+    root: objectOf(`/proc/${HOST_PID}/root`),
     store: directory,
     storeMount,
     storePlace: placeOf(storeMount, storeDir),
@@ -209,8 +216,13 @@ export function factsOf(
   const open = readDescriptors(snapshot.pid, threads, mapped, {
     ...contextOf(mounts, host, measurer, surroundings),
     mounts: new Map([...host.mounts, ...mounts].map((mount) => [mount.id, mount])),
-    store: { device: host.storeMount.device, place: host.storePlace },
+    stores: [
+      { device: host.storeMount.device, place: host.storePlace },
+      ...(surroundings.containerPlace === null ? [] : [surroundings.containerPlace]),
+    ],
   })
+  const { argumentsAt, environmentAt } = readStat(snapshot.pid)
+  assertResident(snapshot.pid, [argumentsAt, environmentAt])
   const readable = snapshot.regions.filter((region) => region.path !== '[vsyscall]')
   return {
     pid: snapshot.pid,
@@ -278,6 +290,10 @@ export function readSurroundings(
   return {
     kind,
     store: store === null || kind === 'other' ? null : withoutMount(store),
+    containerPlace:
+      store === null || kind !== 'container'
+        ? null
+        : { device: store.mount.device, place: placeOf(store.mount, storeDir) },
     containerRoot: kind === 'container' ? `/proc/${initPid}/root` : null,
     container: {
       namespaces: readNamespaces(`/proc/${initPid}`),
@@ -362,7 +378,7 @@ function objectOf(link: string): string {
 
 /** The store as the process sees it: which directory, on which mount. The mount id of an open file decides. */
 export function readStore(
-  pid: number | 'self',
+  pid: number,
   storeDir: string,
   mounts: readonly Mount[],
 ): (StoreMount & { readonly mount: Mount }) | null {

@@ -1,40 +1,32 @@
 // Files whose word counts because only root could have written it: the state of container runtimes, the
 // configuration they were started with. Whoever can write to a directory can put another file in its place,
-// so every directory on the way is looked at, and every link.
+// so every directory on the way is looked at, and every link. Paths are the host's (host-path.ts).
 import {
   closeSync,
   constants,
   fstatSync,
-  lstatSync,
   openSync,
   readFileSync,
-  realpathSync,
   type BigIntStats,
   type Stats,
 } from 'node:fs'
-import { join } from 'node:path'
 import { AgentError, quote } from '../error.ts'
+import { followLinks, onHost } from './host-path.ts'
 
 const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 
 /** What somebody other than root could write to on the way to `path`, in words, or undefined if nothing. */
 export function whyNotRootOnly(path: string): string | undefined {
+  let why: string | undefined
   try {
-    for (const spelling of new Set([path, realpathSync(path)])) {
-      let at = '/'
-      for (const part of ['', ...spelling.split('/').filter((name) => name !== '')]) {
-        at = join(at, part)
-        const stats = lstatSync(at)
-        const why = whyOpen(at, stats)
-        if (why !== undefined) return why
-        if (stats.isSymbolicLink()) break // the rest is looked at where it really is
-      }
-    }
+    followLinks(path, (at, stats) => {
+      why ??= stats === undefined ? `${quote(at)} cannot be read (ENOENT)` : whyOpen(at, stats)
+    })
   } catch (error) {
     return `${quote(path)} cannot be read (${(error as NodeJS.ErrnoException).code})`
   }
-  return undefined
+  return why
 }
 
 function whyOpen(path: string, stats: Stats): string | undefined {
@@ -60,10 +52,14 @@ export interface RootFile {
 export function readBounded(path: string, maxBytes: number): RootFile | undefined {
   let fd: number
   try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    fd = openSync(
+      onHost(followLinks(path)),
+      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+    )
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    if (cause instanceof AgentError) throw cause
     throw new AgentError('UNIT_RECORD', `cannot open ${quote(path)}`, { cause })
   }
   try {

@@ -19,6 +19,9 @@ export interface ProcessStat {
   readonly startCode: number
   /** Field 28, bottom of the stack; changes at exec. */
   readonly startStack: number
+  /** Fields 48 to 51: where arguments and environment are, from and to; 0 for who may not know. */
+  readonly argumentsAt: readonly [from: number, to: number]
+  readonly environmentAt: readonly [from: number, to: number]
 }
 
 /** @throws {AgentError} PROC_FORMAT */
@@ -41,6 +44,8 @@ export function parseStat(text: string): ProcessStat {
     startTicks: field(22),
     startCode: field(26),
     startStack: field(28),
+    argumentsAt: [field(48), field(49)],
+    environmentAt: [field(50), field(51)],
   }
 }
 

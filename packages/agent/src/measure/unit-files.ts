@@ -4,10 +4,8 @@
 // which it cannot see that a link leads elsewhere by now (NeedDaemonReload), so the links' own times are
 // compared with when it looked.
 import { createHash } from 'node:crypto'
-import { lstatSync, readlinkSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
 import { STORE_DIR } from '@bagcheck/nix'
-import { AgentError, quote } from '../error.ts'
+import { followLinks } from './host-path.ts'
 import type { ServiceFacts } from './messages.ts'
 import { readBounded } from './root-only.ts'
 
@@ -15,37 +13,6 @@ import { readBounded } from './root-only.ts'
 export type UnitFile = ServiceFacts['dropIns'][number]
 
 const MAX_UNIT_BYTES = 1024 * 1024
-/** As in the kernel. */
-const MAX_LINKS = 40
-
-/** Where a path leads, and when the newest link on the way was made, in ms since the epoch; 0 without links. */
-export function followLinks(path: string): {
-  readonly file: string
-  readonly newestLinkMs: number
-} {
-  let newestLinkMs = 0
-  let links = 0
-  let at = '/'
-  let parts = path.split('/').filter((part) => part !== '')
-  while (parts.length > 0) {
-    const [part = '', ...rest] = parts
-    const next = join(at, part)
-    const stats = lstatSync(next, { throwIfNoEntry: false })
-    if (stats?.isSymbolicLink() === true) {
-      links += 1
-      if (links > MAX_LINKS)
-        throw new AgentError('UNIT_RECORD', `expected an end of links behind ${quote(path)}`)
-      newestLinkMs = Math.max(newestLinkMs, stats.ctimeMs)
-      const target = resolve(dirname(next), readlinkSync(next))
-      parts = [...target.split('/').filter((name) => name !== ''), ...rest]
-      at = '/'
-    } else {
-      at = next
-      parts = rest
-    }
-  }
-  return { file: at, newestLinkMs }
-}
 
 /**
  * A unit file by the name that PID 1 gives it. One that is gone, or too large, has no bytes and is no file of
@@ -56,7 +23,10 @@ export function readUnitFile(path: string): {
   readonly fact: UnitFile
   readonly changedMs: number
 } {
-  const { file, newestLinkMs } = followLinks(path)
+  let newestLinkMs = 0
+  const file = followLinks(path, (_at, stats) => {
+    if (stats?.isSymbolicLink() === true) newestLinkMs = Math.max(newestLinkMs, stats.ctimeMs)
+  })
   const read = readBounded(file, MAX_UNIT_BYTES)
   const bytes = read?.bytes ?? Buffer.alloc(0)
   const isStoreFile = read !== undefined && file.startsWith(`${STORE_DIR}/`)

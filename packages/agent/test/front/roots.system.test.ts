@@ -19,6 +19,7 @@ import { LocalClosures } from '../../src/front/local-closures.ts'
 import { Roots } from '../../src/front/roots.ts'
 import { AgentState } from '../../src/front/state.ts'
 import { Measurer } from '../../src/measure/measurer.ts'
+import { settledOf } from '../../src/measure/messages.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
 import { FakeBroker, PIN } from '../fixture/fake-broker.ts'
 import { inPrivateRoot } from '../fixture/private-root.ts'
@@ -100,7 +101,7 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
         sharedMemoryDevice: sharedMemoryDevice(),
       },
     })
-    return measurer.measure(unit.instance())
+    return settledOf(measurer.measure(unit.instance()))
   }
 
   beforeAll(async () => {

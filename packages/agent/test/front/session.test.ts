@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
 import { BrokerProblem } from '../../src/front/broker-client.ts'
 import type { IssuedToken } from '../../src/front/issue.ts'
+import { refusalOf } from '../../src/front/problem.ts'
 import { Session, type SessionEvent } from '../../src/front/session.ts'
 
 const denial = new BrokerProblem(403, {
@@ -12,17 +13,19 @@ const denial = new BrokerProblem(403, {
 const down = new AgentError('BROKER_UNREACHABLE', 'down')
 
 /** A session in a world where time passes when told. */
-function world(options: { ttlSeconds?: number; random?: number } = {}) {
+function world(options: { ttlSeconds?: number; random?: number; wipes?: true } = {}) {
   let nowMs = 1_000_000
   let issued = 0
   const timers = new Map<number, { atMs: number; action: () => void }>()
   let nextTimer = 0
   const asked: { previousDecision: string | null; workloadKey: string | null }[] = []
   const events: SessionEvent[] = []
+  const wiped: string[] = []
   const state: { answer: AgentError | 'token' } = { answer: 'token' }
   const session = new Session({
     now: () => nowMs,
     random: () => options.random ?? 0.5,
+    ...(options.wipes === undefined ? {} : { wipe: ({ decision }) => void wiped.push(decision) }),
     schedule: (action, delayMs) => {
       const id = nextTimer++
       timers.set(id, { atMs: nowMs + delayMs, action })
@@ -48,6 +51,7 @@ function world(options: { ttlSeconds?: number; random?: number } = {}) {
     session,
     asked,
     events,
+    wiped,
     state,
     watch: () => session.watch((event) => events.push(event)),
     ask: (workloadKey: string | null = null) =>
@@ -192,5 +196,74 @@ describe('a session', () => {
     expect(asked).toHaveLength(1)
     expect(events).toEqual([])
     expect(session.token).toBeUndefined()
+  })
+
+  describe('for its watchers alone', () => {
+    test('tells who watches, wipes, and tells nobody later', async () => {
+      const { ask, watch, events, wiped, session } = world({ wipes: true })
+      watch()
+      await ask()
+      expect(events).toHaveLength(1)
+      expect(wiped).toEqual(['decision-1'])
+      watch()
+      expect(events).toHaveLength(1)
+      expect(session.hasEnded).toBe(false)
+    })
+
+    test('ends with its last watcher, also while something is under way', async () => {
+      const { ask, asked, watch, wiped, pass, session, events } = world({ wipes: true })
+      const [one, two] = [watch(), watch()]
+      one()
+      const running = ask()
+      two()
+      await running
+      expect(session.hasEnded).toBe(true)
+      expect([events, wiped]).toEqual([[], ['decision-1']])
+      await pass(1_000_000)
+      expect(asked).toHaveLength(1)
+    })
+
+    test('renews what is held when told to, and not what is not', async () => {
+      const { ask, asked, watch, pass, session } = world({ wipes: true })
+      watch()
+      session.renewWithin(1000)
+      await pass(1000)
+      expect(asked).toHaveLength(0)
+      await ask()
+      session.renewWithin(1000)
+      await pass(1000)
+      expect(asked.map(({ previousDecision }) => previousDecision)).toEqual([null, 'decision-1'])
+    })
+  })
+
+  test('that holds a token drops it when its bag is denied elsewhere, and measures anew at once', async () => {
+    const { ask, asked, pass, watch, events, session } = world()
+    await ask()
+    watch()
+    session.deny(refusalOf(denial))
+    expect(session.token).toBeUndefined()
+    expect(events.at(-1)).toMatchObject({ kind: 'denied' })
+    await pass(0)
+    expect(asked.at(-1)?.previousDecision).toBeNull()
+    expect(events.at(-1)).toMatchObject({ kind: 'token', token: { renewed: false } })
+  })
+
+  test('whose bag is denied elsewhere hands out nothing of what was under way', async () => {
+    const { ask, asked, session, due } = world()
+    const running = ask()
+    session.deny(refusalOf(denial))
+    await expect(running).rejects.toThrow('no')
+    expect(session.token).toBeUndefined()
+    expect(asked).toHaveLength(1)
+    expect(due()).toBeUndefined()
+  })
+
+  test('that holds nothing is not driven by denials elsewhere', async () => {
+    const { ask, asked, session, state, pass } = world()
+    state.answer = denial
+    await expect(ask()).rejects.toBe(denial)
+    for (let n = 0; n < 10; n += 1) session.deny(refusalOf(denial))
+    await pass(0)
+    expect(asked).toHaveLength(1)
   })
 })

@@ -21,6 +21,7 @@ import koffi from 'koffi'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readInstance } from '../../src/measure/instance.ts'
 import { parseMaps } from '../../src/measure/maps.ts'
+import type { Measurement } from '../../src/measure/messages.ts'
 import { Measurer } from '../../src/measure/measurer.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
@@ -258,6 +259,25 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     expect(facts).toMatchObject({ verifiedStoreMount: false, hostRoot: true })
   })
 
+  test('is told the same by a measurer in a mount namespace of its own, where the store is hidden', async () => {
+    await using unit = await start({ command: [...SLEEP] })
+    const fixture = join(import.meta.dirname, '../fixture/measure-child.ts')
+    const tell = [process.execPath, '-C', '@bagcheck/source', fixture]
+    const measureIn = (before: string): Measurement['processes'] => {
+      const args = ['-m', 'sh', '-c', `${before} && exec "$@"`, 'sh', ...tell]
+      const said = execFileSync('unshare', [...args, join(directory, 'sights'), `${unit.pid}`])
+      return (JSON.parse(said.toString()) as Measurement).processes
+    }
+    const processes = measureIn('mount -t tmpfs none /nix/store')
+    expect(processes).toEqual(measureIn('true'))
+    expect(processes[0]).toMatchObject({
+      executable: { path: BUSYBOX, isStoreFile: true },
+      verifiedStoreMount: true,
+      hostRoot: true,
+      mountsBelowStore: [],
+    })
+  })
+
   test('another root directory and another user namespace are told', async () => {
     const root = join(directory, 'root')
     mkdirSync(join(root, 'bin'), { recursive: true })
@@ -390,10 +410,16 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     expect(measure(unit).unit).toMatchObject({ launcher: 'none', contract: null })
     writeFileSync(unit.recordFile, JSON.stringify(record))
     expect(measure(unit).unit.launcher).toBe('bagcheck-exec')
-    execFileSync('chmod', ['666', unit.recordFile])
-    expect(measurer.answer({ id: 1, instance: unit.instance() })).toMatchObject({
-      code: 'UNIT_RECORD',
-    })
+    for (const [command, what] of [
+      ['chmod', '666'],
+      ['chown', '990'],
+    ] as const) {
+      execFileSync(command, [what, unit.recordFile])
+      expect(measurer.answer({ id: 1, instance: unit.instance() })).toMatchObject({
+        code: 'UNIT_RECORD',
+      })
+      execFileSync('chmod', ['600', unit.recordFile])
+    }
   })
 
   test('no unit at all is told as none, with the caller alone', () => {

@@ -1,28 +1,10 @@
 // What runtimes keep of containers, read without one.
-import {
-  chmodSync,
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
-import { join } from 'node:path'
 import fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
-import { readInstance } from '../../src/measure/instance.ts'
 import { parseIdMap, parseOciConfig } from '../../src/measure/oci.ts'
-import {
-  findOciState,
-  parseCrunStatus,
-  parseRuncState,
-  unifiedPath,
-} from '../../src/measure/oci-state.ts'
-import { whyNotRootOnly } from '../../src/measure/root-only.ts'
+import { parseCrunStatus, parseRuncState, unifiedPath } from '../../src/measure/oci-state.ts'
 import { parseNsPids } from '../../src/measure/status.ts'
-import { followLinks } from '../../src/measure/unit-files.ts'
 
 const PLACE = {
   ...{ id: 'orders-1', stateDir: '/run/runc', stateFile: '/run/runc/orders-1/state.json' },
@@ -150,82 +132,4 @@ test('maps of ids are lines of three numbers', () => {
 test('pids are ours first, the innermost last', () => {
   expect(parseNsPids('Name:\tNSpid:\t9\nNSpid:\t812\t7\t1\n')).toEqual([812, 7, 1])
   expect(() => parseNsPids('Name:\tx\n')).toThrow(AgentError)
-})
-
-const asRoot = process.getuid?.() === 0
-
-describe.runIf(asRoot)('a state directory', () => {
-  let directory: string
-  const file = (): string => join(directory, 'orders-1', 'state.json')
-  // This very process as a container: it lives, and is in that cgroup.
-  const write = (changes: object = {}): void => {
-    const { startTicks } = readInstance(process.pid)
-    const state = {
-      ...{ ...RUNC, init_process_pid: process.pid, init_process_start: startTicks },
-      config: { labels: [`bundle=${directory}`] },
-      ...changes,
-    }
-    writeFileSync(file(), JSON.stringify(state))
-  }
-  const find = (cgroup = '/pods/orders-1'): unknown => {
-    try {
-      return findOciState([directory], '/sys/fs/cgroup', cgroup)
-    } catch (error) {
-      return (error as AgentError).code
-    }
-  }
-  beforeEach(() => {
-    directory = mkdtempSync('/run/bagcheck-oci-')
-    mkdirSync(join(directory, 'orders-1'))
-    writeFileSync(join(directory, 'config.json'), JSON.stringify(CONFIG))
-    write()
-  })
-  afterEach(() => rmSync(directory, { recursive: true }))
-
-  test('is believed of a process only that is alive, and where it says', () => {
-    // The process of this test is in no such cgroup.
-    expect(find()).toBeUndefined()
-    expect(find('/elsewhere')).toBeUndefined()
-  })
-
-  test('names what is open to others on the way to a file', () => {
-    expect(whyNotRootOnly(file())).toBeUndefined()
-    chmodSync(file(), 0o622)
-    expect(whyNotRootOnly(file())).toContain('mode 622')
-    chmodSync(file(), 0o600)
-    chownSync(join(directory, 'orders-1'), 1000, 0)
-    expect(whyNotRootOnly(file())).toContain('user 1000')
-    chownSync(join(directory, 'orders-1'), 0, 0)
-    chmodSync(directory, 0o777)
-    expect(whyNotRootOnly(file())).toContain('mode 777')
-    chmodSync(directory, 0o1777) // nobody else replaces what is root's there
-    expect(whyNotRootOnly(file())).toBeUndefined()
-    expect(whyNotRootOnly(join(directory, 'none'))).toContain('ENOENT')
-  })
-
-  test('is looked at where its links lead, too', () => {
-    const link = `${directory}-link`
-    symlinkSync(join(directory, 'orders-1'), link)
-    try {
-      expect(whyNotRootOnly(join(link, 'state.json'))).toBeUndefined()
-      chmodSync(directory, 0o777)
-      expect(whyNotRootOnly(join(link, 'state.json'))).toContain('mode 777')
-    } finally {
-      rmSync(link)
-    }
-  })
-
-  test('links of unit files are followed to the end, with the age of the newest', () => {
-    const links = ['one', 'two'].map((name) => join(directory, name))
-    symlinkSync('two', links[0]!)
-    symlinkSync(join(directory, 'orders-1'), links[1]!)
-    const { file: end, newestLinkMs } = followLinks(join(links[0]!, 'state.json'))
-    expect(end).toBe(file())
-    expect(Date.now() - newestLinkMs).toBeLessThan(60_000)
-    expect(followLinks(file()).newestLinkMs).toBe(0)
-    symlinkSync('round', join(directory, 'round'))
-    expect(() => followLinks(join(directory, 'round'))).toThrow(
-      expect.objectContaining({ code: 'UNIT_RECORD' }),
-    )
-  })
 })

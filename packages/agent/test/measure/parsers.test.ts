@@ -115,6 +115,8 @@ describe('/proc/PID/stat', () => {
       startTicks: 444732,
       startCode: 4198400,
       startStack: 140736840190064,
+      argumentsAt: [4, 5],
+      environmentAt: [6, 7],
     })
     for (const comm of [') S 1 2 3', '((', '\n', 'a) Z 1', ''])
       expect(parseStat(STAT.replace('MainThread', comm))).toMatchObject({

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DEFAULT_POOL_LIMITS, FirstSights, MeasurerPool } from '../../src/index.ts'
+import { AgentError } from '../../src/error.ts'
 import { awaitStart } from '../../src/front/await-start.ts'
 import { readInstance } from '../../src/measure/instance.ts'
 import { readProcLink } from '../../src/measure/proc-file.ts'
@@ -68,6 +69,56 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
       'rejected',
     ])
     expect(answers[4]).toMatchObject({ reason: { code: 'MEASURER_BUSY' } })
+  })
+
+  test('measure a unit once for all that asked before it began, and again for who asks later', async () => {
+    const unitsDir = join(mkdtempSync(join(tmpdir(), 'bagcheck-pool-')), 'units')
+    await using unit = await startUnit({ name: 'asks', unitsDir, command: ['/bin/sleep', '1000'] })
+    await using pool = new MeasurerPool({ ...options, unitsDir }, sights())
+    const instance = unit.instance()
+    const answers = await Promise.all(Array.from({ length: 30 }, () => pool.measure(instance)))
+    // The first alone; the others, who asked while that was under way, together.
+    expect(new Set(answers).size).toBe(2)
+    expect(answers[1]).toBe(answers[29])
+    expect(await pool.measure(instance)).not.toBe(answers[29])
+    rmSync(join(unitsDir, '..'), { recursive: true })
+  })
+
+  test('give nobody a measurement that does not tell of it', async () => {
+    // Both are in our own cgroup, and no unit: each is measured alone.
+    const other = spawn('/bin/sleep', ['1000'])
+    await until(() => readProcLink(`/proc/${other.pid}/exe`).endsWith('/sleep'))
+    await using pool = new MeasurerPool(options, sights())
+    const instances = [child, other, child, other, child].map(({ pid }) => readInstance(pid!))
+    const answers = await Promise.all(instances.map((instance) => pool.measure(instance)))
+    answers.forEach(({ processes }, index) =>
+      expect(processes.map(({ pid }) => pid)).toEqual([instances[index]!.pid]),
+    )
+    other.kill('SIGKILL')
+  })
+
+  test('go on with others while one unit asks without end', async () => {
+    const unitsDir = join(mkdtempSync(join(tmpdir(), 'bagcheck-pool-')), 'units')
+    const command = ['/bin/sleep', '1000'] as const
+    await using greedy = await startUnit({ name: 'greedy', unitsDir, command: [...command] })
+    await using other = await startUnit({ name: 'other', unitsDir, command: [...command] })
+    const limits = { ...DEFAULT_POOL_LIMITS, threads: 1, maxWaitingOfUnit: 8 }
+    await using pool = new MeasurerPool({ ...options, unitsDir }, sights(), limits)
+    const codes = new Set<string>()
+    const stopping = new AbortController()
+    const asking = Array.from({ length: 50 }, async () => {
+      while (!stopping.signal.aborted) {
+        const answer = await pool.measure(greedy.instance()).catch((error: unknown) => error)
+        if (answer instanceof AgentError) codes.add(answer.code)
+        await setTimeout(0)
+      }
+    })
+    for (let i = 0; i < 5; i += 1)
+      expect((await pool.measure(other.instance())).unit.name).toBe('other')
+    stopping.abort()
+    await Promise.all(asking)
+    expect([...codes]).toEqual(['MEASURER_BUSY'])
+    rmSync(join(unitsDir, '..'), { recursive: true })
   })
 
   test('go on with other units while one makes its start last', async () => {

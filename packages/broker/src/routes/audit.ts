@@ -11,12 +11,13 @@ const DEFAULT_LIMIT = 100
 
 export const decisions: Handler = async ({ broker, query }) => {
   const limit = Number(query['limit'] ?? DEFAULT_LIMIT)
-  const { after, before, allow, role, unit } = query
+  const { after, before, allow, kind, role, unit } = query
   const records = await readDecisions(broker, {
     limit,
     ...(after !== undefined && { after: Number(after) }),
     ...(before !== undefined && { before: Number(before) }),
     ...(allow !== undefined && { allow: allow === 'true' }),
+    ...(kind !== undefined && { kind: kind as 'decision' | 'observation' }),
     ...(role !== undefined && { role }),
     ...(unit !== undefined && { unit }),
   })

@@ -15,6 +15,7 @@ import { banNode, challenge, enrolNode, nodes } from './nodes.ts'
 import { livez, metrics, readyz } from './operations.ts'
 import { policy, publishPolicy, rootChain } from './policy.ts'
 import { bundle, bundles, svids } from './spiffe.ts'
+import { observe } from './observations.ts'
 import { token } from './token.ts'
 
 export const handlers: Handlers = {
@@ -36,6 +37,7 @@ export const handlers: Handlers = {
   logEntry,
   metrics,
   nodes,
+  observe,
   openapi,
   openidConfiguration,
   policy,

@@ -31,6 +31,7 @@ export const challenge: Handler = async ({ broker, body }) => {
 export const nodes: Handler = async ({ broker }) => {
   // From the store: another replica may have enrolled or banned.
   const rows = await broker.store.nodes()
+  await broker.lastSuccess.refresh()
   const records = rows.map((row): NodeRecord => {
     const node = toNode(row)
     return {
@@ -41,6 +42,7 @@ export const nodes: Handler = async ({ broker }) => {
       expiresAt: node.expiresAt,
       banned: node.ban !== null,
       banReason: node.ban?.reason ?? null,
+      lastSuccessAt: broker.lastSuccess.of(node.id),
     }
   })
   return json({ nodes: records })

@@ -14,7 +14,9 @@ export const metrics: Handler = async ({ broker }) => {
   const policy = broker.policy.current()
   const health = await broker.store.health().catch(() => null) // its absence is the measure
   const now = broker.clock.wallMs() / 1000
-  const text = broker.metrics.text({
+  // Without the store what is known stands, and grows old.
+  await broker.lastSuccess.refresh().catch(() => undefined)
+  const gauges = {
     policy_version: { help: 'Installed policy version', value: policy?.version ?? 0 },
     policy_expires_seconds: {
       help: 'Seconds until the installed policy or the trust root behind it expires',
@@ -28,7 +30,8 @@ export const metrics: Handler = async ({ broker }) => {
     store_up: { help: '1 if the store answers', value: health === null ? 0 : 1 },
     store_waiting: { help: 'Writes that wait for the store', value: health?.waiting ?? null },
     closures: { help: 'Attested closures in memory', value: broker.closures.size },
-  })
+  }
+  const text = broker.metrics.text(gauges, broker.lastSuccess.lines(broker.nodes))
   return content(text, 'text/plain; version=0.0.4; charset=utf-8')
 }
 

@@ -231,7 +231,7 @@ export class Authorities {
     const step: Omit<AuthorityStep, 'schema'> = {
       ...{ installation: trust.installation, trustDomain, kind, authority: id },
       ...{ action: 'prepare', at, expiresAt, supersedes: [], reason: null },
-      jwk: publicJwkOf(publicKey),
+      jwk: publicJwkOf(publicKey, 'authority'),
       certificate:
         kind === 'x509' ? writeAuthority(content, signerBy(key)).toString('base64') : null,
     }
@@ -250,7 +250,7 @@ export class Authorities {
     const { store, decisionKey, trust, crashAt } = this.#options
     const { id, kind, trustDomain, expiresAt } = authority
     const active = ofKind(this.#ours(trustDomain), kind, trustDomain).filter(
-      (one) => one.state === 'active' && one.id !== id,
+      (one) => one.state === 'active',
     )
     const step: Omit<AuthorityStep, 'schema'> = {
       ...{ installation: trust.installation, trustDomain, kind, authority: id },

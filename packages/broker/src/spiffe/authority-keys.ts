@@ -69,14 +69,16 @@ export class AuthorityKeys {
 /** What an authority is called: by its key, so that nobody can make two of one name. */
 export function authorityId(kind: AuthorityKind, key: KeyObject): string {
   const publicKey = key.type === 'public' ? key : createPublicKey(key)
-  return kind === 'x509' ? keyIdentifier(publicKey) : jwkThumbprint(publicJwkOf(publicKey))
+  return kind === 'x509'
+    ? keyIdentifier(publicKey)
+    : jwkThumbprint(publicJwkOf(publicKey, 'authority'))
 }
 
 function readKey(file: string): KeyObject {
   const pem = readSecretFile(file)
   try {
     const key = createPrivateKey(pem)
-    publicJwkOf(createPublicKey(key))
+    publicJwkOf(createPublicKey(key), file)
     return key
   } catch {
     // What a parser says about a private key stays out of messages.

@@ -21,7 +21,10 @@ export function parseWorkloadKey(text: string): WorkloadKey {
   const bytes = Buffer.from(text, 'base64')
   if (bytes.length !== SPKI_BYTES || bytes.toString('base64') !== text) throw unusable()
   try {
-    const jwk = publicJwkOf(createPublicKey({ key: bytes, format: 'der', type: 'spki' }))
+    const jwk = publicJwkOf(
+      createPublicKey({ key: bytes, format: 'der', type: 'spki' }),
+      'publicKey',
+    )
     const key = createPublicKey({ key: { ...jwk }, format: 'jwk' })
     if (!key.export({ type: 'spki', format: 'der' }).equals(bytes)) throw unusable()
     return { key, thumbprint: jwkThumbprint(jwk) }

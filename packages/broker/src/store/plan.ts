@@ -110,7 +110,7 @@ function planWrite(write: Write, context: Context, rows: Rows): number {
 }
 
 function planDecision(write: DecisionInput, context: Context, rows: Rows): number {
-  const { node, nonce, counter } = write
+  const { node, nonce, counter, entryKind = 'decision' } = write
   const known = context.nodes.get(node)
   if (known === undefined) throw unknownNode(node)
   if (write.allow) {
@@ -137,7 +137,7 @@ function planDecision(write: DecisionInput, context: Context, rows: Rows): numbe
     )
   if (nonce !== null) context.nonces.add(nonce)
   if (counter !== null) context.counters.add(counterKey(node, counter))
-  const { index } = addEntry('decision', write.id, write, context, rows)
+  const { index } = addEntry(entryKind, write.id, write, context, rows)
   rows.decisions.push({
     entry_idx: index,
     id: write.id,

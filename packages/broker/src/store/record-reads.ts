@@ -68,6 +68,7 @@ export interface DecisionQuery {
   readonly before?: number | undefined
   readonly limit?: number | undefined
   readonly allow?: boolean | undefined
+  readonly kind?: 'decision' | 'observation' | undefined
   readonly role?: string | undefined
   readonly unit?: string | undefined
 }
@@ -180,7 +181,7 @@ export async function decisions(
   db: Kysely<Tables>,
   query: DecisionQuery = {},
 ): Promise<StoredDecision[]> {
-  const { after, before, limit = 100, allow, role, unit } = query
+  const { after, before, limit = 100, allow, kind, role, unit } = query
   for (const [what, value, least] of [
     ['after', after ?? 0, -1],
     ['before', before ?? 0, 0],
@@ -193,6 +194,15 @@ export async function decisions(
   if (after !== undefined) select = select.where('entry_idx', '>', after)
   if (before !== undefined) select = select.where('entry_idx', '<', before)
   if (allow !== undefined) select = select.where('allow', '=', allow ? 1 : 0)
+  if (kind !== undefined)
+    select = select.where(({ exists, selectFrom }) =>
+      exists(
+        selectFrom('entry')
+          .select('entry.idx')
+          .whereRef('entry.idx', '=', 'decision.entry_idx')
+          .where('entry.kind', '=', kind),
+      ),
+    )
   if (role !== undefined) select = select.where('role', '=', role)
   if (unit !== undefined) select = select.where('unit', '=', unit)
   const rows = await select
@@ -200,6 +210,50 @@ export async function decisions(
     .limit(Math.min(limit, MAX_DECISIONS))
     .execute()
   return rows.map(toDecision)
+}
+
+/** The last successes among decisions: by node, and by role and unit. */
+export interface Successes {
+  readonly nodes: readonly (readonly [node: string, at: number])[]
+  readonly roles: readonly (readonly [role: string, unit: string, at: number])[]
+}
+
+/** The last successes among the decisions from entry `index` on. */
+export async function successesFrom(db: Kysely<Tables>, index: number): Promise<Successes> {
+  const allowed = db.selectFrom('decision').where('entry_idx', '>=', index).where('allow', '=', 1)
+  const nodes = await allowed
+    .select(({ fn }) => ['node_id', fn.max('issued_at').as('at')])
+    .groupBy('node_id')
+    .execute()
+  const roles = await allowed
+    .select(({ fn }) => ['role', 'unit', fn.max('issued_at').as('at')])
+    .groupBy(['role', 'unit'])
+    .execute()
+  return {
+    nodes: nodes.map(({ node_id, at }) => [node_id, Number(at)]),
+    roles: roles.map(({ role, unit, at }) => [role ?? '', unit, Number(at)]),
+  }
+}
+
+/** The last success of every node that had one, each by the index of its counters, which only go up. */
+export async function nodeSuccesses(
+  db: Kysely<Tables>,
+): Promise<(readonly [node: string, at: number])[]> {
+  const rows = await db
+    .selectFrom('node_identity')
+    .select(({ selectFrom }) => [
+      'id',
+      selectFrom('decision')
+        .select('issued_at')
+        .whereRef('node_id', '=', 'node_identity.id')
+        .where('allow', '=', 1)
+        .where('counter', 'is not', null)
+        .orderBy('counter', 'desc')
+        .limit(1)
+        .as('at'),
+    ])
+    .execute()
+  return rows.flatMap(({ id, at }) => (at === null ? [] : [[id, at] as const]))
 }
 
 function selectNodes(db: Kysely<Tables>) {

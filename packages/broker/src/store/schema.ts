@@ -13,7 +13,14 @@ import { BrokerError } from '../error.ts'
 import type { AuthorityState } from './authority-states.ts'
 
 /** What a log entry is about. */
-export type EntryKind = 'decision' | 'attestation' | 'policy' | 'enrolment' | 'ban' | 'authority'
+export type EntryKind =
+  | 'decision'
+  | 'attestation'
+  | 'policy'
+  | 'enrolment'
+  | 'ban'
+  | 'observation'
+  | 'authority'
 
 /** The tables as Kysely sees them. */
 export interface Tables {

@@ -85,8 +85,14 @@ export async function openStore(options: StoreOptions) {
     policy: (version: number) => coded(records.policy(db, version)),
     authorities: (after?: number) => coded(records.authorities(db, after)),
     decision: (id: string) => coded(records.decision(db, id)),
+    successesFrom: (index: number) => coded(records.successesFrom(db, index)),
+    nodeSuccesses: () => coded(records.nodeSuccesses(db)),
     decisions: (query?: records.DecisionQuery) => coded(records.decisions(db, query)),
 
+    /** Writes that wait for an answer. */
+    get waiting(): number {
+      return client.waiting
+    },
     /** @throws {BrokerError} STORE_UNAVAILABLE, STORE_TIMEOUT – the store does not work */
     health: async (): Promise<Health> => {
       client.checkAlive()

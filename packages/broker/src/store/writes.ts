@@ -32,6 +32,8 @@ export interface DecisionRecord {
 
 /** A decision to commit. */
 export interface DecisionInput extends DecisionRecord, Logged {
+  /** Logged as one of these; an observation allows nothing. */
+  readonly entryKind?: 'decision' | 'observation'
   /** What the decision rests on, kept by its sha256. */
   readonly evidence: Uint8Array
   /**
@@ -115,6 +117,8 @@ const MAX_TEXT = 8_192
 export function checkWrite(write: Write): void {
   if (write.leaf.length === 0 || write.leaf.length > MAX_ENTRY_BYTES)
     throw new TypeError(`a leaf has 1 to ${MAX_ENTRY_BYTES} bytes, not ${write.leaf.length}`)
+  if (write.kind === 'decision' && write.allow && write.entryKind === 'observation')
+    throw new TypeError('an observation allows nothing')
   checkFields(write)
 }
 

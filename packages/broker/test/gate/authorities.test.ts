@@ -174,6 +174,24 @@ describe('rotation', () => {
   })
 })
 
+test('another trust domain in the policy has authorities of its own, and nothing of the old one', async () => {
+  const leaf = await leafOf(await x509())
+  const before = await bundle()
+  const trustDomain = 'next.bagcheck.test'
+  const edit = (text: string): string => text.replaceAll(TRUST_DOMAIN, trustDomain)
+  const prev = self.policy().sha256
+  expect((await self.publish({ version: 2, prev, edit })).status).toBe(200)
+  await expectRefusal(await x509(), 400, 'EVIDENCE_AUDIENCE')
+  const evidence = await evidenceFor(`spiffe://${trustDomain}`)
+  const body = { type: 'x509', evidence, publicKey: spki() }
+  const next = await leafOf(await self.request('POST', '/v1/svids', body))
+  expect(next.subjectAltName).toBe(`URI:spiffe://${trustDomain}/role/orders`)
+  const after = await bundle()
+  expect(after.spiffe_sequence).toBeGreaterThan(before.spiffe_sequence)
+  expect([verifiesBy(leaf, after), verifiesBy(next, after)]).toEqual([false, true])
+  expect(roots(after).map((root) => root.subjectAltName)).toEqual([`URI:spiffe://${trustDomain}`])
+})
+
 describe('what an authority signs', () => {
   test('ends with it at the latest', async () => {
     await x509()

@@ -232,7 +232,7 @@ describe('operations', () => {
     const text = await (await app.request('/metrics')).text()
     for (const line of text.trim().split('\n'))
       expect(line).toMatch(
-        /^(# (HELP|TYPE) bagcheck_broker_|bagcheck_broker_\w+(\{\w+="[^"]+"\})? [\d.e+-]+$)/,
+        /^(# (HELP|TYPE) bagcheck_broker_|bagcheck_broker_\w+(\{(\w+="[^"]+",?)+\})? [\d.e+-]+$)/,
       )
     expect(text).toContain('bagcheck_broker_policy_version 1\n')
   })

@@ -74,6 +74,7 @@ export interface PolicyWish {
   readonly state?: 'active' | 'revoked'
   readonly keys?: readonly SigningKey[]
   readonly closure?: string
+  readonly observe?: boolean
   /** Changes the text before it is compiled. */
   readonly edit?: (text: string) => string
 }
@@ -98,7 +99,7 @@ export interface Installation extends AsyncDisposable {
   /** Publishes version 1 and submits the attestation. */
   ready(): Promise<void>
   enrol(key?: KeyObject): Promise<TestNode>
-  challenge(node: string, purpose?: 'issue' | 'renew'): Promise<string>
+  challenge(node: string, purpose?: 'issue' | 'renew' | 'observe'): Promise<string>
   evidence(node: TestNode, change?: EvidenceChange): Promise<string>
   token(evidence: string, audience?: string): Promise<Response>
   restart(): Promise<void>
@@ -110,7 +111,7 @@ export type Transport = (path: string, init: RequestInit) => Promise<Response>
 /** Changes to evidence before it is signed. */
 export interface EvidenceChange {
   readonly nonce?: string
-  readonly purpose?: 'issue' | 'renew'
+  readonly purpose?: 'issue' | 'renew' | 'observe'
   readonly header?: Record<string, unknown>
   readonly key?: KeyObject
   readonly edit?: (evidence: any) => void // oxlint-disable-line typescript/no-explicit-any
@@ -230,6 +231,7 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
         root: ROOT_PATH,
         closure: closureDigest,
         state,
+        observe: wish.observe ?? false,
       })
       const { edit = (same: string) => same } = wish
       const { json } = compilePolicy(edit(text), {
@@ -307,7 +309,7 @@ export async function createInstallation(options: InstallationOptions = {}): Pro
         workloadKey: WORKLOAD_KEY,
       }
       const statement = evidenceOf(request, runningFacts(service, nowSeconds))
-      statement.facts.purpose = purpose
+      Object.assign(statement.facts, { purpose })
       if (purpose === 'renew') statement.previousDecision = PREVIOUS_DECISION
       change.edit?.(statement)
       const header = { typ: EVIDENCE_TYP, kid: node.thumbprint, ...change.header }

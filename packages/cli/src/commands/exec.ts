@@ -24,7 +24,7 @@ export const exec = command({
     'units-dir': {
       type: 'string',
       value: 'DIR',
-      default: '/run/bagcheck/units',
+      default: '/run/bagcheck-units',
       environment: 'BAGCHECK_UNITS_DIR',
       help: 'where the agent looks for records',
     },

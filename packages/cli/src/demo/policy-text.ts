@@ -14,6 +14,9 @@ export const UNITS = {
   pricing: { uid: 61_003, audience: 'https://pricing-api.demo.test' },
 } as const
 
+/** Whom the agent's front becomes. */
+export const AGENT_UID = 61_000
+
 /** Seconds; so short that a renewal can be watched. */
 export const TTL_SECONDS = 5
 

@@ -31,7 +31,7 @@ export function makePlaces(env: Context['env']): Places {
       'the demo makes a /nix of its own, which needs root: run it with sudo',
     )
   }
-  // The services run as other users and must reach the agent's socket.
+  // The services and the agent's front run as other users.
   chmodSync(scratch, 0o711)
   const directory = mkdtempSync(join(scratch, 'demo-'))
   chmodSync(directory, 0o755)
@@ -44,8 +44,7 @@ export function makePlaces(env: Context['env']): Places {
     adminSocket: join(directory, 'broker/admin.sock'),
     unitsDirectory: join(directory, 'units'),
   }
-  for (const path of [join(directory, 'agent'), join(directory, 'public')])
-    mkdirSync(path, { mode: 0o755 })
+  mkdirSync(join(directory, 'public'), { mode: 0o755 })
   for (const path of [places.trust, places.unitsDirectory, join(directory, 'broker')])
     mkdirSync(path, { mode: 0o700 })
   return places

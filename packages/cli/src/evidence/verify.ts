@@ -318,6 +318,8 @@ function evaluateAgain(
   equal('the lifetime', approval.ttlSeconds, decision.ttlSeconds)
   equal('the profile', approval.profile.name, decision.profile)
   equal('the type of token', approval.profile.type, decision.type)
+  const systems = approval.systems.map(({ closureDigest }) => closureDigest)
+  equal('the systems', systems.join(), decision.systems.join())
   equal('the code made at run time', approval.jit, decision.jit)
   equal(
     'the host objects',

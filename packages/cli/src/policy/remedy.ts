@@ -84,7 +84,7 @@ const REMEDIES: Readonly<Record<DenialCode, string | null>> = {
   STORE_WRITABLE: 'close what can write to the store, and restart the unit',
   PROCESS_MEMORY: 'close the memory file, and restart the unit',
   KERNEL_MEMORY: "close the kernel's memory, and restart the unit",
-  FOREIGN_FILE: 'put the file into the closure, or name it under allow.foreignFiles of the role',
+  FOREIGN_FILE: 'put the file into the closure, or name it under foreignFiles of the role',
   CONTRACT_MISSING: 'start the service with bagcheck exec or as a systemd unit',
   CONTRACT_BROKEN: 'restart the unit: its main process has executed something else',
   ENTRY_MISMATCH: "start the role's entry executable",

@@ -168,7 +168,7 @@ async function make(
   resources.defer(() => rmSync(directory, { recursive: true, force: true }))
   chmodSync(directory, 0o755)
   const [publicDirectory, run] = [join(directory, 'public'), join(directory, 'run')]
-  for (const path of [publicDirectory, run]) mkdirSync(path, { mode: 0o755 })
+  mkdirSync(publicDirectory, { mode: 0o755 })
   const daemon = await startDaemon(AbortSignal.timeout(60_000))
   resources.defer(() => void daemon.kill('SIGKILL'))
   const services = await buildServices(await plan(directory), directory)
@@ -217,6 +217,7 @@ async function make(
       installation: 'arena',
       broker: issuer,
       trustRootPin: pin,
+      user: '61000',
       stateDir: 'agent',
       socket,
       joinToken,

@@ -54,7 +54,7 @@ const attacks: readonly Attack[] = [
     name: 'it maps a memfd executable',
     stage: (subject) => subject.tell('memfd-map'),
     code: 'MEMFD_EXECUTABLE',
-    names: () => '/memfd:payload',
+    names: () => 'payload',
   },
   {
     name: 'it starts a program that is deleted then',

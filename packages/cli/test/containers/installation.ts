@@ -12,6 +12,8 @@ import { findFreePort, INSTALLATION, makePlaces, type Places } from '../../src/d
 import { runCli } from '../../src/run.ts'
 import { TABLE } from '../../src/table.ts'
 
+const AGENT_UID = 61_010
+const MEASURER_UID = 61_011
 export const AUDIENCE = 'https://api.demo.test'
 
 /** The bag of the tests: a perl that asks for tokens. */
@@ -153,6 +155,9 @@ export async function startInstallation(options: {
     broker: issuer,
     brokerCa: null,
     trustRootPin: pin,
+    user: String(AGENT_UID),
+    // Not root: what a container's measurement needs is three capabilities.
+    measurer: { user: String(MEASURER_UID), stateDir: join(places.directory, 'measurer-state') },
     stateDir: join(places.directory, 'agent-state'),
     socket: places.agentSocket,
     unitsDir: places.unitsDirectory,

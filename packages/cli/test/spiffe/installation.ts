@@ -1,12 +1,13 @@
 // A whole Bagcheck for programs that speak SPIFFE: real Nix builds, a broker, an agent, units that
 // `bagcheck exec` starts. Everything but the programs is what an operator would run.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { NIX_DAEMON_SOCKET, NIX_DATABASE_FILE } from '@bagcheck/nix'
 import { nixEnvironment, startDaemon } from '../../src/demo/build.ts'
+import { AGENT_UID } from '../../src/demo/policy-text.ts'
 import { findFreePort } from '../../src/demo/stage.ts'
 import { runCli } from '../../src/run.ts'
 import { TABLE } from '../../src/table.ts'
@@ -25,8 +26,8 @@ export interface SpiffeRole {
   readonly root: string
   /** Seconds that an X.509-SVID lives. */
   readonly ttl?: number
-  /** sha256 of a runtime that may compile at run time. */
-  readonly jit?: string
+  /** Lines below `allow:`. */
+  readonly allow?: readonly string[]
 }
 
 /** A program that runs, and what it printed so far. */
@@ -122,13 +123,17 @@ export async function startInstallation(): Promise<SpiffeInstallation> {
       ...['--key', join(trust, 'keys/enrolment.pem')],
     )
     const config = join(directory, 'agent.json')
-    mkdirSync(join(directory, 'run'), { mode: 0o755 })
     writeFileSync(
       config,
       JSON.stringify({
         ...{ installation: 'demo', broker: issuer, trustRootPin: pin, joinToken },
-        ...{ stateDir: join(directory, 'agent'), socket: join(directory, 'run/agent.sock') },
+        ...{
+          user: '61000',
+          stateDir: join(directory, 'agent'),
+          socket: join(directory, 'run/agent.sock'),
+        },
         ...{ unitsDir: join(directory, 'units'), storeCheckIntervalSeconds: 0 },
+        user: String(AGENT_UID),
         nix: { daemonSocket: NIX_DAEMON_SOCKET, database: NIX_DATABASE_FILE },
       }),
     )
@@ -229,7 +234,7 @@ async function ended(child: ChildProcess): Promise<void> {
 function policyText(roles: readonly SpiffeRole[], digests: ReadonlyMap<string, string>): string {
   const expires = `${new Date(Date.now() + 86_400_000).toISOString().slice(0, 19)}Z`
   const checks = 'minTier: 0, minStrength: incremental, maxAgeFullSeconds: 86400'
-  const lines = roles.flatMap(({ name, uid, entry, root, ttl = 60, jit }) => [
+  const lines = roles.flatMap(({ name, uid, entry, root, ttl = 60, allow = [] }) => [
     `  ${name}:`,
     '    nodeClasses: [demo]',
     `    unit: { launcher: bagcheck-exec, name: ${name} }`,
@@ -243,13 +248,7 @@ function policyText(roles: readonly SpiffeRole[], digests: ReadonlyMap<string, s
     '    build: { sandbox: true, sandboxFallback: false, impure: false }',
     '    roots:',
     `      - { root: ${root}, closure: ${digests.get(root)}, state: active }`,
-    ...(jit === undefined
-      ? []
-      : [
-          '    allow:',
-          '      jit:',
-          `        - { runtime: ${jit}, maxRegions: 4096, maxBytes: 2147483648 }`,
-        ]),
+    ...(allow.length === 0 ? [] : ['    allow:', ...allow.map((line) => `      ${line}`)]),
   ])
   return `schema: bagcheck.policy/v1
 installation: demo

@@ -1,6 +1,5 @@
 // Unmodified SPIFFE clients of others against our Workload API: each is itself what runs in an approved closure,
 // and knows nothing but SPIFFE_ENDPOINT_SOCKET. Opt-in: BAGCHECK_INTEROP=1 (npm run interop).
-import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { nixAvailable } from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -79,6 +78,8 @@ describe.runIf(available)('against the Workload API', () => {
           `arguments: ['{script}', '${AUDIENCE}']`,
         ],
         root: await buildPython(directory, python),
+        // What the C library reads of the host for its character sets.
+        allow: ["foreignFiles: ['/usr/lib/x86_64-linux-gnu/gconv/', '/usr/lib/locale/']"],
       })
     await installation.open(roles)
   }, 1_500_000)
@@ -188,23 +189,6 @@ describe.runIf(available)('against the Workload API', () => {
       const first = await event(program, 'context')
       const next = await event(program, 'context', program.lines.length)
       expect(next['serial']).not.toBe(first['serial'])
-    })
-
-    test('ends with PermissionDenied when a module of it is altered', async () => {
-      const { root } = role('python')
-      const program = start(
-        ...['python', join(root, 'bin/python3.11'), join(root, 'lib/client.py')],
-        AUDIENCE,
-      )
-      await event(program, 'context')
-      const file = join(root, 'lib/typing_extensions.py')
-      const before = readFileSync(file)
-      writeFileSync(file, Buffer.concat([before.subarray(0, -1), Buffer.from('#')]), { flag: 'r+' })
-      try {
-        expect(JSON.stringify(await event(program, 'error'))).toMatch(/CONTENT_MISMATCH|denied/i)
-      } finally {
-        writeFileSync(file, before, { flag: 'r+' })
-      }
     })
   })
 })

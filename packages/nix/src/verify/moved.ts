@@ -26,7 +26,7 @@ export type Moved = readonly MovedPiece[]
 
 interface MovedPiece {
   readonly position: number
-  /** In order; where an entry is missing, the last one of its piece. */
+  /** In order. */
   readonly indexes: readonly number[]
 }
 
@@ -105,9 +105,8 @@ function movedIn(
   for (let index = start; index < end; index++) {
     const file = path + cursor.nameOf(index)
     const stat = lookAt(cursor.ascii ? file : fsPath(file))
-    if (stat !== undefined && isUnmoved(snapshot, index, stat)) continue
-    moved.push(index)
-    if (stat === undefined) break // the path will be read in full, whatever else moved
+    // One that is missing is no reason to stop: it may be back when the others are judged.
+    if (stat === undefined || !isUnmoved(snapshot, index, stat)) moved.push(index)
   }
   return moved
 }

@@ -1,22 +1,24 @@
 // Worker threads for verification. A thread that has run for a second is a third faster than a new one,
 // because its code is compiled; so threads are kept for a while after use, without holding the process.
-import { existsSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 
 const IDLE_MS = 10_000
 
-// The same module before and after the build. Where neither lies beside this one, as in a bundle that
-// left it out, all work is done on the caller's thread.
-const workerFile = [
-  new URL('./store-worker.ts', import.meta.url),
-  new URL('./store-worker.js', import.meta.url),
-].find((url) => existsSync(url))
+// The same module before and after the build. Where neither can be read beside this one, as in a bundle that
+// left it out, or by a process that has become somebody else since it was started, all work is done on the
+// caller's thread.
+const workerFile = (): URL | undefined =>
+  [
+    new URL('./store-worker.ts', import.meta.url),
+    new URL('./store-worker.js', import.meta.url),
+  ].find(isReadable)
 
 const idle: { readonly thread: Worker; readonly timer: NodeJS.Timeout }[] = []
 
 /** How many threads can be had of `wanted`: all or, where the worker's code is missing, none. */
 export function availableThreads(wanted: number): number {
-  return workerFile === undefined ? 0 : wanted
+  return workerFile() === undefined ? 0 : wanted
 }
 
 /** Starts threads that {@link withThreads} will want soon, so that they are there when it does. */
@@ -50,8 +52,9 @@ function borrow(): Worker {
 }
 
 function start(): Worker {
-  if (workerFile === undefined) throw new TypeError('ask availableThreads first')
-  return new Worker(workerFile)
+  const file = workerFile()
+  if (file === undefined) throw new TypeError('ask availableThreads first')
+  return new Worker(file)
 }
 
 function putBack(thread: Worker): void {
@@ -63,4 +66,13 @@ function putBack(thread: Worker): void {
   }
   thread.once('error', drop)
   idle.push({ thread, timer: setTimeout(drop, IDLE_MS).unref() })
+}
+
+function isReadable(url: URL): boolean {
+  try {
+    accessSync(url, constants.R_OK)
+    return true
+  } catch {
+    return false // not there, or not for us: either way there is no thread
+  }
 }

@@ -145,6 +145,21 @@ describe('readNar', () => {
     await expect(read(bytes)).rejects.toMatchObject({ code })
   })
 
+  test.each([
+    ['token', [], 33, 'NAR_TOKEN'],
+    ['name', ['(', 'type', 'directory', 'entry', '(', 'name'], 256, 'NAR_NAME'],
+    ['target', ['(', 'type', 'symlink', 'target'], 4096, 'NAR_TARGET'],
+    ['token', [], 2 ** 39, 'NAR_TOKEN'],
+  ])(
+    'refuses the length of a %s before it reads what it announces',
+    async (_, tokens, length, code) => {
+      const announced = Buffer.alloc(8)
+      announced.writeBigUInt64LE(BigInt(length))
+      const bytes = Buffer.concat([nar(...tokens), announced])
+      await expect(read(bytes)).rejects.toMatchObject({ code })
+    },
+  )
+
   test('names of 255 bytes and targets of 4095 bytes are read', async () => {
     const [name, target] = ['x'.repeat(255), 'y'.repeat(4095)]
     const events = await read(nar(...directory([name, symlink(target)])))

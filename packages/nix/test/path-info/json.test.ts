@@ -190,6 +190,18 @@ describe('nix path-info --json', () => {
     expect(() => parse(document)).toThrow(expect.objectContaining({ code: 'PATH_INFO_ENTRY' }))
   })
 
+  test('takes 200,000 paths, and no more', () => {
+    const many = (count: number): string => {
+      const keys = Array.from({ length: count }, (_, n) => {
+        const part = n.toString(10).padStart(32, '0')
+        return `"/nix/store/${part}-x":null`
+      })
+      return `{${keys.join()}}`
+    }
+    expect(parse(many(200_000))).toEqual([])
+    expect(() => parse(many(200_001))).toThrow(expect.objectContaining({ code: 'PATH_INFO_ENTRY' }))
+  })
+
   test('refuses a path that is a key twice', () => {
     const text = `{${JSON.stringify(gone)}:null,${JSON.stringify(gone)}:null}`
     expect(() => parse(text)).toThrow(expect.objectContaining({ code: 'JSON_DUPLICATE_KEY' }))

@@ -3,6 +3,7 @@ import { hash } from 'node:crypto'
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -160,6 +161,24 @@ describe('what moved and holds what it held is read alone', () => {
     expect(await verify()).toMatchObject({
       ok: false,
       mismatches: [{ kind: 'content', file: join(root, 'bin/n7') }],
+    })
+  })
+
+  test('a file that is missing for a moment hides no other', async () => {
+    const other = join(root, '../other')
+    makeTree(other)
+    manifest = await manifestOf(other, root)
+    await verify({ full: true })
+    alter(join(root, 'bin'), () => renameSync(join(root, 'bin/n1'), `${root}.away`))
+    write('bin/n2', 'evil 2\n')
+    // Told between the look at metadata and the reading of what moved: the other path is as it was.
+    const onProgress = (): void => {
+      if (existsSync(`${root}.away`))
+        alter(join(root, 'bin'), () => renameSync(`${root}.away`, join(root, 'bin/n1')))
+    }
+    expect(await verify({ onProgress })).toMatchObject({
+      ok: false,
+      mismatches: [{ kind: 'content', file: join(root, 'bin/n2') }],
     })
   })
 

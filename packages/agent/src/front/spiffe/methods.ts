@@ -39,8 +39,8 @@ export interface MethodContext {
 /** One call and who makes it. */
 export interface Exchange {
   readonly call: Call
-  /** The caller, still what it was. @throws {AgentError} PROCESS_GONE, PROCESS_MOVED, PEER_UNKNOWN */
-  readonly caller: () => Caller
+  /** The caller, still what it was. @throws {AgentError} PROCESS_GONE, PROCESS_MOVED, PEER_UNKNOWN, MEASURER_* */
+  readonly caller: () => Promise<Caller>
   /** Destroys the connection: whoever is there now hears nothing. */
   readonly hangUp: (reason: unknown) => void
 }
@@ -80,22 +80,31 @@ async function fetchX509Svid(
   { sessions, bundles, svidLimit }: MethodContext,
 ): Promise<void> {
   decode(messages.X509SVIDRequest, request)
-  const asking = caller()
+  const asking = await caller()
   takeOne(svidLimit, asking)
   // Known before the SVID is: a key that waits for a bundle would lie here meanwhile.
   await bundles.get()
   if (call.isOver) return
   const session = sessions.open(asking, null)
+  let last = Promise.resolve()
   const hear = (event: SessionEvent<X509Svid>): void => {
-    // Not to be thrown back into the session, which has others to tell.
-    try {
-      caller()
-      if (event.kind === 'denied') return end(() => call.end(statusOfRefusal(event.refusal)))
-      const set = bundles.known
-      if (set !== undefined) call.send(x509Response(event.token, set))
-    } catch (error) {
-      end(() => hangUp(error))
-    }
+    const set = bundles.known
+    // Written out now, because the session wipes the key once all who watch have heard.
+    const response =
+      event.kind === 'denied' || set === undefined
+        ? undefined
+        : Buffer.concat(x509Response(event.token, set))
+    last = last.then(async () => {
+      try {
+        await caller()
+        if (event.kind === 'denied') return end(() => call.end(statusOfRefusal(event.refusal)))
+        if (response !== undefined) call.send([response])
+      } catch (error) {
+        end(() => hangUp(error))
+      } finally {
+        response?.fill(0)
+      }
+    })
   }
   const stop = session.watch(hear, () =>
     hangUp(new AgentError('PROCESS_GONE', 'the process instance that connected is no more')),
@@ -147,13 +156,13 @@ async function fetchJwtSvid(
   const id = parseSpiffeId(wanted)
   if (wanted !== '' && id === undefined)
     throw new AgentError('REQUEST_INVALID', `expected a SPIFFE ID, saw ${quote(wanted)}`)
-  const asking = caller()
+  const asking = await caller()
   takeOne(svidLimit, asking)
   // What is not ours for sure costs no decision.
   if (id !== undefined && id.trustDomain !== (await bundles.get()).own) throw notYours(wanted)
   const svid = await issueJwt({ instance: asking.instance, audience: parseAudience(audience) })
   if (id !== undefined && id.id !== svid.spiffeId) throw notYours(wanted)
-  caller()
+  await caller()
   const body = { spiffe_id: svid.spiffeId, svid: svid.svid }
   call.send(encode(messages.JWTSVIDResponse, { svids: [body] }))
   call.end(OK)
@@ -171,11 +180,11 @@ async function validate(
   const { audience = '', svid = '' } = decode(messages.ValidateJWTSVIDRequest, request)
   if (audience === '' || svid === '')
     throw new AgentError('REQUEST_INVALID', 'expected an audience and a JWT-SVID')
-  if (!validateLimit.take(String(caller().peer.uid)))
+  if (!validateLimit.take(String((await caller()).peer.uid)))
     throw new AgentError('REQUEST_LIMIT', 'too many JWT-SVIDs to verify at once')
   const set = await bundles.get()
   const valid = validateJwtSvid(svid, audience, { set, nowSeconds: now() / 1000 })
-  caller()
+  await caller()
   const claims = messages.structOf(valid.claims)
   call.send(encode(messages.ValidateJWTSVIDResponse, { spiffe_id: valid.spiffeId, claims }))
   call.end(OK)
@@ -188,22 +197,26 @@ async function streamBundles(
   encoded: (set: BundleSet) => Uint8Array[],
 ): Promise<void> {
   let last: Buffer | undefined
+  let turn = Promise.resolve()
   const push = (set: BundleSet): void => {
-    try {
-      caller()
-    } catch (error) {
-      return hangUp(error)
-    }
-    const next = Buffer.concat(encoded(set))
-    if (last?.equals(next)) return
-    call.send([next])
-    last = next
+    turn = turn.then(async () => {
+      try {
+        await caller()
+      } catch (error) {
+        return hangUp(error)
+      }
+      const next = Buffer.concat(encoded(set))
+      if (last?.equals(next)) return
+      call.send([next])
+      last = next
+    })
   }
   const set = await bundles.get()
   if (call.isOver) return
   const stop = bundles.subscribe(push)
   call.onceOver(stop)
   push(set)
+  await turn
 }
 
 /** Keyed by the SPIFFE ID of the trust domain; a domain without keys of this use is left out. */

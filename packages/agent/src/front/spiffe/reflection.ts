@@ -145,7 +145,7 @@ const FileDescriptor = message('FileDescriptorProto', {
   syntax: string(12),
 })
 
-function workloadFile(): Uint8Array {
+export function workloadFile(): Uint8Array {
   const types = new Map<string, MessageType<Readonly<Record<string, Field<unknown>>>>>()
   const add = (type: MessageType<Readonly<Record<string, Field<unknown>>>>): void => {
     if (types.has(type.name) || type.name.startsWith('google.')) return
@@ -173,7 +173,7 @@ function workloadFile(): Uint8Array {
   )
 }
 
-function structFile(): Uint8Array {
+export function structFile(): Uint8Array {
   return Buffer.concat(
     encode(FileDescriptor, {
       name: 'google/protobuf/struct.proto',

@@ -3,7 +3,7 @@
 //
 // A gRPC layer of our own on node:http2, and not a library: who is on a connection must be known before its
 // first byte is read, that process is looked at before each message, and what carried a key is wiped. It also
-// costs the agent neither packages nor start time (docs/decisions says what was measured).
+// costs the agent neither packages nor start time (docs/architecture.md says what was measured).
 //
 //   connection   admitted by the kernel's word on its process, then HTTP/2 within ten seconds
 //   call         one request message within ten seconds; so many at a time of one user and one connection
@@ -20,6 +20,7 @@ import { AgentError } from '../../error.ts'
 import { describe, type Log } from '../../log.ts'
 import { BrokerProblem } from '../broker-client.ts'
 import type { Callers } from '../callers.ts'
+import { isTransient } from '../problem.ts'
 import { acceptCall, type Call } from './grpc.ts'
 import { METHODS } from './messages.ts'
 import { HANDLERS, type Exchange, type MethodContext } from './methods.ts'
@@ -64,8 +65,9 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
   const server = createServer((socket) => {
     // A socket without a listener for errors would end the agent.
     socket.on('error', (error) => log('debug', 'connection failed', describe(error)))
+    let uid: number
     try {
-      callers.admit(socket)
+      uid = callers.admit(socket).uid
     } catch (error) {
       log('warn', 'caller not identified', describe(error))
       socket.destroy()
@@ -74,7 +76,7 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
     const connection: Connection = {
       socket,
       session: startSession(socket),
-      uid: callers.check(socket).peer.uid,
+      uid,
       calls: 0,
       idleSinceMs: now(),
     }
@@ -98,12 +100,12 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
         if (now() - idleSinceMs > IDLE_MS) session.close()
         continue
       }
-      try {
-        callers.check(socket)
-      } catch (error) {
+      callers.check(socket).catch((error: unknown) => {
+        // A measurer that is away says nothing of the process, and until it is back nothing is written.
+        if (isTransient(error)) return
         log('warn', 'connection closed', describe(error))
         session.destroy()
-      }
+      })
     }
   }, SWEEP_MS)
   sweep.unref()
@@ -129,13 +131,13 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
     try {
       await answer(exchange, connection)
     } catch (error) {
-      refuse(exchange, error)
+      await refuse(exchange, error)
     }
   }
 
   async function answer(exchange: Exchange, connection: Connection): Promise<void> {
     const { call, caller } = exchange
-    caller()
+    await caller()
     if ((callsPerUser.get(connection.uid) ?? 0) > MAX_CALLS_PER_USER)
       throw new AgentError('REQUEST_LIMIT', `too many calls of user ${connection.uid}`)
     if (REFLECTION_PATHS.includes(call.path)) return reflect(call)
@@ -146,7 +148,7 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
     await HANDLERS[name](await call.message(), exchange, context)
   }
 
-  function refuse(exchange: Exchange, error: unknown): void {
+  async function refuse(exchange: Exchange, error: unknown): Promise<void> {
     const { call, caller, hangUp } = exchange
     if (call.isOver) return
     const code = error instanceof AgentError ? error.code : undefined
@@ -156,9 +158,11 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
     if (!(error instanceof BrokerProblem))
       log('info', 'request refused', { path: call.path, ...describe(error) })
     try {
-      caller()
-    } catch (moved) {
-      return hangUp(moved)
+      await caller()
+    } catch (other) {
+      // Who is there cannot be told: that alone is told, which anybody may know.
+      const away = other instanceof AgentError && other.code === 'MEASURER_UNREACHABLE'
+      return away ? call.fail(other) : hangUp(other)
     }
     call.fail(error)
   }

@@ -3,6 +3,7 @@ import type { Server } from 'node:net'
 import type { Log } from '../../log.ts'
 import type { Callers } from '../callers.ts'
 import type { IssueContext } from '../issue.ts'
+import type { Outcomes } from '../outcomes.ts'
 import { RateLimit } from '../rate-limit.ts'
 import type { SessionContext } from '../session.ts'
 import { Sessions } from '../sessions.ts'
@@ -32,9 +33,11 @@ export function startWorkloadApi(
     readonly callers: Callers
     readonly timing: Pick<SessionContext<X509Svid>, 'now' | 'random' | 'schedule'>
     readonly log: Log
+    /** Denials of a bag end its streams, whoever asked. */
+    readonly outcomes: Pick<Outcomes, 'subscribe'>
   },
 ): RunningWorkloadApi {
-  const { callers, timing, log } = options
+  const { callers, timing, log, outcomes } = options
   const { now } = timing
   const bundles = new Bundles({
     broker: issuing.broker,
@@ -45,6 +48,7 @@ export function startWorkloadApi(
     (request) => issueX509Svid(request, issuing, bundles),
     { ...timing, wipe: ({ privateKey }) => void privateKey.fill(0) },
     log,
+    outcomes,
   )
   // An authority that was added, revoked or tainted: what it signed is replaced, and what is sent names the
   // bundle of now.

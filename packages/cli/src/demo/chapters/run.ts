@@ -5,7 +5,7 @@ import type { ActorEvent } from '../actor.ts'
 import { ANSWER_MS, nextToken, notAsTold } from '../answers.ts'
 import type { Chapter } from '../chapter.ts'
 import { publishPolicy } from '../policies.ts'
-import { TTL_SECONDS, UNITS } from '../policy-text.ts'
+import { AGENT_UID, TTL_SECONDS, UNITS } from '../policy-text.ts'
 import type { Scene } from '../scene.ts'
 import { findFreePort, INSTALLATION } from '../stage.ts'
 import type { Told } from '../teller.ts'
@@ -97,6 +97,7 @@ async function enrol(scene: Scene): Promise<Told> {
     broker: scene.issuer,
     brokerCa: null,
     trustRootPin: scene.pin,
+    user: String(AGENT_UID),
     stateDir: join(directory, 'agent-state'),
     socket: agentSocket,
     unitsDir: unitsDirectory,

@@ -1,0 +1,86 @@
+// One connection of the front to the measurer: questions in, answers out. An unknown or malformed question
+// ends the connection and nothing else.
+import type { Socket } from 'node:net'
+import { Channel } from '../channel.ts'
+import { AgentError, type AgentErrorCode } from '../error.ts'
+import { describe, type Log } from '../log.ts'
+import { findMainProcesses } from './find-units.ts'
+import { assertInstance, readInstance } from './instance.ts'
+import { settledOf } from './messages.ts'
+import type { MeasurerPool } from './pool.ts'
+import {
+  MAX_ANSWER_BYTES,
+  MAX_QUESTION_BYTES,
+  MAX_QUESTIONS,
+  parseQuestion,
+  type Answer,
+  type Question,
+} from './protocol.ts'
+
+/** What answering takes. */
+export interface FrontsContext {
+  readonly pool: MeasurerPool
+  /** Records of `bagcheck exec`. */
+  readonly unitsDir: string
+  readonly log: Log
+}
+
+/** Answers on `socket` until it ends. */
+export function serveFront(socket: Socket, { pool, unitsDir, log }: FrontsContext): Promise<void> {
+  return new Promise((resolve) => {
+    let waiting = 0
+    const limits = { maxFrameBytes: MAX_QUESTION_BYTES, maxUnsentBytes: 2 * MAX_ANSWER_BYTES }
+    const channel = new Channel(socket, limits, {
+      frame: (frame) => {
+        const question = parseQuestion(frame)
+        if (waiting >= MAX_QUESTIONS)
+          throw new AgentError('MEASURER_PROTOCOL', `expected at most ${MAX_QUESTIONS} questions`)
+        waiting += 1
+        void answer(question, { pool, unitsDir, log }).then((said) => {
+          waiting -= 1
+          channel.send(said)
+        })
+      },
+      end: (error) => {
+        if (error !== undefined) log('warn', 'the front was cut off', describe(error))
+        resolve()
+      },
+    })
+  })
+}
+
+async function answer(question: Question, { pool, unitsDir, log }: FrontsContext): Promise<Answer> {
+  const { id } = question
+  try {
+    switch (question.ask) {
+      case 'instance':
+        return { id, ok: true, instance: readInstance(question.pid) }
+      case 'check':
+        assertInstance(question.instance)
+        return { id, ok: true }
+      case 'find':
+        return { id, ok: true, instances: await findMainProcesses(question.unit, unitsDir) }
+      case 'measure': {
+        const measurement = settledOf(await pool.measure(question.instance))
+        return bounded({ id, ok: true, measurement })
+      }
+      case 'hash':
+        return { id, ok: true, hashes: await pool.hash(question.instance, question.request) }
+    }
+  } catch (error) {
+    if (!(error instanceof AgentError) || error.code === 'MEASUREMENT_FAILED')
+      log('error', 'the measurer failed', describe(error))
+    return { id, ok: false, ...problemOf(error) }
+  }
+}
+
+function bounded(answered: Answer): Answer {
+  if (JSON.stringify(answered).length <= MAX_ANSWER_BYTES / 3) return answered // UTF-8 at its longest
+  throw new AgentError('MEASUREMENT_LIMIT', 'expected facts that fit into one answer')
+}
+
+/** A mistake of ours tells the front nothing but where to look. */
+function problemOf(error: unknown): { code: AgentErrorCode; message: string } {
+  if (error instanceof AgentError) return { code: error.code, message: error.message }
+  return { code: 'MEASUREMENT_FAILED', message: 'the measurer failed: its log says how' }
+}

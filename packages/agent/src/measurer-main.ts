@@ -1,0 +1,97 @@
+#!/usr/bin/env -S node -C @bagcheck/source
+import { chownSync, mkdirSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { dirname } from 'node:path'
+import { parseArgs } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { loadConfig, measurerSettings, type MeasurerSettings } from './config.ts'
+import { AgentError } from './error.ts'
+import { describe, jsonLog } from './log.ts'
+import { startMeasurer } from './measurer.ts'
+import { executeAsMeasurer, findUser, hasMeasurerPrivileges, readPrivileges } from './privileges.ts'
+import { makePublicDirectory } from './unix-socket.ts'
+import { AGENT_VERSION } from './version.ts'
+
+const USAGE = 'usage: bagcheck-measurer --config FILE\n'
+/** Where an agent that starts its own measurer is. */
+const OWN_FRONT = 3
+
+setFlagsFromString('--semi-space-growth-factor=1') // as in main.ts
+
+const log = jsonLog((line) => process.stderr.write(line), Date.now)
+
+/** Exit codes: 0 stopped, 2 usage or configuration, 3 could not run. */
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      config: { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
+      version: { type: 'boolean' },
+      // What the agent gives the one it starts, and what we give ourselves.
+      own: { type: 'string' },
+      dropped: { type: 'boolean' },
+    },
+  })
+  if (values.version === true)
+    return void process.stdout.write(`bagcheck-measurer ${AGENT_VERSION}\n`)
+  if (values.help === true) return void process.stdout.write(USAGE)
+  const { settings, front } = readSettings(values)
+  if (!hasMeasurerPrivileges(readPrivileges())) {
+    if (values.dropped === true || process.geteuid?.() !== 0)
+      throw new AgentError('PRIVILEGES', 'expected three capabilities, or root to take them from')
+    drop(settings)
+  }
+  await using measurer = startMeasurer(settings, log)
+  const ended = new Promise<void>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const)
+      // One of an agent ends with it: a signal to both must not take it away first.
+      process.on(signal, () => void (front === null || resolve()))
+  })
+  if (front === null) return await measurer.serve(new Socket({ fd: OWN_FRONT }))
+  await measurer.listen(front.socket, findUser(front.user).uid)
+  log('info', 'measuring', { socket: front.socket, front: front.user })
+  process.stdout.write(`${JSON.stringify({ msg: 'ready', socket: front.socket })}\n`)
+  await ended
+}
+
+/** Opens what needs root, then executes this program anew without it. */
+function drop(settings: MeasurerSettings): never {
+  const user = findUser(settings.user)
+  if (mkdirSync(settings.stateDir, { recursive: true, mode: 0o700 }) !== undefined)
+    chownSync(settings.stateDir, user.uid, user.gid)
+  if (settings.socket !== null) {
+    const directory = dirname(settings.socket)
+    makePublicDirectory(directory)
+    chownSync(directory, user.uid, user.gid)
+  }
+  const [, script = '', ...args] = process.argv
+  const keep = settings.socket === null ? [OWN_FRONT] : []
+  executeAsMeasurer(user, [...process.execArgv, script, ...args, '--dropped'], keep)
+}
+
+/** The settings, and the front: null is the agent that started us. */
+function readSettings(values: { config?: string | undefined; own?: string | undefined }): {
+  settings: MeasurerSettings
+  front: { socket: string; user: string } | null
+} {
+  if (values.own !== undefined)
+    // Written by the agent, out of a configuration that it has checked.
+    return { settings: JSON.parse(values.own) as MeasurerSettings, front: null }
+  if (values.config === undefined) throw new AgentError('CONFIG_INVALID', 'expected --config FILE')
+  const config = loadConfig(values.config)
+  const { socket } = config.measurer
+  if (socket === null)
+    throw new AgentError('CONFIG_INVALID', 'expected measurer.socket in the configuration')
+  return { settings: measurerSettings(config), front: { socket, user: config.user } }
+}
+
+try {
+  await main()
+  process.exit(0)
+} catch (error) {
+  log('error', 'the measurer cannot run', describe(error))
+  const code = (error as { code?: unknown } | null)?.code
+  const usage = typeof code === 'string' && /^(CONFIG_|ERR_PARSE_ARGS)/.test(code)
+  if (usage) process.stderr.write(USAGE)
+  process.exit(usage ? 2 : 3)
+}
