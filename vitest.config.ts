@@ -1,8 +1,8 @@
 import type { ViteUserConfig } from 'vitest/config'
 
-// Two projects. `unit` shares one process per worker (isolate: false is 10× faster), so test files
+// Three projects. `unit` shares one process per worker (isolate: false is 10× faster), so test files
 // must keep no mutable module state. `system` starts real Nix, PostgreSQL, processes and namespaces,
-// one file at a time.
+// one file at a time. `host` is the same with the process ids of the host, and runs before the others.
 const conditions = ['@bagcheck/source']
 const shared = {
   resolve: { conditions },
@@ -20,7 +20,7 @@ const config: ViteUserConfig = {
         test: {
           name: 'unit',
           include: ['packages/*/test/**/*.test.ts', 'test/**/*.test.ts'],
-          exclude: ['**/*.system.test.ts'],
+          exclude: ['**/*.system.test.ts', '**/*.host.test.ts'],
           isolate: false,
           execArgv,
           testTimeout: 30_000,
@@ -31,6 +31,18 @@ const config: ViteUserConfig = {
         test: {
           name: 'system',
           include: ['packages/*/test/**/*.system.test.ts', 'test/**/*.system.test.ts'],
+          pool: 'forks',
+          fileParallelism: false,
+          execArgv,
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        ...shared,
+        test: {
+          name: 'host',
+          include: ['packages/*/test/**/*.host.test.ts'],
           pool: 'forks',
           fileParallelism: false,
           execArgv,

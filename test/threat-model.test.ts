@@ -65,7 +65,9 @@ function titlesIn(source: string): Set<string> {
 function titlesOf(file: string): ReadonlySet<string> {
   if (file === 'demo') return new Set(STEPS)
   const path = file.startsWith('test/') ? file : `packages/${file.replace('/', '/test/')}`
-  const found = [`${path}.test.ts`, `${path}.system.test.ts`].find((name) => existsSync(name))
+  const found = [`${path}.test.ts`, `${path}.system.test.ts`, `${path}.host.test.ts`].find((name) =>
+    existsSync(name),
+  )
   return found === undefined ? new Set() : titlesIn(readFileSync(found, 'utf8'))
 }
 

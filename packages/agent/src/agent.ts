@@ -12,6 +12,7 @@ import { awaitStart } from './front/await-start.ts'
 import { createBrokerClient, type BrokerClient } from './front/broker-client.ts'
 import { Callers } from './front/callers.ts'
 import { Denials } from './front/denials.ts'
+import { EarlyRenewals } from './front/early-renewals.ts'
 import { ensureEnrolled, isRefusal } from './front/enrol.ts'
 import { explainProcess } from './front/explain.ts'
 import { readAgentFacts } from './front/agent-facts.ts'
@@ -72,7 +73,8 @@ export async function startAgent(
   const now = Date.now
   assertProcfs()
   await using resources = new AsyncDisposableStack()
-  const measurer = resources.use(new MeasurerClient(connect, log))
+  const early = new EarlyRenewals(now)
+  const measurer = resources.use(new MeasurerClient(connect, (notice) => early.hear(notice), log))
   makeStateDirectory(config.stateDir)
   resources.use(lockState(config.stateDir))
   const state = AgentState.open(config.stateDir)
@@ -126,6 +128,7 @@ export async function startAgent(
   const sessions = resources.use(
     new Sessions((request) => issueToken(request, issuing), timing, log, outcomes),
   )
+  early.add(sessions)
   resources.use(
     new Actions(config.actions, {
       ...{ outcomes, key, installation, log, now, node: node.node, backoffMs: 2000 },
@@ -175,6 +178,7 @@ export async function startAgent(
   const { spiffeSocket } = config
   if (spiffeSocket !== null) {
     const workloadApi = resources.use(startWorkloadApi(issuing, { callers, timing, log, outcomes }))
+    early.add(workloadApi.sessions)
     await listenAt(workloadApi.server, spiffeSocket)
   }
   log('info', 'serving', {

@@ -7,6 +7,7 @@ import { setFlagsFromString } from 'node:v8'
 import { loadConfig, measurerSettings, type MeasurerSettings } from './config.ts'
 import { AgentError } from './error.ts'
 import { describe, jsonLog } from './log.ts'
+import { openProcessConnector } from './measure/process-connector.ts'
 import { startMeasurer } from './measurer.ts'
 import { executeAsMeasurer, findUser, hasMeasurerPrivileges, readPrivileges } from './privileges.ts'
 import { makePublicDirectory } from './unix-socket.ts'
@@ -30,6 +31,7 @@ async function main(): Promise<void> {
       // What the agent gives the one it starts, and what we give ourselves.
       own: { type: 'string' },
       dropped: { type: 'boolean' },
+      events: { type: 'string' },
     },
   })
   if (values.version === true)
@@ -41,7 +43,11 @@ async function main(): Promise<void> {
       throw new AgentError('PRIVILEGES', 'expected three capabilities, or root to take them from')
     drop(settings)
   }
-  await using measurer = startMeasurer(settings, log)
+  const connector =
+    values.dropped === true && values.events !== undefined
+      ? { fd: Number(values.events) }
+      : undefined
+  await using measurer = startMeasurer(settings, log, connector)
   const ended = new Promise<void>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const)
       // One of an agent ends with it: a signal to both must not take it away first.
@@ -66,6 +72,12 @@ function drop(settings: MeasurerSettings): never {
   }
   const [, script = '', ...args] = process.argv
   const keep = settings.socket === null ? [OWN_FRONT] : []
+  const connector = openProcessConnector()
+  if ('reason' in connector) log('info', 'no events of processes', connector)
+  else {
+    keep.push(connector.fd)
+    args.push('--events', String(connector.fd))
+  }
   executeAsMeasurer(user, [...process.execArgv, script, ...args, '--dropped'], keep)
 }
 

@@ -9,8 +9,10 @@ import { FirstSights } from './measure/first-sights.ts'
 import { readBootId } from './measure/host.ts'
 import { isRunning } from './measure/instance.ts'
 import { MeasurerPool } from './measure/pool.ts'
+import type { ProcessConnector } from './measure/process-connector.ts'
 import { assertProcfs } from './measure/proc-file.ts'
 import { serveFront } from './measure/serve.ts'
+import { NO_UNIT_CHANGES, UnitEvents } from './measure/unit-events.ts'
 import { peerUser, sharedMemoryDevice } from './peer.ts'
 import { lockState, makeStateDirectory, readOptional, writeFile } from './state-directory.ts'
 import { listenAt } from './unix-socket.ts'
@@ -26,8 +28,15 @@ export interface RunningMeasurer extends AsyncDisposable {
   listen(path: string, uid: number): Promise<void>
 }
 
-/** @throws {AgentError} PROC_NOT_PROCFS, KEY_FILE_MODE, STATE_INVALID */
-export function startMeasurer(settings: MeasurerSettings, log: Log): RunningMeasurer {
+/**
+ * @param connector where the kernel tells what processes do; undefined: only renewals measure anew
+ * @throws {AgentError} PROC_NOT_PROCFS, KEY_FILE_MODE, STATE_INVALID
+ */
+export function startMeasurer(
+  settings: MeasurerSettings,
+  log: Log,
+  connector?: ProcessConnector,
+): RunningMeasurer {
   assertProcfs()
   using resources = new DisposableStack()
   makeStateDirectory(settings.stateDir)
@@ -37,17 +46,24 @@ export function startMeasurer(settings: MeasurerSettings, log: Log): RunningMeas
     firstSightsIn(join(settings.stateDir, 'first-sights.json')),
   )
   const { unitsDir } = settings.options
+  const events =
+    connector === undefined
+      ? undefined
+      : new UnitEvents(connector, (cause) =>
+          log('warn', 'no events of processes any more', { cause: String(cause) }),
+        )
+  const fronts = { pool, unitsDir, changes: events ?? NO_UNIT_CHANGES, log }
   const server = createServer()
   const held = resources.move()
   return {
-    serve: (front) => serveFront(front, { pool, unitsDir, log }),
+    serve: (front) => serveFront(front, fronts),
     listen: (path, uid) => {
       server.on('connection', (socket) => {
         try {
           const asks = peerUser(socket)
           if (asks !== uid)
             throw new AgentError('PEER_UNKNOWN', `expected user ${uid}, saw user ${asks}`)
-          void serveFront(socket, { pool, unitsDir, log }) // it says itself how it ended
+          void serveFront(socket, fronts) // it says itself how it ended
         } catch (error) {
           log('warn', 'not the front', describe(error))
           socket.destroy()
@@ -58,6 +74,7 @@ export function startMeasurer(settings: MeasurerSettings, log: Log): RunningMeas
     [Symbol.asyncDispose]: async () => {
       server.close()
       await pool[Symbol.asyncDispose]()
+      await events?.[Symbol.asyncDispose]()
       held.dispose()
     },
   }

@@ -255,6 +255,11 @@ const sysctl = z.string().max(256).nullable()
 
 /** The host; null is what could not be read. */
 const hostFacts = z.strictObject({
+  /**
+   * What brings the next measurement forward: the kernel's word on every exec, change of ids and ptrace, or
+   * nothing but the interval of renewals. Neither sees dlopen, mprotect or a write to memory.
+   */
+  unitEvents: z.enum(['process-connector', 'none']),
   bootId: text(64),
   kernel: text(256),
   cmdlineSha256: hex64.nullable(),

@@ -124,6 +124,7 @@ export function runningFacts(service: RunningService, nowSeconds: number): TestF
 /** What an agent states about a host that is locked down. */
 export function runningHost(): Evidence['host'] {
   return {
+    unitEvents: 'none',
     bootId: 'boot',
     kernel: '6.1',
     cmdlineSha256: sha256Hex('init=/nix/store/x'),

@@ -16,7 +16,9 @@ import {
   MAX_HASH_PATHS,
   MAX_QUESTIONS,
   parseAnswer,
+  parseNotice,
   type Answer,
+  type UnitChangedNotice,
 } from '../measure/protocol.ts'
 
 const FIRST_BACKOFF_MS = 50
@@ -57,6 +59,7 @@ interface Waiting {
 /** Asks the measurer at the other end of what `connect` opens. */
 export class MeasurerClient implements Measurers, Disposable {
   readonly #connect: () => Promise<Socket>
+  readonly #changed: (notice: UnitChangedNotice) => void
   readonly #log: Log
   readonly #timeoutMs: number
   readonly #waiting = new Map<number, Waiting>()
@@ -66,8 +69,17 @@ export class MeasurerClient implements Measurers, Disposable {
   #retry: NodeJS.Timeout | undefined
   #closed = false
 
-  /** @param connect opens a connection; throws where that is in vain */
-  constructor(connect: () => Promise<Socket>, log: Log, timeoutMs = TIMEOUT_MS) {
+  /**
+   * @param connect opens a connection; throws where that is in vain
+   * @param changed hears of units that changed since they were measured
+   */
+  constructor(
+    connect: () => Promise<Socket>,
+    changed: (notice: UnitChangedNotice) => void,
+    log: Log,
+    timeoutMs = TIMEOUT_MS,
+  ) {
+    this.#changed = changed
     this.#connect = connect
     this.#log = log
     this.#timeoutMs = timeoutMs
@@ -142,7 +154,11 @@ export class MeasurerClient implements Measurers, Disposable {
       if (this.#closed) return void socket.destroy()
       const limits = { maxFrameBytes: MAX_ANSWER_BYTES, maxUnsentBytes: MAX_UNSENT_BYTES }
       this.#channel = new Channel(socket, limits, {
-        frame: (frame) => this.#settle(parseAnswer(frame)),
+        frame: (frame) => {
+          const notice = parseNotice(frame)
+          if (notice === undefined) this.#settle(parseAnswer(frame))
+          else this.#changed(notice)
+        },
         end: (error) => this.#lose(error),
       })
     } catch (error) {

@@ -41,6 +41,12 @@ import type { AgentState } from './state.ts'
 /** Facts about one root, as evidence carries them. */
 export type RootFacts = Evidence['facts']['roots'][number]
 
+/** What of a measurement tells which closures fit. */
+export type MeasuredUnit = Pick<
+  SettledMeasurement,
+  'unit' | 'processes' | 'containerStore' | 'init'
+>
+
 const MAX_ROOTS = 63
 const MAX_CLOSURES_IN_MEMORY = 64
 /** Without a word of the policy, everything is read again twice a day. */
@@ -122,7 +128,7 @@ export class Roots {
    * Facts of every root that fits `measurement`, approved ones first, and the unit's own local root;
    * their content checked as `audience` demands.
    */
-  async fitting(measurement: SettledMeasurement, audience: string): Promise<RootFacts[]> {
+  async fitting(measurement: MeasuredUnit, audience: string): Promise<RootFacts[]> {
     const needed = neededPaths(measurement)
     const contained = measurement.containerStore !== null
     const candidates = this.#policy
@@ -220,7 +226,7 @@ export class Roots {
     candidate: Candidate,
     { manifest }: KnownClosure,
     audience: string,
-    { containerStore, init, unit }: SettledMeasurement,
+    { containerStore, init, unit }: MeasuredUnit,
   ): Promise<RootFacts> {
     if (containerStore === null || init === null) throw new TypeError('expected a container')
     const checkedAtMs = this.#context.now()
@@ -386,7 +392,10 @@ export interface NeededPaths {
 }
 
 /** Reads off a measurement what a fitting closure must hold. */
-export function neededPaths({ unit, processes }: SettledMeasurement): NeededPaths {
+export function neededPaths({
+  unit,
+  processes,
+}: Pick<MeasuredUnit, 'unit' | 'processes'>): NeededPaths {
   const named = unit.contract === null ? [] : unit.contract.arguments
   const executable = unit.contract?.executable ?? processes[0]?.executable.path ?? ''
   const scripts = storePaths(named)

@@ -175,10 +175,10 @@ export class Session<C extends Credential = IssuedToken> {
     for (const { end } of watchers) end()
   }
 
-  /** Renews what is held within `delayMs`, whatever its age. */
-  renewWithin(delayMs: number): void {
+  /** Renews what is held within `delayMs` after `atLeastMs`, whatever its age. */
+  renewWithin(delayMs: number, atLeastMs = 0): void {
     if (this.token === undefined || this.#running !== undefined) return
-    this.#later(() => this.#renew(), delayMs * this.#context.random())
+    this.#later(() => this.#renew(), atLeastMs + delayMs * this.#context.random())
   }
 
   #attempt(previous: Held<C> | null): Promise<Held<C>> {

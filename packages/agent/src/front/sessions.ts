@@ -105,6 +105,13 @@ export class Sessions<C extends Credential = IssuedToken> implements Disposable 
       for (const session of sessions.values()) if (!session.hasEnded) yield session
   }
 
+  /** Those of some processes that live. */
+  *of(pids: ReadonlySet<number>): Iterable<Session<C>> {
+    for (const { instance, sessions } of this.#residents.values())
+      if (pids.has(instance.pid))
+        for (const session of sessions.values()) if (!session.hasEnded) yield session
+  }
+
   [Symbol.dispose](): void {
     clearInterval(this.#timer)
     this.#unsubscribe()

@@ -38,7 +38,11 @@ const SYSCTLS = {
 } as const
 
 /** The host as it is now. */
-export function readHostFacts({ namespaces, mounts, storeMount }: Surroundings): HostFacts {
+export function readHostFacts({
+  namespaces,
+  mounts,
+  storeMount,
+}: Surroundings): Omit<HostFacts, 'unitEvents'> {
   return {
     bootId: readBootId(),
     kernel: release(),

@@ -100,7 +100,7 @@ export interface Measurement {
   /** See {@link ObservedUnit}. The measurer keeps no first sights: whoever asks it does. */
   readonly main: MainProcess | null
   readonly processes: readonly ProcessFacts[]
-  readonly host: HostFacts
+  readonly host: Omit<HostFacts, 'unitEvents'>
   /** The store that a container brings itself, if it does. */
   readonly containerStore: StoreMount | null
   /** Wall clock when the second snapshot was taken. */
@@ -108,15 +108,19 @@ export interface Measurement {
 }
 
 /** A measurement whose contract is that of the first sight: what leaves the measurer. */
-export type SettledMeasurement = Omit<Measurement, 'main'> & {
+export type SettledMeasurement = Omit<Measurement, 'main' | 'host'> & {
+  readonly host: HostFacts
   /** The first process of a container that brings its own store: through it the content is hashed. */
   readonly init: ProcessInstance | null
 }
 
 /** What leaves the measurer of a measurement. */
-export function settledOf({ main, ...measurement }: Measurement): SettledMeasurement {
+export function settledOf(
+  { main, host, ...measurement }: Measurement,
+  unitEvents: HostFacts['unitEvents'],
+): SettledMeasurement {
   const init = measurement.containerStore === null ? null : (main?.instance ?? null)
-  return { ...measurement, init }
+  return { ...measurement, host: { ...host, unitEvents }, init }
 }
 
 /** Answer to the request with the same id. */

@@ -15,7 +15,9 @@
 //
 // Each member is checked by who receives it, and an unknown one is an error. Of a measurement the front
 // checks what it reads itself; the rest it passes on unread, for the broker, whose schema is strict.
-// What the measurer has to say unasked would be a frame without id and with a name: here is its place.
+// One thing the measurer says unasked, where the kernel tells it: a unit changed since it was measured.
+//
+//   {"event": "changed", "cgroup": C, "pids": […], "change": "exec" | "credentials" | "ptrace" | "lost"}
 import { storePathOf, type NarHash, type StorePath } from '@bagcheck/nix'
 import { AGENT_ERROR_CODES, AgentError, quote, type AgentErrorCode } from '../error.ts'
 import type { WantedUnit } from './find-units.ts'
@@ -26,6 +28,7 @@ import type {
   SettledMeasurement,
   StoreMount,
 } from './messages.ts'
+import { UNIT_CHANGES, type UnitChange } from './watched-units.ts'
 
 /** Store paths of one question: their names may have 211 characters. */
 export const MAX_HASH_PATHS = 128
@@ -55,6 +58,14 @@ export type Answer = { readonly id: number } & (
   | { readonly ok: true }
   | { readonly ok: false; readonly code: AgentErrorCode; readonly message: string }
 )
+
+/** What the measurer says unasked: the unit at `cgroup` is not what it was when it was last measured. */
+export interface UnitChangedNotice {
+  readonly cgroup: string
+  /** What was measured. */
+  readonly pids: readonly number[]
+  readonly change: UnitChange
+}
 
 type Members = Readonly<Record<string, unknown>>
 
@@ -119,6 +130,21 @@ export function parseAnswer(frame: Members): Answer {
   }
   assertMembers(frame, ['id', 'ok', 'measurement'])
   return { id, ok: true, measurement: parseMeasurement(frame['measurement']) }
+}
+
+/** The notice in a frame; undefined for an answer. @throws {AgentError} MEASURER_PROTOCOL */
+export function parseNotice(frame: Members): UnitChangedNotice | undefined {
+  if (frame['event'] === undefined) return undefined
+  assertMembers(frame, ['event', 'cgroup', 'pids', 'change'])
+  if (frame['event'] !== 'changed') throw unexpected('event', frame['event'])
+  const change = UNIT_CHANGES.find((known) => known === frame['change'])
+  if (change === undefined) throw unexpected('change', frame['change'])
+  const pids = parseList(frame['pids'], 'pids', MAX_PROCESSES)
+  return {
+    cgroup: parseText(frame['cgroup'], 'cgroup'),
+    pids: pids.map((pid) => parseCount(pid, 'pid')),
+    change,
+  }
 }
 
 function parseMeasurement(value: unknown): SettledMeasurement {

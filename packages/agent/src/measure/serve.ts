@@ -16,17 +16,21 @@ import {
   type Answer,
   type Question,
 } from './protocol.ts'
+import type { UnitChanges } from './unit-events.ts'
 
 /** What answering takes. */
 export interface FrontsContext {
   readonly pool: MeasurerPool
   /** Records of `bagcheck exec`. */
   readonly unitsDir: string
+  /** Changes of units that were measured, where the kernel tells them. */
+  readonly changes: UnitChanges
   readonly log: Log
 }
 
 /** Answers on `socket` until it ends. */
-export function serveFront(socket: Socket, { pool, unitsDir, log }: FrontsContext): Promise<void> {
+export function serveFront(socket: Socket, context: FrontsContext): Promise<void> {
+  const { changes, log } = context
   return new Promise((resolve) => {
     let waiting = 0
     const limits = { maxFrameBytes: MAX_QUESTION_BYTES, maxUnsentBytes: 2 * MAX_ANSWER_BYTES }
@@ -36,20 +40,23 @@ export function serveFront(socket: Socket, { pool, unitsDir, log }: FrontsContex
         if (waiting >= MAX_QUESTIONS)
           throw new AgentError('MEASURER_PROTOCOL', `expected at most ${MAX_QUESTIONS} questions`)
         waiting += 1
-        void answer(question, { pool, unitsDir, log }).then((said) => {
+        void answer(question, context).then((said) => {
           waiting -= 1
           channel.send(said)
         })
       },
       end: (error) => {
+        unsubscribe()
         if (error !== undefined) log('warn', 'the front was cut off', describe(error))
         resolve()
       },
     })
+    const unsubscribe = changes.subscribe((notice) => channel.send({ event: 'changed', ...notice }))
   })
 }
 
-async function answer(question: Question, { pool, unitsDir, log }: FrontsContext): Promise<Answer> {
+async function answer(question: Question, context: FrontsContext): Promise<Answer> {
+  const { pool, unitsDir, changes, log } = context
   const { id } = question
   try {
     switch (question.ask) {
@@ -61,7 +68,9 @@ async function answer(question: Question, { pool, unitsDir, log }: FrontsContext
       case 'find':
         return { id, ok: true, instances: await findMainProcesses(question.unit, unitsDir) }
       case 'measure': {
-        const measurement = settledOf(await pool.measure(question.instance))
+        const unitEvents = changes.isRunning ? 'process-connector' : 'none'
+        const measurement = settledOf(await pool.measure(question.instance), unitEvents)
+        changes.watch(measurement)
         return bounded({ id, ok: true, measurement })
       }
       case 'hash':

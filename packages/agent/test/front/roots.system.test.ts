@@ -101,7 +101,7 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
         sharedMemoryDevice: sharedMemoryDevice(),
       },
     })
-    return settledOf(measurer.measure(unit.instance()))
+    return settledOf(measurer.measure(unit.instance()), 'none')
   }
 
   beforeAll(async () => {

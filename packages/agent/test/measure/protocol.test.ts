@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Channel } from '../../src/channel.ts'
-import { parseAnswer, parseQuestion } from '../../src/measure/protocol.ts'
+import { parseAnswer, parseNotice, parseQuestion } from '../../src/measure/protocol.ts'
 
 const instance = {
   pid: 7,
@@ -116,6 +116,34 @@ describe('an answer', () => {
     },
   ])('%j is not', (frame) => {
     expect(() => parseAnswer(frame)).toThrow(expect.objectContaining({ code: 'MEASURER_PROTOCOL' }))
+  })
+})
+
+describe('a notice', () => {
+  const notice = { event: 'changed', cgroup: '/orders', pids: [7, 8], change: 'exec' }
+
+  test('says which unit changed, and how', () => {
+    const { event: _name, ...said } = notice
+    expect(parseNotice(notice)).toEqual(said)
+  })
+
+  test('is no answer, and an answer is none', () => {
+    expect(parseNotice({ id: 1, ok: true })).toBeUndefined()
+    expect(() => parseAnswer(notice)).toThrow(
+      expect.objectContaining({ code: 'MEASURER_PROTOCOL' }),
+    )
+  })
+
+  test.each([
+    { ...notice, event: 'gone' },
+    { ...notice, change: 'none' },
+    { ...notice, pids: [-1] },
+    { ...notice, pids: '7' },
+    { ...notice, pids: Array.from({ length: 1025 }, () => 1) },
+    { ...notice, id: 1 },
+    { event: 'changed' },
+  ])('%j is refused', (frame) => {
+    expect(() => parseNotice(frame)).toThrow(expect.objectContaining({ code: 'MEASURER_PROTOCOL' }))
   })
 })
 

@@ -41,8 +41,13 @@ exec "$@"`
  * Runs `command` in a private root and resolves to its exit code. A signal ends everything in it at
  * once: what it made lies in the scratch directory, which goes too. Without root privileges, or inside
  * a private root already, runs the command as it is.
+ * @param options.pids `host` keeps the host's process ids, which what the kernel tells of processes is about; then
+ *   only the command itself is sure to end with us
  */
-export async function enterPrivateRoot(command: readonly string[]): Promise<number> {
+export async function enterPrivateRoot(
+  command: readonly string[],
+  { pids = 'private' }: { readonly pids?: 'private' | 'host' } = {},
+): Promise<number> {
   const needed = process.getuid?.() === 0 && process.env[PRIVATE_ROOT_VARIABLE] === undefined
   if (!needed) return run(command, process.env, 'SIGTERM')
   const scratch = mkdtempSync('/var/tmp/bagcheck-')
@@ -53,7 +58,8 @@ export async function enterPrivateRoot(command: readonly string[]): Promise<numb
   const guardian = startGuardian(scratch, cgroup)
   const enter = [
     ...['setpriv', '--pdeathsig', 'KILL'],
-    ...['unshare', '--mount', '--pid', '--fork', '--kill-child', '--propagation', 'private'],
+    ...['unshare', '--mount', '--propagation', 'private'],
+    ...(pids === 'private' ? ['--pid', '--fork', '--kill-child'] : []),
     ...['sh', '-c', script, 'sh', scratch],
   ]
   const environment = {

@@ -32,6 +32,11 @@ export class Program implements AsyncDisposable {
     })
   }
 
+  /** The end of what it wrote on standard error: of a broker or an agent, its log. */
+  get complaints(): string {
+    return this.#complaints
+  }
+
   /** The next line it prints. */
   async next(): Promise<Line> {
     for (;;) {

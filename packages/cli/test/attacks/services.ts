@@ -105,7 +105,7 @@ export function roleText(service: Service, closure: string, audience: string): s
     audiences:
       ${audience}:
         profile: plain
-        ttlSeconds: { min: 5, default: 60, max: 300 }
+        ttlSeconds: { min: 5, default: 300, max: 300 }
         minTier: 0
         minStrength: incremental
         maxAgeFullSeconds: 86400

@@ -7,7 +7,6 @@ import { promisify } from 'node:util'
 import { NIX_DAEMON_SOCKET, NIX_DATABASE_FILE } from '@bagcheck/nix'
 import { startActor, type Actor } from '../../src/demo/actor.ts'
 import { nixEnvironment, startDaemon, writeInputs } from '../../src/demo/build.ts'
-import { PRIVATE_ROOT_VARIABLE } from '../../src/demo/private-root.ts'
 import { findFreePort, INSTALLATION, makePlaces, type Places } from '../../src/demo/stage.ts'
 import { runCli } from '../../src/run.ts'
 import { TABLE } from '../../src/table.ts'
@@ -175,10 +174,6 @@ export async function startInstallation(options: {
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
 }
-
-/** Whether an installation can be made here at all: root, in a private root. */
-export const inPrivateRoot = (): boolean =>
-  process.getuid?.() === 0 && process.env[PRIVATE_ROOT_VARIABLE] !== undefined
 
 function writePrivate(file: string, value: unknown): void {
   writeFileSync(file, JSON.stringify(value), { mode: 0o600 })

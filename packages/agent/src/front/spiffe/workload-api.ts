@@ -2,6 +2,7 @@
 import type { Server } from 'node:net'
 import type { Log } from '../../log.ts'
 import type { Callers } from '../callers.ts'
+import type { EarlyRenewable } from '../early-renewals.ts'
 import type { IssueContext } from '../issue.ts'
 import type { Outcomes } from '../outcomes.ts'
 import { RateLimit } from '../rate-limit.ts'
@@ -24,6 +25,8 @@ const RENEW_WITHIN_MS = 2000
 /** A Workload API that waits to listen. */
 export interface RunningWorkloadApi extends AsyncDisposable {
   readonly server: Server
+  /** Of X.509-SVIDs. */
+  readonly sessions: EarlyRenewable
 }
 
 /** Makes the Workload API of one agent; the caller lets it listen. */
@@ -63,6 +66,7 @@ export function startWorkloadApi(
   })
   return {
     server,
+    sessions,
     async [Symbol.asyncDispose]() {
       bundles[Symbol.dispose]()
       sessions[Symbol.dispose]()
