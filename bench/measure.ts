@@ -85,6 +85,7 @@ async function measure(
   await settle(unit)
   const options = {
     unitsDir: unitsDirectory,
+    ociStateDirs: [],
     storeDir: STORE_DIR,
     sharedMemoryDevice: sharedMemoryDevice(),
   }
@@ -149,6 +150,7 @@ function openMeasurer(options: MeasurerOptions): OpenMeasurer {
       worker.postMessage({ id: (id += 1), instance })
       const [reply] = (await once(worker, 'message')) as [MeasureReply]
       if (!reply.ok) throw new Error(`${reply.code}: ${reply.message}`)
+      if (!('measurement' in reply)) throw new TypeError('expected a measurement')
       return reply.measurement
     },
     [Symbol.asyncDispose]: async () => {

@@ -68,11 +68,16 @@ const systemPackages = {
   postgresql: () => postgresServer() || onPath('postgres'),
 }
 
+/** The same for those whose tests are skipped, with a reason, where they are missing. */
+const optionalPackages = { runc: () => onPath('runc'), crun: () => onPath('crun') }
+
 /** Installs missing Debian packages, or says which are missing; what needs them says so again. */
 function installSystemPackages() {
-  const missing = Object.keys(systemPackages).filter((name) => !systemPackages[name]())
-  if (missing.length === 0) return
-  const wanted = missing.join(' ')
+  const lacking = (packages) => Object.keys(packages).filter((name) => !packages[name]())
+  const missing = lacking(systemPackages)
+  const optional = lacking(optionalPackages)
+  if (missing.length + optional.length === 0) return
+  const wanted = [...missing, ...optional].join(' ')
   const debian = existsSync('/etc/debian_version') && onPath('apt-get')
   const reason =
     process.env.BAGCHECK_NO_APT === '1'
@@ -87,16 +92,18 @@ function installSystemPackages() {
     say(
       debian
         ? `  sudo apt-get install --no-install-recommends ${wanted}`
-        : '  Nix (nix-daemon, nix-store), patchelf, a static busybox at /bin/busybox, the PostgreSQL server',
+        : '  Nix (nix-daemon, nix-store), patchelf, a static busybox at /bin/busybox, runc, crun, the PostgreSQL server',
     )
     return
   }
-  const apt = (...args) => {
-    const { status, stderr } = spawnSync('apt-get', args, {
+  const tryApt = (...args) =>
+    spawnSync('apt-get', args, {
       stdio: ['ignore', 'ignore', 'pipe'],
       encoding: 'utf8',
       env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
     })
+  const apt = (...args) => {
+    const { status, stderr } = tryApt(...args)
     if (status === 0) return
     process.stderr.write(stderr ?? '')
     stop(`\`apt-get ${args.join(' ')}\` failed: the lines above say why`)
@@ -112,7 +119,10 @@ function installSystemPackages() {
     if (!/^\s*create_main_cluster\s*=/m.test(text))
       writeFileSync(conf, `${text}\ncreate_main_cluster = false\n`)
   }
-  apt(...install, ...missing)
+  if (missing.length > 0) apt(...install, ...missing)
+  for (const name of optional)
+    if (tryApt(...install, name).status !== 0)
+      say(`${name} could not be installed: tests of its containers will be skipped`)
 }
 
 installNodePackages()

@@ -61,6 +61,7 @@ describe.runIf(inPrivateRoot())('an attack on a live process', () => {
     writeFileSync(DATA, 'data\n'.repeat(2000))
     measurer = new Measurer({
       unitsDir: join(directory, 'units'),
+      ociStateDirs: [],
       storeDir: '/nix/store',
       sharedMemoryDevice: sharedMemoryDevice(),
     })

@@ -101,7 +101,10 @@ export async function startAgent(
   const local = new LocalClosures(config.nix, now)
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
-  const roots = new Roots({ state, broker, local, ledger, trustRootPin, intervalMs, now, log })
+  const roots = new Roots({
+    ...{ state, broker, local, ledger, trustRootPin, intervalMs, now, log },
+    hashContained: (instance, request) => measurer.hash(instance, request),
+  })
   resources.defer(() => roots.close())
   const denials = new Denials(now)
   const outcomes = resources.use(

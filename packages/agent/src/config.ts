@@ -43,6 +43,8 @@ export interface AgentConfig {
   readonly spiffeSocket: string | null
   readonly measurer: MeasurerConfig
   readonly unitsDir: string
+  /** Where container runtimes keep their state; a last part `*` stands for every directory there. */
+  readonly ociStateDirs: readonly string[]
   /** Envelope file, used once if the node is not enrolled. */
   readonly joinToken: string | null
   readonly nix: { readonly daemonSocket: string; readonly database: string }
@@ -58,6 +60,11 @@ export interface AgentConfig {
   readonly tokenFiles: readonly TokenFile[]
 }
 
+/** runc and crun by themselves, containerd's and docker's runc by namespace. */
+const OCI_STATE_DIRS = [
+  ...['/run/runc', '/run/crun'],
+  ...['/run/containerd/runc/*', '/run/docker/runtime-runc/*'],
+]
 const MAX_CONFIG_BYTES = 64 * 1024
 const USER = /^([a-z_][a-z0-9_-]{0,31}|\d{1,10})$/
 
@@ -83,8 +90,8 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   }
   const config = record(value, 'configuration', [
     ...['installation', 'broker', 'issuer', 'brokerCa', 'trustRootPin', 'stateDir', 'socket'],
-    ...['spiffeSocket', 'unitsDir', 'joinToken', 'nix', 'storeCheckIntervalSeconds'],
-    ...['user', 'measurer'],
+    ...['spiffeSocket', 'unitsDir', 'ociStateDirs', 'joinToken', 'nix'],
+    ...['storeCheckIntervalSeconds', 'user', 'measurer'],
     ...['observeIntervalSeconds', 'tokenFiles', 'actions', 'actionsSocket'],
   ])
   const measurer = record(config['measurer'] ?? {}, 'measurer', ['socket', 'user', 'stateDir'])
@@ -137,6 +144,7 @@ export function parseConfig(text: string, directory: string): AgentConfig {
       stateDir: path(measurer, 'stateDir', `${stateDir}-measurer`),
     },
     unitsDir: path(config, 'unitsDir', '/run/bagcheck-units'),
+    ociStateDirs: ociStateDirs(config['ociStateDirs'] ?? OCI_STATE_DIRS),
     joinToken: optionalPath('joinToken'),
     nix: {
       daemonSocket: path(nix, 'daemonSocket', '/nix/var/nix/daemon-socket/socket'),
@@ -150,9 +158,18 @@ export function parseConfig(text: string, directory: string): AgentConfig {
   }
 }
 
+function ociStateDirs(value: unknown): readonly string[] {
+  const list = Array.isArray(value) ? (value as unknown[]) : [value]
+  const isDirectory = (path: unknown): path is string =>
+    typeof path === 'string' && /^(\/[^/*\0]+)+(\/\*)?$/.test(path)
+  if (list.length <= 32 && list.every(isDirectory)) return list
+  throw invalid('ociStateDirs', value)
+}
+
 /** What of a configuration is the measurer's. */
-export function measurerSettings({ measurer, unitsDir }: AgentConfig): MeasurerSettings {
-  return { ...measurer, options: { unitsDir, storeDir: STORE_DIR } }
+export function measurerSettings(config: AgentConfig): MeasurerSettings {
+  const { measurer, unitsDir, ociStateDirs } = config
+  return { ...measurer, options: { unitsDir, ociStateDirs, storeDir: STORE_DIR } }
 }
 
 /** Tokens travel on this connection: without TLS only inside this host. */

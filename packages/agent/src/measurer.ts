@@ -1,5 +1,5 @@
 // Puts the measurer together: first sights, measuring threads, and who may ask. It has no network and parses
-// nothing but what the kernel, PID 1 and `bagcheck exec` say and the four questions of its front.
+// nothing but what the kernel, PID 1 and `bagcheck exec` say and the five questions of its front.
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { AgentError } from './error.ts'

@@ -24,6 +24,12 @@ describe('the configuration', () => {
       socket: '/run/bagcheck/agent.sock',
       spiffeSocket: '/run/bagcheck/spiffe.sock',
       unitsDir: '/run/bagcheck-units',
+      ociStateDirs: [
+        '/run/runc',
+        '/run/crun',
+        '/run/containerd/runc/*',
+        '/run/docker/runtime-runc/*',
+      ],
       user: 'bagcheck-agent',
       measurer: { socket: null, user: 'root', stateDir: '/etc/bagcheck/state-measurer' },
       joinToken: '/abs/join.json',

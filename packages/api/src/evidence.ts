@@ -91,6 +91,7 @@ const dataFiles = z.strictObject({
     )
     .max(256),
 })
+const namespaceKind = z.enum(['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'])
 
 const processFacts = z.strictObject({
   pid: count,
@@ -122,6 +123,16 @@ const processFacts = z.strictObject({
   namespaces,
   descriptors: z.array(descriptor).max(64),
   dataFiles,
+  /** Where it stands in the unit's container; null in a unit that is none. */
+  inContainer: z
+    .strictObject({
+      /** As it is called in the innermost pid namespace: a name for people, never looked up. */
+      pid: count,
+      /** Namespaces and root directory that it has in common with the container's first process. */
+      sharedNamespaces: z.array(namespaceKind).max(8),
+      sharedRoot: z.boolean(),
+    })
+    .nullable(),
 })
 
 const launchContract = z.strictObject({
@@ -135,16 +146,97 @@ const launchContract = z.strictObject({
   intact: z.boolean(),
 })
 
+const idMap = z.array(z.strictObject({ inside: count, outside: count, count })).max(128)
+
+/** A container as its runtime's state and configuration tell of it, which are root's alone. */
+const containerFacts = z.strictObject({
+  id: text(256),
+  runtime: z.enum(['runc', 'crun']),
+  /** Directory of the states of all containers of this runtime. */
+  stateDir: filePath,
+  bundle: filePath,
+  annotations: z.record(text(256), z.string().max(1024)),
+  /** The bundle's `config.json`; `unchanged` since the container was made. */
+  config: z.strictObject({ path: filePath, sha256: hex64, unchanged: z.boolean() }),
+  /** Bounding set by name, as configured. */
+  capabilities: z.array(text(64)).max(128),
+  /** Whether a seccomp filter is configured. */
+  seccomp: z.boolean(),
+  readonlyRoot: z.boolean(),
+  mounts: z
+    .array(
+      z.strictObject({
+        destination: filePath,
+        type: z.string().max(64),
+        source: filePath,
+        readonly: z.boolean(),
+      }),
+    )
+    .max(128),
+  /** Kinds of namespaces that its first process has for itself, by the kernel. */
+  namespaces: z.array(namespaceKind).max(8),
+  /** Mapping of ids, by the kernel; null in the agent's user namespace. */
+  userMaps: z.strictObject({ uids: idMap, gids: idMap }).nullable(),
+  /** Whose store it sees: the one that was verified for the host, one in its own layers, or none that was. */
+  store: z.enum(['host', 'container', 'other']),
+})
+
+/** A unit file: where PID 1 found it, the file that this is, and its content. */
+const unitFile = z.strictObject({
+  path: filePath,
+  file: filePath,
+  sha256: hex64,
+  isStoreFile: z.boolean(),
+})
+
+/** Where a systemd service has its settings from, and what they are, by PID 1. */
+const serviceFacts = z.strictObject({
+  fragment: unitFile.nullable(),
+  dropIns: z.array(unitFile).max(64),
+  /** What a generator made the unit from; empty where it is a unit file. */
+  source: filePath,
+  transient: z.boolean(),
+  needDaemonReload: z.boolean(),
+  /** True if the process was started with these files and settings, and with nothing read since. */
+  asStarted: z.boolean(),
+  settings: z.strictObject({
+    user: z.string().max(256),
+    group: z.string().max(256),
+    dynamicUser: z.boolean(),
+    noNewPrivileges: z.boolean(),
+    capabilityBoundingSet: hex16,
+    ambientCapabilities: hex16,
+    /** Whether the listed calls are those allowed (else those refused); sha256 of the sorted list, one a line. */
+    systemCallFilter: z.strictObject({ allowList: z.boolean(), calls: count, sha256: hex64 }),
+    protectSystem: z.string().max(64),
+    protectHome: z.string().max(64),
+    privateTmp: z.boolean(),
+    memoryDenyWriteExecute: z.boolean(),
+    /** Namespaces that may be made, as the bits of clone(2). */
+    restrictNamespaces: hex16,
+    readOnlyPaths: z.array(filePath).max(128),
+    readWritePaths: z.array(filePath).max(128),
+    inaccessiblePaths: z.array(filePath).max(128),
+    rootDirectory: filePath,
+    rootImage: filePath,
+    delegate: z.boolean(),
+  }),
+})
+
 const unitFacts = z.strictObject({
-  launcher: z.enum(['bagcheck-exec', 'systemd', 'none']),
+  launcher: z.enum(['bagcheck-exec', 'systemd', 'oci', 'none']),
   name: z.string().max(256),
   cgroup: filePath,
   contract: launchContract.nullable(),
+  container: containerFacts.nullable(),
+  service: serviceFacts.nullable(),
 })
 
 const rootFacts = z.strictObject({
   root: storePath,
   closureDigest: hex64,
+  /** Whose content was checked: the host's store, or the one that the unit's container brings. */
+  store: z.enum(['host', 'container']),
   strength: z.enum(['path-claim', 'metadata', 'incremental', 'full', 'fs-verity', 'verity']),
   checkedAt: seconds,
   lastFullAt: seconds,

@@ -146,6 +146,7 @@ export type {
 export { printFlakeLock } from './flake-lock/print.ts'
 export { formatNarInfo, NAR_INFO_MAX_BYTES, NAR_INFO_QUIRKS, parseNarInfo } from './nar-info.ts'
 export type { NarInfo, NarInfoQuirk, ParsedNarInfo } from './nar-info.ts'
+export { dumpNar } from './nar/dump.ts'
 export { hashNar } from './nar/hash.ts'
 export type { NarFacts } from './nar/hash.ts'
 export { decompressNar, NAR_COMPRESSIONS } from './nar/decompress.ts'

@@ -5,6 +5,7 @@
 import { STRENGTHS, type Sha256 } from '@bagcheck/nix'
 import { nearestApproved, type AttestedClosure } from './closures.ts'
 import { Denials } from './denial.ts'
+import { checkClosureContract } from './closure-contract.ts'
 import { checkEntry } from './entry.ts'
 import { show } from './error.ts'
 import type { EvaluationContext } from './evaluate.ts'
@@ -108,6 +109,7 @@ function judgeClosure(
       `closure ${approved.closure} is approved as ${approved.root}, and runs as ${show(root.root)}`,
     )
   const successorOf = checkState(role, approved, facts.audience, context.now, denials)
+  checkStore(root, facts, denials)
   checkContent(root, audience, context.now, denials)
   const closure = context.closures.get(approved.closure, (keyId) => role.signers.has(keyId))
   if (!closure || !isAbout(closure, approved.closure)) {
@@ -125,6 +127,7 @@ function judgeClosure(
   checkBuild(role, closure, denials)
   const used = checkProcesses(role, closure, facts, context, denials)
   checkEntry(role, closure, facts, denials)
+  checkClosureContract(role, closure, facts, denials)
   return { facts: root, closure, successorOf, ...used }
 }
 
@@ -169,6 +172,16 @@ function checkState(
         `${what} was to be replaced by closure ${to} until ${expires}`,
       )
   return role.successorsTo.get(closure)?.[0]?.from ?? null
+}
+
+/** What was checked is what the unit sees. */
+function checkStore({ store, root }: RootFacts, { unit }: Facts, denials: Denials): void {
+  const seen = unit.container?.store === 'container' ? 'container' : 'host'
+  if (store !== seen)
+    denials.add(
+      'CONTAINER_STORE',
+      `the content of ${root} was checked in the store of the ${store}, and the unit sees that of the ${seen}`,
+    )
 }
 
 const rank = (strength: string): number => (STRENGTHS as readonly string[]).indexOf(strength)

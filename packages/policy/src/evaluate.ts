@@ -139,13 +139,11 @@ function findRole(
     denials.add(
       'UNIT_NONE',
       `the caller is in no unit of its own (cgroup ${show(unit.cgroup || 'unknown')}); ` +
-        'start it with bagcheck exec or as a service',
+        'start it with bagcheck exec, as a service or in a container',
     )
     return undefined
   }
-  const ofUnit = index
-    .rolesOf(unit)
-    .filter(({ role }) => role.unit.launcher !== 'systemd' || role.unit.cgroup === unit.cgroup)
+  const ofUnit = index.rolesOf(unit)
   const [found, ...others] = ofUnit.filter(({ role }) => role.audiences.has(audience))
   if (found && others.length === 0) return found
   const label = `${unit.launcher} unit ${show(unit.name)}`

@@ -68,6 +68,14 @@ export interface ProcessFacts {
   readonly descriptors: readonly Descriptor[]
   /** Regular files that it has open for reading only, or mapped without execution; `count` of all, told or not. */
   readonly dataFiles: { readonly count: number; readonly files: readonly DataFile[] }
+  /** Where it stands in the unit's container; null in a unit that is none. */
+  readonly inContainer: {
+    /** As it is called in its own pid namespace: a name for people. */
+    readonly pid: number
+    /** Namespaces that it has in common with the container's first process. */
+    readonly sharedNamespaces: readonly string[]
+    readonly sharedRoot: boolean
+  } | null
 }
 
 /** Executable memory of one kind and name; names are the process's own choice. */
@@ -154,7 +162,7 @@ export interface HostFacts {
   readonly preloads: readonly string[]
 }
 
-/** How the unit was started, as recorded by its launcher: PID 1 or `bagcheck exec`, never the process itself. */
+/** How the unit was started, as recorded by its launcher (PID 1, a container runtime, `bagcheck exec`), never the process itself. */
 export interface LaunchContract {
   /** Absolute path of the program. */
   readonly executable: string
@@ -170,15 +178,78 @@ export interface LaunchContract {
   readonly intact: boolean
 }
 
+/** First id inside, first outside, how many. */
+interface IdRange {
+  readonly inside: number
+  readonly outside: number
+  readonly count: number
+}
+
+/** A container as its runtime's state and configuration tell of it, which are root's alone. */
+export interface ContainerFacts {
+  readonly id: string
+  readonly runtime: 'runc' | 'crun'
+  readonly stateDir: string
+  readonly bundle: string
+  readonly annotations: Readonly<Record<string, string>>
+  /** The bundle's `config.json`; `unchanged` since the container was made. */
+  readonly config: { readonly path: string; readonly sha256: Sha256; readonly unchanged: boolean }
+  readonly capabilities: readonly string[]
+  readonly seccomp: boolean
+  readonly readonlyRoot: boolean
+  readonly mounts: readonly {
+    readonly destination: string
+    readonly type: string
+    readonly source: string
+    readonly readonly: boolean
+  }[]
+  /** Kinds of namespaces that its first process has for itself, by the kernel. */
+  readonly namespaces: readonly string[]
+  /** Mapping of ids, by the kernel; null in the agent's user namespace. */
+  readonly userMaps: { readonly uids: readonly IdRange[]; readonly gids: readonly IdRange[] } | null
+  /** Whose store it sees: the host's that was verified, one in its own layers that was, or none that was. */
+  readonly store: 'host' | 'container' | 'other'
+}
+
+/** A unit file: where PID 1 found it, the file that this is, and its content. */
+export interface UnitFile {
+  readonly path: string
+  readonly file: string
+  readonly sha256: Sha256
+  readonly isStoreFile: boolean
+}
+
+/** Where a systemd service has its settings from, and what they are, by PID 1. */
+export interface ServiceFacts {
+  readonly fragment: UnitFile | null
+  readonly dropIns: readonly UnitFile[]
+  /** What a generator made the unit from; empty where it is a unit file. */
+  readonly source: string
+  readonly transient: boolean
+  readonly needDaemonReload: boolean
+  /** True if the process was started with these files and settings, and with nothing read since. */
+  readonly asStarted: boolean
+  readonly settings: {
+    readonly noNewPrivileges: boolean
+    readonly capabilityBoundingSet: string
+    readonly ambientCapabilities: string
+    readonly systemCallFilter: { readonly allowList: boolean; readonly calls: number }
+  }
+}
+
 /** The smallest group that the caller belongs to. */
 export interface UnitFacts {
   /** Who started it, and so whose word `contract` is. */
-  readonly launcher: 'bagcheck-exec' | 'systemd' | 'none'
-  /** `orders`, `orders.service`; empty for `none`. */
+  readonly launcher: 'bagcheck-exec' | 'systemd' | 'oci' | 'none'
+  /** `orders`, `orders.service`, a container's id; empty for `none`. */
   readonly name: string
   /** Full path in the unified hierarchy. */
   readonly cgroup: string
   readonly contract: LaunchContract | null
+  /** Of the launcher `oci`, else null. */
+  readonly container: ContainerFacts | null
+  /** Of a service of systemd that PID 1 vouches for, else null. */
+  readonly service: ServiceFacts | null
 }
 
 /** The first place where the store differs from what was attested. */
@@ -195,6 +266,8 @@ export interface ContentMismatch {
 export interface RootFacts {
   readonly root: StorePath
   readonly closureDigest: Sha256
+  /** Whose content was checked: the host's store, or the one that the unit's container brings. */
+  readonly store: 'host' | 'container'
   readonly strength: Strength
   /** Seconds since the epoch. */
   readonly checkedAt: number

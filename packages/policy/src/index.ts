@@ -15,6 +15,7 @@ export {
 export { explainApproval } from './explain.ts'
 export { closuresNeeded } from './host-objects.ts'
 export type {
+  ContainerFacts,
   ContentMismatch,
   ExecutableMemory,
   Facts,
@@ -23,6 +24,7 @@ export type {
   MappedFile,
   ProcessFacts,
   RootFacts,
+  ServiceFacts,
   UnitFacts,
 } from './facts.ts'
 export {

@@ -75,10 +75,38 @@ const uri = when(
     !value.includes('*'),
 )
 
+const idMap = list(
+  record({
+    inside: integer(0, 0xffff_fffe),
+    outside: integer(0, 0xffff_fffe),
+    count: integer(1, 0xffff_ffff),
+  }),
+  1,
+  128,
+)
+const glob = (max: number): Reader<string> => text(max)
+
+const ociUnit = record({
+  launcher: literal('oci'),
+  container: matching(
+    'the id of a container, in which * stands for anything',
+    /^[A-Za-z0-9_+.*-]{1,256}$/,
+  ),
+  runtimes: optional(list(literal('runc', 'crun'), 1, 2), () => ['runc', 'crun'] as const),
+  annotations: optional(table(text(256), glob(1024), 0, 64), () => new Map<string, string>()),
+  store: optional(list(literal('host', 'container'), 1, 2), () => ['host'] as const),
+  userNamespace: optional(nullable(record({ uids: idMap, gids: idMap })), () => null),
+})
+
+/** Selectors of containers. */
+export type OciUnit = Read<typeof ociUnit>
+
 const unit = either<
   | { readonly launcher: 'bagcheck-exec'; readonly name: string }
   | { readonly launcher: 'systemd'; readonly name: string; readonly cgroup: string }
+  | OciUnit
 >('launcher', {
+  oci: ociUnit,
   'bagcheck-exec': record({ launcher: literal('bagcheck-exec'), name: simpleName }),
   systemd: record({
     launcher: literal('systemd'),
@@ -168,6 +196,10 @@ const role = record({
   unit,
   uid: integer(0, 0xffff_fffe),
   entry,
+  contract: optional(
+    nullable(record({ source: literal('closure'), file: filePattern })),
+    () => null,
+  ),
   audiences: table(uri, audience, 1, 256),
   signers: list(simpleName, 1, 64),
   build: record({
@@ -360,6 +392,7 @@ function checkPolicy(policy: Policy, reading: Reading): void {
       if (!(ttlSeconds.min <= ttlSeconds.default && ttlSeconds.default <= ttlSeconds.max))
         say('expected min ≤ default ≤ max', ...at('audiences', uriOf, 'ttlSeconds'))
     }
+    checkUnit(found, (message, ...path) => say(message, ...at(...path)))
     checkEntry(found, (message, ...path) => say(message, ...at('entry', ...path)))
     checkRoots(found, (message, ...path) => say(message, ...at(...path)))
     checkAllowances(found, (message, ...path) => say(message, ...at(...path)))
@@ -381,6 +414,21 @@ function checkHosts(policy: Policy, { signers, systems, require }: Hosts, say: S
     if (known.has(closure)) say('expected each closure once', 'systems', index, 'closure')
     known.add(closure)
   }
+}
+
+function checkUnit({ unit: found, contract, allow }: Role, say: Say): void {
+  const shared = allow.namespaces.filter((kind) => ['mnt', 'pid', 'user'].includes(kind))
+  if (found.launcher === 'oci' && shared.length > 0)
+    say(
+      `expected no ${shared.join(', ')}: a container has these of its own, and all in it share them`,
+      ...['allow', 'namespaces'],
+    )
+  if (found.launcher === 'oci' && /^\*+$/.test(found.container) && found.annotations.size === 0)
+    say('expected an id, or annotations that select', 'unit', 'container')
+  if (found.launcher === 'systemd' && found.name.startsWith('user@'))
+    say("expected a service of the host: what is below a user manager is its user's choice", 'unit')
+  if (found.launcher === 'bagcheck-exec' && contract !== null)
+    say('expected none: bagcheck exec starts no unit file and no configuration', 'contract')
 }
 
 function checkEntry({ entry: found }: Role, say: Say): void {

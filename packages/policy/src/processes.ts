@@ -6,6 +6,7 @@ import type { FileList, Sha256 } from '@bagcheck/nix'
 import type { AttestedBy } from './approval.ts'
 import { capabilityNames } from './capabilities.ts'
 import type { AttestedClosure } from './closures.ts'
+import { checkContainer, checkInContainer } from './container.ts'
 import type { Denials } from './denial.ts'
 import { show } from './error.ts'
 import type { EvaluationContext } from './evaluate.ts'
@@ -41,9 +42,18 @@ export function checkProcesses(
       'CALLER_NOT_IN_UNIT',
       `process ${facts.callerPid}, which asks, is not among the unit's processes`,
     )
+  const { unit } = role.role
+  const { container } = facts.unit
+  const contained = unit.launcher === 'oci'
+  if (contained) {
+    if (!container) throw new TypeError('a role of containers was found for a unit that is none')
+    checkContainer(role.name, unit, container, denials)
+  }
   for (const process of facts.processes) {
     checkIdentity(role, process, denials)
-    checkPlace(role, process, context.host, main, denials)
+    checkPlace(process, denials)
+    if (contained) checkInContainer(role, process, main, denials)
+    else checkOnHost(role, process, context.host, main, denials)
     checkDescriptors(role, process, denials)
     checkDataFiles(role, closure, process, denials)
     // Host objects are what a host injects into a process; what the process is must be in the closure.
@@ -131,7 +141,20 @@ function mainProcess({
 }
 
 /** A path means the agent's file only if the process sees the same root and the same store. */
-function checkPlace(
+function checkPlace(process: ProcessFacts, denials: Denials): void {
+  const who = `process ${process.pid}`
+  if (process.verifiedStoreMount !== true)
+    denials.add('STORE_MOUNT', `${who} sees another /nix/store than the one that was verified`)
+  const [mount] = process.mountsBelowStore
+  if (mount !== undefined)
+    denials.add(
+      'MOUNT_BELOW_STORE',
+      `${who} has something mounted over the store at ${show(mount)}`,
+    )
+}
+
+/** Of what is in no container: it has the namespaces and the root directory of the host. */
+function checkOnHost(
   role: IndexedRole,
   process: ProcessFacts,
   host: HostFacts,
@@ -157,14 +180,6 @@ function checkPlace(
   }
   if (process.hostRoot !== true)
     denials.add('ROOT_DIRECTORY', `${who} has another root directory than the agent`)
-  if (process.verifiedStoreMount !== true)
-    denials.add('STORE_MOUNT', `${who} sees another /nix/store than the one that was verified`)
-  const [mount] = process.mountsBelowStore
-  if (mount !== undefined)
-    denials.add(
-      'MOUNT_BELOW_STORE',
-      `${who} has something mounted over the store at ${show(mount)}`,
-    )
 }
 
 /** Bytes, object and name: the very store file that was attested at this path. */

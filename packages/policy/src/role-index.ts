@@ -1,6 +1,7 @@
 // A policy arranged for decisions: looking a role and a root up costs the same for ten roots and for a
 // hundred thousand.
 import type { Sha256 } from '@bagcheck/nix'
+import { compileContainer } from './container.ts'
 import type { UnitFacts } from './facts.ts'
 import { compilePattern, type ApprovedRoot, type Hosts, type Policy, type Role } from './policy.ts'
 
@@ -23,6 +24,8 @@ export interface IndexedRole {
   /** Which store files the entry's patterns mean; no script for a native entry. */
   readonly executable: RegExp
   readonly script: RegExp | null
+  /** Which file states the launch contract, where the role demands one. */
+  readonly contract: RegExp | null
 }
 
 /** Hosts of one class, with the key ids of those who may attest their systems. */
@@ -34,18 +37,33 @@ export interface IndexedHosts {
 
 export class RoleIndex {
   readonly #byUnit: ReadonlyMap<string, readonly IndexedRole[]>
+  readonly #ofContainers: readonly {
+    readonly role: IndexedRole
+    readonly means: (unit: UnitFacts) => boolean
+  }[]
 
   constructor(policy: Policy) {
     const hosts = new Map(
       [...policy.hosts].map(([name, found]) => [name, indexHosts(policy, found)]),
     )
     const roles = [...policy.roles].map(([name, role]) => indexRole(policy, name, role, hosts))
-    this.#byUnit = Map.groupBy(roles, ({ role }) => unitKey(role.unit.launcher, role.unit.name))
+    this.#byUnit = Map.groupBy(roles, ({ role: { unit } }) =>
+      unitKey(unit.launcher, unit.launcher === 'oci' ? '' : unit.name),
+    )
+    this.#ofContainers = roles.flatMap((role) => {
+      const { unit } = role.role
+      return unit.launcher === 'oci' ? [{ role, means: compileContainer(unit) }] : []
+    })
   }
 
-  /** The roles that name this unit, by launcher and name. */
-  rolesOf(unit: Pick<UnitFacts, 'launcher' | 'name'>): readonly IndexedRole[] {
-    return this.#byUnit.get(unitKey(unit.launcher, unit.name)) ?? []
+  /** The roles that name this unit. */
+  rolesOf(unit: UnitFacts): readonly IndexedRole[] {
+    if (unit.launcher === 'oci')
+      return this.#ofContainers.filter(({ means }) => means(unit)).map(({ role }) => role)
+    const named = this.#byUnit.get(unitKey(unit.launcher, unit.name)) ?? []
+    return named.filter(
+      ({ role }) => role.unit.launcher !== 'systemd' || role.unit.cgroup === unit.cgroup,
+    )
   }
 }
 
@@ -78,6 +96,7 @@ function indexRole(
       .filter((one) => !one.startsWith('/'))
       .map(compilePattern),
     executable: compilePattern(role.entry.executable),
+    contract: role.contract === null ? null : compilePattern(role.contract.file),
     script: role.entry.kind === 'interpreter' ? compilePattern(role.entry.script) : null,
   }
 }

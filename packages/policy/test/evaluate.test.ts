@@ -693,6 +693,10 @@ describe('what a node sends to make trouble', () => {
       'unit.cgroup',
       'unit.contract.gid',
       'unit.contract.noNewPrivs',
+      // Of units that this one is none of.
+      'unit.container',
+      'unit.service',
+      'processes.0.inContainer',
       'processes.0.gids',
       // The main process is what the contract names, and intact or not.
       'processes.0.isMainImage',

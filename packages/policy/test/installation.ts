@@ -136,6 +136,8 @@ export function orders(
     { path: LIBC, sha256: sha256Hex('libc'), size: 900, executable: true },
     { path: script, sha256: sha256Hex(version), size: 300, executable: false },
     { path: `${root}/lib/other.mjs`, sha256: sha256Hex('other'), size: 30, executable: false },
+    { path: `${root}/orders.service`, sha256: sha256Hex('unit'), size: 30, executable: false },
+    { path: `${root}/config.json`, sha256: sha256Hex('config'), size: 30, executable: false },
   ])
   const { attestation } = attestClosure({ manifest, files }, key(signer), facts)
   return { attestation, manifest, files, root, digest: manifest.digest, script }

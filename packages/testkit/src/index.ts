@@ -1,6 +1,19 @@
 export { attestClosure, inventPath, pureFacts, type TestClosure } from './attested-closure.ts'
 export { selfSignedCertificate } from './certificate.ts'
 export {
+  bindMount,
+  containerConfig,
+  containersAvailable,
+  openBundles,
+  removeHybridCgroups,
+  startContainer,
+  type Bundles,
+  type CgroupLayout,
+  type ContainerRuntime,
+  type ContainerWishes,
+  type TestContainer,
+} from './container.ts'
+export {
   nixAvailable,
   nixBuild,
   nixEnvironment,

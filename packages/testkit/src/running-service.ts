@@ -77,6 +77,7 @@ export function runningProcess({ executable, libraries, script }: RunningService
     // As Node has them: a ring for each event loop.
     descriptors: [{ kind: 'io-uring', name: 'anon_inode:[io_uring]', count: 3 }],
     dataFiles: { count: 0, files: [] },
+    inContainer: null,
   }
 }
 
@@ -102,12 +103,15 @@ export function runningFacts(service: RunningService, nowSeconds: number): TestF
         startTicks: START_TICKS,
         intact: true,
       },
+      container: null,
+      service: null,
     },
     processes: [runningProcess(service)],
     roots: [
       {
         root,
         closureDigest,
+        store: 'host',
         strength: 'incremental',
         checkedAt: nowSeconds,
         lastFullAt: nowSeconds,

@@ -102,7 +102,7 @@ pivot_root . .host
 umount -l /.host
 rmdir /.host
 exec env -i container=bagcheck PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-  SYSTEMD_UNIT_PATH=/etc/systemd/system SYSTEMD_GENERATOR_PATH=/none \
+  SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/systemd/system SYSTEMD_GENERATOR_PATH=/none \
   setpriv --bounding-set=-sys_time,-sys_module,-sys_boot,-sys_rawio,-mknod \
   "$manager" --system --unit=bagcheck.target --log-target=console --log-level=warning --show-status=no`
 

@@ -5,9 +5,15 @@ import { Channel } from '../channel.ts'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
 import type { WantedUnit } from '../measure/find-units.ts'
-import type { ProcessInstance, SettledMeasurement } from '../measure/messages.ts'
+import type {
+  HashRequest,
+  PathHash,
+  ProcessInstance,
+  SettledMeasurement,
+} from '../measure/messages.ts'
 import {
   MAX_ANSWER_BYTES,
+  MAX_HASH_PATHS,
   MAX_QUESTIONS,
   parseAnswer,
   parseNotice,
@@ -31,12 +37,18 @@ export interface Measurers {
   find(unit: WantedUnit): Promise<readonly ProcessInstance[]>
   /** Facts about the unit of `instance`. @throws {AgentError} whatever keeps it from being measured */
   measure(instance: ProcessInstance): Promise<SettledMeasurement>
+  /**
+   * Content of paths of the store that the container of `instance`, its first process, brings itself.
+   * @throws {AgentError} whatever keeps it from being read
+   */
+  hash(instance: ProcessInstance, request: HashRequest): Promise<readonly PathHash[]>
 }
 
 type Asked =
   | { ask: 'instance'; pid: number }
   | { ask: 'check' | 'measure'; instance: ProcessInstance }
   | { ask: 'find'; unit: WantedUnit }
+  | { ask: 'hash'; instance: ProcessInstance; request: HashRequest }
 
 interface Waiting {
   readonly resolve: (answer: Answer & { ok: true }) => void
@@ -82,8 +94,7 @@ export class MeasurerClient implements Measurers, Disposable {
 
   async check(instance: ProcessInstance): Promise<void> {
     const answer = await this.#ask({ ask: 'check', instance })
-    if ('instance' in answer || 'instances' in answer || 'measurement' in answer)
-      throw this.#mistaken()
+    if (Object.keys(answer).length > 2) throw this.#mistaken() // more than `id` and `ok`
   }
 
   async find({ launcher, name }: WantedUnit): Promise<readonly ProcessInstance[]> {
@@ -101,6 +112,18 @@ export class MeasurerClient implements Measurers, Disposable {
     const answer = await this.#ask({ ask: 'measure', instance })
     if ('measurement' in answer) return answer.measurement
     throw this.#mistaken()
+  }
+
+  async hash(instance: ProcessInstance, request: HashRequest): Promise<readonly PathHash[]> {
+    const hashes: PathHash[] = []
+    while (hashes.length < request.paths.length) {
+      const paths = request.paths.slice(hashes.length, hashes.length + MAX_HASH_PATHS)
+      const answer = await this.#ask({ ask: 'hash', instance, request: { ...request, paths } })
+      if (!('hashes' in answer) || answer.hashes.length === 0) throw this.#mistaken()
+      if (!answer.hashes.every(({ path }, index) => path === paths[index])) throw this.#mistaken()
+      hashes.push(...answer.hashes)
+    }
+    return hashes
   }
 
   [Symbol.dispose](): void {

@@ -147,8 +147,8 @@ export class Outcomes implements Disposable {
     if (unit === null) return true
     return ![...this.#successes.values()].some(
       (success) =>
-        denialKey({ ...success.unit, contract: null }) === denialKey({ ...unit, contract: null }) &&
-        success.at > at,
+        denialKey({ ...success.unit, contract: null, container: null, service: null }) ===
+          denialKey({ ...unit, contract: null, container: null, service: null }) && success.at > at,
     )
   }
 

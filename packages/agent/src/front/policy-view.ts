@@ -77,13 +77,18 @@ export function readPolicyView(
   if (typeof trustDomain !== 'string' || !/^[a-z0-9._-]{1,255}$/.test(trustDomain))
     throw malformed('trust domain')
   const byUnit = new Map<string, Candidate[]>()
+  const byPattern = new Map<RegExp, Candidate[]>()
   const observed = new Map<string, ObservedUnit>()
   for (const role of rolesOf(policy['roles'])) {
     const unit = role['unit'] as Record<string, unknown> | null | undefined
-    const name = unit?.['name']
+    const isContainer = unit?.['launcher'] === 'oci'
+    const name = unit?.[isContainer ? 'container' : 'name']
     if (typeof name !== 'string' || !Array.isArray(role['roots'])) throw malformed('role')
     const maxAgeFullSeconds = shortestMaxAge(role['audiences'])
     const fullFor = audiencesOfFull(role['audiences'])
+    const list = isContainer ? [] : (byUnit.get(name) ?? [])
+    if (isContainer) byPattern.set(matcher(name), list)
+    else byUnit.set(name, list)
     const launcher = unit?.['launcher']
     if (role['observe'] === true && (launcher === 'systemd' || launcher === 'bagcheck-exec')) {
       const key = `${launcher} ${name}`
@@ -93,8 +98,6 @@ export function readPolicyView(
       ]
       observed.set(key, { launcher, name, audiences })
     }
-    const list = byUnit.get(name) ?? []
-    byUnit.set(name, list)
     for (const entry of role['roots'] as unknown[]) {
       const { root, closure } = (entry ?? {}) as Record<string, unknown>
       if (typeof root !== 'string' || typeof closure !== 'string') throw malformed('root')
@@ -109,9 +112,18 @@ export function readPolicyView(
   return {
     version,
     trustDomain,
-    candidates: (unitName) => byUnit.get(unitName) ?? [],
+    candidates: (unitName) => [
+      ...(byUnit.get(unitName) ?? []),
+      ...[...byPattern].flatMap(([pattern, list]) => (pattern.test(unitName) ? list : [])),
+    ],
     observed: [...observed.values()],
   }
+}
+
+/** In the id of a container `*` stands for anything. Too many candidates only make the broker deny more. */
+function matcher(pattern: string): RegExp {
+  const literal = (text: string): string => text.replace(/[.+?^$()[\]{}|\\]/g, String.raw`\$&`)
+  return new RegExp(`^${pattern.split('*').map(literal).join('.*')}$`, 's')
 }
 
 function rolesOf(roles: unknown): Record<string, unknown>[] {

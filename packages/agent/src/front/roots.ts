@@ -27,7 +27,12 @@ import type { Evidence } from '@bagcheck/api'
 import { listAttributes } from '../attributes.ts'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import type { SettledMeasurement } from '../measure/messages.ts'
+import type {
+  HashRequest,
+  PathHash,
+  ProcessInstance,
+  SettledMeasurement,
+} from '../measure/messages.ts'
 import type { AttestationTexts, BrokerClient } from './broker-client.ts'
 import type { LocalClosures } from './local-closures.ts'
 import { NO_POLICY, readPolicyView, type Candidate, type PolicyView } from './policy-view.ts'
@@ -37,7 +42,10 @@ import type { AgentState } from './state.ts'
 export type RootFacts = Evidence['facts']['roots'][number]
 
 /** What of a measurement tells which closures fit. */
-export type MeasuredUnit = Pick<SettledMeasurement, 'unit' | 'processes'>
+export type MeasuredUnit = Pick<
+  SettledMeasurement,
+  'unit' | 'processes' | 'containerStore' | 'init'
+>
 
 const MAX_ROOTS = 63
 const MAX_CLOSURES_IN_MEMORY = 64
@@ -64,6 +72,11 @@ export interface RootsContext {
   readonly broker: BrokerClient
   readonly local: LocalClosures
   readonly ledger: Ledger
+  /** Content of the store that a container brings itself, by its first process. */
+  readonly hashContained: (
+    instance: ProcessInstance,
+    request: HashRequest,
+  ) => Promise<readonly PathHash[]>
   readonly trustRootPin: string
   readonly intervalMs: number
   readonly now: () => number
@@ -117,9 +130,10 @@ export class Roots {
    */
   async fitting(measurement: MeasuredUnit, audience: string): Promise<RootFacts[]> {
     const needed = neededPaths(measurement)
+    const contained = measurement.containerStore !== null
     const candidates = this.#policy
       .candidates(measurement.unit.name)
-      .filter(({ root }) => lstatSync(root, { throwIfNoEntry: false }) !== undefined)
+      .filter(({ root }) => contained || lstatSync(root, { throwIfNoEntry: false }) !== undefined)
     const closures: { candidate: Candidate; closure: KnownClosure }[] = []
     for (const candidate of candidates) {
       const closure = await this.#closure(candidate)
@@ -132,9 +146,15 @@ export class Roots {
     const facts = await Promise.all(
       fits
         .slice(0, MAX_ROOTS)
-        .map(({ candidate, closure }) => this.#check(candidate, closure, audience)),
+        .map(({ candidate, closure }) =>
+          contained
+            ? this.#checkContained(candidate, closure, audience, measurement)
+            : this.#check(candidate, closure, audience),
+        ),
     )
-    const local = needed.own === undefined ? undefined : await this.#localRoot(needed.own)
+    // Of a store that a container brings the local Nix knows nothing.
+    const local =
+      needed.own === undefined || contained ? undefined : await this.#localRoot(needed.own)
     const told = facts.some(
       (fact) => fact.root === local?.root && fact.closureDigest === local.closureDigest,
     )
@@ -197,12 +217,61 @@ export class Roots {
     }
   }
 
+  /**
+   * The content of a store in a container's layers, all of it: the manifest's NAR hashes decide, as for the
+   * host's store. What was hashed before and has not moved is not read again, until it is too old for
+   * the policy or the audience.
+   */
+  async #checkContained(
+    candidate: Candidate,
+    { manifest }: KnownClosure,
+    audience: string,
+    { containerStore, init, unit }: MeasuredUnit,
+  ): Promise<RootFacts> {
+    if (containerStore === null || init === null) throw new TypeError('expected a container')
+    const checkedAtMs = this.#context.now()
+    const maxAgeMs = (candidate.maxAgeFullSeconds ?? DEFAULT_MAX_AGE_FULL_SECONDS) * 1000
+    const isFull = candidate.fullFor.has(audience)
+    const paths = manifest.entries.map(({ path }) => path)
+    const owner = unit.container?.userMaps?.uids.find(({ inside }) => inside === 0)?.outside ?? 0
+    const hashes = await this.#context.hashContained(init, {
+      ...{ store: containerStore, paths, owner },
+      maxAgeMs: isFull ? Math.min(FULL_INTERVAL_MS, maxAgeMs) : maxAgeMs,
+    })
+    const wrong = manifest.entries
+      .map((entry, index) => ({ entry, seen: hashes[index] }))
+      .find(
+        ({ entry, seen }) =>
+          seen?.path !== entry.path || seen.narHash !== entry.narHash || seen.deviation !== null,
+      )
+    const lastFullAtMs = Math.min(...hashes.map(({ hashedAtMs }) => hashedAtMs))
+    return {
+      root: manifest.root,
+      closureDigest: manifest.digest,
+      store: 'container',
+      strength: isFull || hashes.every(({ read }) => read) ? 'full' : 'incremental',
+      checkedAt: Math.floor(checkedAtMs / 1000),
+      lastFullAt: Math.floor(lastFullAtMs / 1000),
+      mismatch:
+        wrong === undefined
+          ? null
+          : {
+              path: wrong.entry.path,
+              file: null,
+              kind: 'in the container',
+              expected: wrong.entry.narHash,
+              seen: (wrong.seen?.deviation ?? wrong.seen?.narHash ?? 'nothing').slice(0, 512),
+            },
+    }
+  }
+
   async #check(candidate: Candidate, closure: KnownClosure, audience: string): Promise<RootFacts> {
     const verification = await this.#verify(candidate, closure, audience)
     const [mismatch] = verification.mismatches
     return {
       root: closure.manifest.root,
       closureDigest: closure.manifest.digest,
+      store: 'host',
       strength: verification.strength,
       checkedAt: Math.floor(verification.checkedAtMs / 1000),
       lastFullAt: Math.floor(verification.lastFullAtMs / 1000),
@@ -303,6 +372,7 @@ export class Roots {
     return {
       root: manifest.root,
       closureDigest: manifest.digest,
+      store: 'host',
       strength: 'path-claim',
       checkedAt: Math.floor(this.#context.now() / 1000),
       lastFullAt: 0,
@@ -322,7 +392,10 @@ export interface NeededPaths {
 }
 
 /** Reads off a measurement what a fitting closure must hold. */
-export function neededPaths({ unit, processes }: MeasuredUnit): NeededPaths {
+export function neededPaths({
+  unit,
+  processes,
+}: Pick<MeasuredUnit, 'unit' | 'processes'>): NeededPaths {
   const named = unit.contract === null ? [] : unit.contract.arguments
   const executable = unit.contract?.executable ?? processes[0]?.executable.path ?? ''
   const scripts = storePaths(named)

@@ -4,14 +4,14 @@
 //   GET  /v1/nonce                {nonce}, for a proof of a workload key
 //   POST /v1/token                {audience, ttlSeconds?, profile?, dpopProof?} → token, or a problem
 //   GET  /v1/watch?audience=A     server-sent events: token, denied
-//   GET  /v1/unit?pid=N           the unit of another process, for an operator: root only
+//   GET  /v1/unit?pid=N           the unit of another process, for an operator: root only, outside containers
 //   GET  /v1/explain?pid=N        what would be stated about it now, and what came of its last request, for the same
 //   GET  /metrics                 Prometheus text, for the same
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AgentError } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { instanceKey } from '../measure/instance.ts'
+import { instanceKey, sharesPidNamespace } from '../measure/instance.ts'
 import type { UnitFacts } from '../measure/messages.ts'
 import { BrokerProblem } from './broker-client.ts'
 import type { Caller, Callers } from './callers.ts'
@@ -193,9 +193,11 @@ class Text {
 }
 
 /** Who may ask about others. */
-function assertOperator({ peer }: Caller): void {
-  if (peer.uid === 0) return
-  throw new AgentError('REQUEST_INVALID', 'expected root to ask about others')
+function assertOperator({ peer, instance }: Caller): void {
+  if (peer.uid !== 0) throw new AgentError('REQUEST_INVALID', 'expected root to ask about others')
+  // Root in a container is this user too, and the pids it knows are not ours.
+  if (!sharesPidNamespace(instance.pid))
+    throw new AgentError('REQUEST_INVALID', "expected a caller in the agent's pid namespace")
 }
 
 /** A fresh token; the one that is held if only the broker cannot be asked. */

@@ -62,9 +62,9 @@ const PRIVATE_MAPPINGS: ReadonlySet<string> = new Set([
 
 /** What reading descriptors needs beside the process. */
 export interface DescriptorContext extends ObjectContext {
-  /** Below the root of the store's file system, the store itself; see {@link isBelowStore}. */
+  /** The host's, and the one that a container brings: see {@link isBelowStore}. */
   readonly mounts: ReadonlyMap<number, MountPlace>
-  readonly store: { readonly device: string; readonly place: string }
+  readonly stores: readonly { readonly device: string; readonly place: string }[]
 }
 
 /** What of a file system lies where. */
@@ -151,7 +151,8 @@ function judgeObject(
     else if (path === USERFAULTFD_NAME) found.add('userfaultfd', path)
   } else if (kind !== 'file') return
   else if (access.writes) {
-    if (isBelowStore(path, mount, context.store)) found.add('store-writable', path)
+    if (context.stores.some((store) => isBelowStore(path, mount, store)))
+      found.add('store-writable', path)
   } else if (access.reads)
     found.addData({
       path,
@@ -224,7 +225,7 @@ function holdsFiles(path: string): boolean {
 function isBelowStore(
   name: string,
   { device, root, mountPoint }: MountPlace,
-  store: DescriptorContext['store'],
+  store: DescriptorContext['stores'][number],
 ): boolean {
   if (device !== store.device) return false
   const at = mountPoint === '/' ? '' : mountPoint

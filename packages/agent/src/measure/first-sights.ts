@@ -11,19 +11,30 @@
 // measuring threads, and written down before the measurement they belong to is used, so that neither
 // another thread nor a restart of the agent looks for the first time again.
 //
+// The same goes for the settings that a service was started with: a digest of them is kept, or null where
+// even then nobody could say. The first process of a container is kept alike: its runtime does not tell where
+// its text began either.
+//
 //   {"schema": "bagcheck.first-sights/v1", "bootId": …, "seen": [{instance: {pid, startTicks, device, inode,
-//    startCode, startStack}, executable, arguments}, …]}       the one asked about longest ago first
+//    startCode, startStack}, executable, arguments, settings}, …]}       the one asked about longest ago first
 //
 // Pids and start times mean nothing after a boot; then the file is one of nothing. A file that is not as
 // above is an error and not an empty one.
+import { createHash } from 'node:crypto'
 import { AgentError, quote } from '../error.ts'
 import { sameInstance } from './instance.ts'
-import type { LaunchContract, MainProcess, ProcessInstance } from './messages.ts'
+import type {
+  LaunchContract,
+  MainProcess,
+  ProcessInstance,
+  ServiceFacts,
+  UnitFacts,
+} from './messages.ts'
 
 /** Most services remembered: what can ask from a systemd service, root has started. */
 export const MAX_FIRST_SIGHTS = 4096
 const SCHEMA = 'bagcheck.first-sights/v1'
-const SIGHT_MEMBERS = ['arguments', 'executable', 'instance']
+const SIGHT_MEMBERS = ['arguments', 'executable', 'instance', 'settings']
 const INSTANCE_MEMBERS = ['device', 'inode', 'pid', 'startCode', 'startStack', 'startTicks']
 
 /** A service as it was first seen. */
@@ -32,6 +43,8 @@ export interface FirstSight {
   readonly executable: string
   /** Without `argv[0]`. */
   readonly arguments: readonly string[]
+  /** sha256 of the settings that it was started with; null if that was not known. */
+  readonly settings: string | null
 }
 
 /** Where first sights outlive the agent. */
@@ -63,13 +76,36 @@ export class FirstSights {
   }
 
   /**
+   * The unit with its contract and settings as at first sight.
+   * @throws {AgentError} STATE_INVALID if that cannot be written down
+   */
+  settleUnit(unit: UnitFacts, main: MainProcess): UnitFacts {
+    const { contract, service } = unit
+    if (contract === null) return unit
+    const settings = service === null ? null : digestOf(service)
+    const asStarted = service?.asStarted === true ? settings : null
+    const settled = this.settle(contract, main, asStarted)
+    if (service === null) return { ...unit, contract: settled }
+    const known = this.#seen.get(keyOf(main.instance))?.settings ?? null
+    return {
+      ...unit,
+      contract: settled,
+      service: { ...service, asStarted: known !== null && known === settings },
+    }
+  }
+
+  /**
    * The contract of a service whose main process is `main`: the command of the first sight, which may be
    * now and is on disk then; intact if the process still runs what it ran at first sight. The service that
    * was not asked about for longest is forgotten first: those that come and go must not make us forget one
    * that stays.
    * @throws {AgentError} STATE_INVALID if it cannot be written down
    */
-  settle(contract: LaunchContract, { instance, witnessed }: MainProcess): LaunchContract {
+  settle(
+    contract: LaunchContract,
+    { instance, witnessed }: MainProcess,
+    settings: string | null = null,
+  ): LaunchContract {
     const key = keyOf(instance)
     const first = this.#seen.get(key)
     if (first === undefined) {
@@ -78,6 +114,7 @@ export class FirstSights {
         instance,
         executable: contract.executable,
         arguments: contract.arguments,
+        settings,
       })
       return contract
     }
@@ -129,12 +166,14 @@ export function parseFirstSights(text: string | undefined, bootId: string): Firs
 }
 
 function parseFirstSight(value: unknown): FirstSight {
-  const { instance, executable, arguments: args } = members(value, SIGHT_MEMBERS)
+  const { instance, executable, arguments: args, settings } = members(value, SIGHT_MEMBERS)
   if (typeof executable !== 'string' || !executable.startsWith('/'))
     throw invalid('executable', executable)
   if (!Array.isArray(args) || !args.every((arg) => typeof arg === 'string'))
     throw invalid('arguments', args)
-  return { instance: parseInstance(instance), executable, arguments: args as string[] }
+  const isDigest = typeof settings === 'string' && /^[0-9a-f]{64}$/.test(settings)
+  if (settings !== null && !isDigest) throw invalid('settings', settings)
+  return { instance: parseInstance(instance), executable, arguments: args as string[], settings }
 }
 
 function parseInstance(value: unknown): ProcessInstance {
@@ -164,6 +203,12 @@ function members(value: unknown, names: readonly string[]): Record<string, unkno
   const seen = plain ? Object.keys(value).toSorted() : []
   if (!plain || seen.join() !== names.join()) throw invalid('members', plain ? seen : value)
   return value as Record<string, unknown>
+}
+
+/** What a service is started with; whether files have changed since is no part of it. */
+function digestOf({ fragment, dropIns, source, transient, settings: said }: ServiceFacts): string {
+  const settings = { fragment, dropIns, source, transient, said }
+  return createHash('sha256').update(JSON.stringify(settings)).digest('hex')
 }
 
 const keyOf = ({ pid, startTicks }: ProcessInstance): string => `${pid}/${startTicks}`

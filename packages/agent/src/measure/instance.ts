@@ -6,8 +6,10 @@ import type { ProcessInstance } from './messages.ts'
 import { statObject } from './native.ts'
 import { asProcError, readProcText } from './proc-file.ts'
 import { parseStat, type ProcessStat } from './stat.ts'
+import { parseNsPids } from './status.ts'
 
 const MAX_STAT_BYTES = 4096
+const MAX_STATUS_BYTES = 64 * 1024
 
 /** @throws {AgentError} PROCESS_GONE, PROC_FORMAT, PROC_UNREADABLE */
 export function readStat(pid: number): ProcessStat {
@@ -65,6 +67,15 @@ export function assertInstance(instance: ProcessInstance): void {
     'PROCESS_MOVED',
     `expected process ${instance.pid} to run what it ran when it connected, saw ${quote(seen, 200)}`,
   )
+}
+
+/**
+ * True if a process calls other processes by the pids that we know. Its status can be read without
+ * privileges, unlike its namespaces.
+ * @throws {AgentError} PROCESS_GONE, PROC_FORMAT, PROC_UNREADABLE
+ */
+export function sharesPidNamespace(pid: number): boolean {
+  return parseNsPids(readProcText(`/proc/${pid}/status`, MAX_STATUS_BYTES)).length === 1
 }
 
 /** One string per instance, for a map's key. */

@@ -8,29 +8,36 @@ import { isDeepStrictEqual } from 'node:util'
 import { AgentError } from '../error.ts'
 import { Budget, HashAllowances } from './budget.ts'
 import { listProcesses } from './cgroup.ts'
+import { ContainedStores } from './contained-store.ts'
 import { worseMemory } from './executable-memory.ts'
 import { HashCache } from './hash-cache.ts'
 import { readHostFacts } from './host.ts'
 import { assertInstance } from './instance.ts'
 import type {
+  HashRequest,
   Measurement,
   MeasureReply,
   MeasureRequest,
   MeasurerOptions,
   ObservedUnit,
+  PathHash,
   ProcessInstance,
 } from './messages.ts'
 import { findCgroup2 } from './mounts.ts'
+import { processesBeside } from './oci.ts'
 import {
   factsOf,
   readFiles,
   readHost,
+  readSurroundings,
   takeSnapshot,
   type Host,
   type MeasurerContext,
   type ProcessReading,
   type ProcessWeather,
+  type Surroundings,
 } from './process.ts'
+import { assertExecuted } from './runtime-stages.ts'
 import { unitOf } from './unit-of.ts'
 
 const ATTEMPTS = 4
@@ -38,6 +45,7 @@ const PAUSE_MS = [5, 20, 80]
 
 interface UnitReading {
   readonly unit: ObservedUnit
+  readonly surroundings: Surroundings
   readonly processes: readonly ProcessReading[]
 }
 
@@ -45,6 +53,7 @@ interface UnitReading {
 export class Measurer {
   readonly #options: MeasurerOptions
   readonly #cache = new HashCache()
+  readonly #contained = new ContainedStores()
   readonly #allowances = new HashAllowances()
 
   constructor(options: MeasurerOptions) {
@@ -54,7 +63,9 @@ export class Measurer {
   /** Answers a request; every failure is a coded answer. */
   answer(request: MeasureRequest): MeasureReply {
     try {
-      return { id: request.id, ok: true, measurement: this.measure(request.instance) }
+      const { id, instance, hash } = request
+      if (hash !== undefined) return { id, ok: true, hashes: this.hash(instance, hash) }
+      return { id, ok: true, measurement: this.measure(instance) }
     } catch (error) {
       if (error instanceof AgentError) {
         const { code, message } = error
@@ -88,6 +99,17 @@ export class Measurer {
     throw new AgentError('MEASUREMENT_UNSTABLE', `the unit did not hold still ${ATTEMPTS} times`)
   }
 
+  /**
+   * Hashes paths of a container's own store: the first of them, at least one.
+   * @throws {AgentError} what {@link ContainedStores.hash} throws
+   */
+  hash(instance: ProcessInstance, request: HashRequest): PathHash[] {
+    assertInstance(instance)
+    const hashes = this.#contained.hash(request, instance.pid, this.#options.storeDir)
+    assertInstance(instance)
+    return hashes
+  }
+
   /** One round of the protocol; undefined if something moved. */
   #attempt(instance: ProcessInstance, budget: Budget): Measurement | undefined {
     try {
@@ -108,12 +130,17 @@ export class Measurer {
         const before = first.processes[index] as ProcessReading
         const mapped = files[index] as (typeof files)[number]
         const weather = worse(before.weather, reading.weather)
-        return factsOf({ ...reading, weather }, mapped, host, context, launched)
+        return factsOf(
+          ...([{ ...reading, weather }, mapped, host, context, launched] as const),
+          second.surroundings,
+        )
       })
       const { facts: unit, main } = second.unit
       const { namespaces, mounts, storeMount } = host
       const hostFacts = readHostFacts({ namespaces, mounts, storeMount })
-      return { unit, main, processes, host: hostFacts, measuredAtMs: Date.now() }
+      const { store, containerRoot } = second.surroundings
+      const containerStore = containerRoot === null ? null : store
+      return { unit, main, processes, host: hostFacts, containerStore, measuredAtMs: Date.now() }
     } catch (error) {
       // A process or a mapping went away between two reads; if it was the caller, the next check says so.
       if (error instanceof AgentError && error.code === 'PROCESS_GONE') return undefined
@@ -123,7 +150,7 @@ export class Measurer {
 
   /** The files of all processes, hashed as far as the unit may have it. */
   #readAll(
-    { unit, processes }: UnitReading,
+    { unit, processes, surroundings }: UnitReading,
     host: Host,
     context: MeasurerContext,
   ): ReturnType<typeof readFiles>[] {
@@ -132,27 +159,57 @@ export class Measurer {
     const before = budget.spentBytes
     budget.limitBytes(before + this.#allowances.left(cgroup))
     try {
-      return processes.map(({ snapshot, mounts }) => readFiles(snapshot, mounts, host, context))
+      return processes.map(({ snapshot, mounts }) =>
+        readFiles(snapshot, mounts, host, context, surroundings),
+      )
     } finally {
       this.#allowances.spend(cgroup, budget.spentBytes - before)
     }
   }
 
   #read(instance: ProcessInstance, host: Host, budget: Budget): UnitReading {
-    const { unitsDir, storeDir, sharedMemoryDevice } = this.#options
+    const { unitsDir, ociStateDirs, storeDir, sharedMemoryDevice } = this.#options
     const cgroupMount = findCgroup2(host.mounts)?.mountPoint
-    const unit = unitOf(instance.pid, { unitsDir, cgroupMount })
+    const observed = unitOf(instance.pid, { unitsDir, ociStateDirs, cgroupMount })
+    const { unit, surroundings } = placeUnit(observed, host, storeDir)
     const pids =
       unit.facts.launcher === 'none' || cgroupMount === undefined
         ? [instance.pid]
         : listProcesses(cgroupMount, unit.facts.cgroup)
     if (!pids.includes(instance.pid))
       throw new AgentError('PROCESS_GONE', `process ${instance.pid} left its unit`)
-    const processes = pids
+    const { container, contract } = unit.facts
+    // Whoever entered a container from the host is in it, though its cgroup is another.
+    const others = container === null || contract === null ? [] : processesBeside(contract.pid)
+    const processes = [...new Set([...pids, ...others])]
+      .toSorted((a, b) => a - b)
       .map((pid) => takeSnapshot(pid, host, { storeDir, sharedMemoryDevice, budget }))
       .filter((reading) => reading !== undefined)
-    return { unit, processes }
+    if (container !== null) for (const { snapshot } of processes) assertExecuted(snapshot)
+    return { unit, surroundings, processes }
   }
+}
+
+/** What the processes of the unit are compared with, and the unit with whose store it sees. */
+function placeUnit(
+  unit: ObservedUnit,
+  host: Host,
+  storeDir: string,
+): { unit: ObservedUnit; surroundings: Surroundings } {
+  const { facts } = unit
+  if (facts.container === null || facts.contract === null)
+    return {
+      unit,
+      surroundings: {
+        store: host.store,
+        containerRoot: null,
+        containerPlace: null,
+        container: null,
+      },
+    }
+  const { kind, ...surroundings } = readSurroundings(facts.contract.pid, host, storeDir)
+  const container = { ...facts.container, store: kind }
+  return { unit: { ...unit, facts: { ...facts, container } }, surroundings }
 }
 
 /** What must not have changed between two readings. */

@@ -10,12 +10,23 @@
 //     is not measured again before it ends. With too many given up nothing is measured any more, because a
 //     kernel that hangs on reads is no host to vouch for.
 //
+// The content of a container's own store is hashed alike: by jobs of their own, a few seconds each, on that unit's
+// time.
+//
 // What must be the same whichever thread answers is kept here: the first sights of services.
 import { Worker } from 'node:worker_threads'
 import { AgentError } from '../error.ts'
 import type { FirstSights } from './first-sights.ts'
 import { assertInstance } from './instance.ts'
-import type { Measurement, MeasureReply, MeasurerOptions, ProcessInstance } from './messages.ts'
+import type {
+  HashRequest,
+  Measurement,
+  MeasureReply,
+  MeasureRequest,
+  MeasurerOptions,
+  PathHash,
+  ProcessInstance,
+} from './messages.ts'
 import { findCgroupMount, unitKeyOf } from './unit-key.ts'
 
 /** Limits of a {@link MeasurerPool}. */
@@ -44,13 +55,19 @@ export const DEFAULT_POOL_LIMITS: PoolLimits = {
 /** Thread time that a unit gets at once, and per millisecond. */
 const BURST_MS = 20_000
 const SHARE = 0.5
+/** Longest that a hash waits for its unit to have rested: whoever asks must hear in time. */
+const MAX_REST_MS = 10_000
 
 /** A measurement leaves much garbage and keeps little; by itself V8 would take 48 MB before it looks. */
 const YOUNG_GENERATION_MB = 3
 
+type Done = MeasureReply & { readonly ok: true }
+
 interface Asker {
   readonly instance: ProcessInstance
-  readonly resolve: (measurement: Measurement) => void
+  /** What is hashed is for this asker alone. */
+  readonly hash?: HashRequest
+  readonly resolve: (reply: Done) => void
   readonly reject: (error: AgentError) => void
   /** Waits no longer, though it may be under way. */
   overdue: boolean
@@ -112,7 +129,24 @@ export class MeasurerPool implements AsyncDisposable {
    * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, STATE_INVALID if a first sight cannot be
    *   written down, and what the measurer answers
    */
-  measure(instance: ProcessInstance): Promise<Measurement> {
+  async measure(instance: ProcessInstance): Promise<Measurement> {
+    const done = await this.#ask(instance)
+    if ('measurement' in done) return done.measurement
+    throw new TypeError('expected a measurement')
+  }
+
+  /**
+   * Content of the first of the paths, at least one, of the store that the container of `instance`, its first
+   * process, brings itself.
+   * @throws {AgentError} MEASURER_BUSY, MEASUREMENT_TIMEOUT, and what the measurer answers
+   */
+  async hash(instance: ProcessInstance, request: HashRequest): Promise<readonly PathHash[]> {
+    const done = await this.#ask(instance, request)
+    if ('hashes' in done) return done.hashes
+    throw new TypeError('expected hashes')
+  }
+
+  #ask(instance: ProcessInstance, hash?: HashRequest): Promise<Done> {
     return new Promise((resolve, reject) => {
       const { maxWaiting, maxWaitingOfUnit, maxWaitMs, maxLost } = this.#limits
       if (this.#closed || this.#waiting >= maxWaiting)
@@ -124,11 +158,15 @@ export class MeasurerPool implements AsyncDisposable {
         throw new AgentError('MEASUREMENT_TIMEOUT', 'an earlier measurement of this unit hangs')
       if (unit.waiting.length >= maxWaitingOfUnit)
         throw new AgentError('MEASURER_BUSY', 'too many measurements of this unit are waiting')
+      const restMs = -budgetOf(unit, performance.now()) / SHARE
+      if (hash !== undefined && restMs > MAX_REST_MS)
+        throw new AgentError('MEASURER_BUSY', 'this unit has had more than its share of time')
       const asker: Asker = {
         instance,
-        resolve: (measurement) => {
+        ...(hash === undefined ? {} : { hash }),
+        resolve: (done) => {
           clearTimeout(patience)
-          resolve(measurement)
+          resolve(done)
         },
         reject: (error) => {
           clearTimeout(patience)
@@ -207,14 +245,21 @@ export class MeasurerPool implements AsyncDisposable {
   }
 
   #give(thread: Thread, unit: Unit): void {
-    const askers = unit.waiting.splice(0) as [Asker, ...Asker[]] // the caller has looked
+    const [first] = unit.waiting as [Asker, ...Asker[]] // the caller has looked
+    const askers = takeTogether(unit.waiting, first)
     this.#waiting -= askers.length
     unit.running = true
     const job = { id: this.#nextId++, unit, startedMs: performance.now(), askers }
     thread.job = job
     thread.timer = setTimeout(() => this.#giveUp(thread), this.#limits.timeoutMs)
     thread.worker.ref()
-    thread.worker.postMessage({ id: job.id, instance: askers[0].instance })
+    const { instance, hash } = first
+    const request: MeasureRequest = {
+      id: job.id,
+      instance,
+      ...(hash === undefined ? {} : { hash }),
+    }
+    thread.worker.postMessage(request)
   }
 
   #start(): Thread {
@@ -244,10 +289,13 @@ export class MeasurerPool implements AsyncDisposable {
     const [first, ...others] = job.askers
     try {
       if (!reply.ok) throw new AgentError(reply.code, reply.message, { cause: reply.stack })
-      const measurement = this.#settle(reply.measurement)
-      first.resolve(measurement)
-      const left = others.filter((asker) => !share(asker, measurement))
-      this.#wait(job.unit, left)
+      if ('hashes' in reply) first.resolve(reply)
+      else {
+        const settled = { ...reply, measurement: this.#settle(reply.measurement) }
+        first.resolve(settled)
+        const left = others.filter((asker) => !share(asker, settled))
+        this.#wait(job.unit, left)
+      }
     } catch (error) {
       first.reject(error as AgentError) // nothing else is thrown above
       // It may be about that process alone.
@@ -275,9 +323,8 @@ export class MeasurerPool implements AsyncDisposable {
   /** The measurement, with the contract of a service as it was at first sight. */
   #settle(measurement: Measurement): Measurement {
     const { main, unit } = measurement
-    if (main === null || unit.contract === null) return measurement
-    const contract = this.#firstSights.settle(unit.contract, main)
-    return { ...measurement, unit: { ...unit, contract } }
+    if (main === null) return measurement
+    return { ...measurement, unit: this.#firstSights.settleUnit(unit, main) }
   }
 
   #giveUp(thread: Thread): void {
@@ -323,16 +370,27 @@ function budgetOf({ leftMs, leftAtMs }: Unit, nowMs: number): number {
   return Math.min(leftMs + (nowMs - leftAtMs) * SHARE, BURST_MS)
 }
 
+/** Takes `first` out of those who wait, and who can share what comes of it: all who want a measurement. */
+function takeTogether(waiting: Asker[], first: Asker): [Asker, ...Asker[]] {
+  const all = waiting.splice(0)
+  const shares = (asker: Asker): boolean => first.hash === undefined && asker.hash === undefined
+  waiting.push(...all.filter((asker) => asker !== first && !shares(asker)))
+  return [first, ...all.filter((asker) => asker !== first && shares(asker))]
+}
+
 /** Gives a measurement to who asked before it began, if it tells of that process; true if that is so. */
-function share({ instance, resolve, reject }: Asker, measurement: Measurement): boolean {
-  const told = measurement.processes.some(
+function share(
+  { instance, resolve, reject }: Asker,
+  settled: Done & { readonly measurement: Measurement },
+): boolean {
+  const told = settled.measurement.processes.some(
     ({ pid, startTicks }) => pid === instance.pid && startTicks === instance.startTicks,
   )
   if (!told) return false
   try {
     // An instance that is the same now as when it connected was the same in between.
     assertInstance(instance)
-    resolve(measurement)
+    resolve(settled)
   } catch (error) {
     reject(error as AgentError) // it is gone, moved or unreadable
   }

@@ -1,24 +1,32 @@
 // One process: what is read at each snapshot (cheap), and the facts made from it (with hashing).
-import { closeSync, constants, openSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+} from 'node:fs'
 import { AgentError } from '../error.ts'
 import { readDescriptors } from './descriptors.ts'
 import { parseEnvironmentHints } from './environment.ts'
 import { groupMemory, splitExecutable, type ExecutableMemory } from './executable-memory.ts'
+import { HOST_PID } from './host-path.ts'
 import { formatDevice, readStat } from './instance.ts'
 import { isKernelRegion, parseMaps, type ExecutableRegion, type FileMapping } from './maps.ts'
-import type { MappedFile, ProcessFacts } from './messages.ts'
-import { mountsBelow, parseMountinfo, type Mount } from './mounts.ts'
+import type { ContainerFacts, MappedFile, ProcessFacts, StoreMount } from './messages.ts'
+import { isForeignFileSystem, mountsBelow, parseMountinfo, type Mount } from './mounts.ts'
 import { readNamespaces, type Namespaces } from './namespaces.ts'
 import { shares, statObject } from './native.ts'
 import { fileSystemsOf, readObject, type ObjectContext } from './objects.ts'
+import { NAMESPACE_KINDS, type NamespaceKind } from './oci.ts'
 import { asProcError, readProcFile, readProcLink, readProcText } from './proc-file.ts'
 import type { ProcessStat } from './stat.ts'
-import { combineThreads, parseStatus, type Credentials } from './status.ts'
+import { combineThreads, parseNsPids, parseStatus, type Credentials } from './status.ts'
 import { assertResident, modifiedTextBytes } from './text-pages.ts'
 
 const O_PATH = 0o10000000
-/** Whose mounts and namespaces are the host's. */
-const HOST_PID = 1
 const MAX_MAPS_BYTES = 16 * 1024 * 1024
 const MAX_MOUNTINFO_BYTES = 16 * 1024 * 1024
 const MAX_STATUS_BYTES = 64 * 1024
@@ -38,13 +46,19 @@ export interface Host {
   readonly storePlace: string
 }
 
-/** The directory and the mount that /nix/store is. */
-export interface StoreMount {
-  /** Device and inode of the directory. */
-  readonly directory: string
-  readonly device: string
-  /** Device and root of the mount that holds it. */
-  readonly mount: string
+/** What the processes of a unit are compared with: the host, or the first process of their container. */
+export interface Surroundings {
+  /** The store that is verified for the unit; null where there is none. */
+  readonly store: StoreMount | null
+  /** Where names of a container's own store are looked up; null where the store is the host's. */
+  readonly containerRoot: string | null
+  /** Where such a store lies: device of its mount, and path in that file system. */
+  readonly containerPlace: { readonly device: string; readonly place: string } | null
+  readonly container: {
+    readonly namespaces: Namespaces
+    readonly userNamespace: string
+    readonly root: string
+  } | null
 }
 
 /** What must stay the same while a unit is measured; plain data, compared as JSON. */
@@ -60,6 +74,8 @@ export interface ProcessSnapshot {
   readonly store: StoreMount | null
   readonly mountsBelowStore: readonly string[]
   readonly regions: readonly ExecutableRegion[]
+  /** As it is called in each pid namespace, ours first. */
+  readonly pids: readonly number[]
 }
 
 /** What may change between two snapshots of a live process: engines make code as they run. */
@@ -84,7 +100,7 @@ export interface ProcessReading {
  */
 export function readHost(storeDir: string): Host {
   const mounts = parseMountinfo(readProcText(`/proc/${HOST_PID}/mountinfo`, MAX_MOUNTINFO_BYTES))
-  const store = readStoreMount(HOST_PID, storeDir, mounts)
+  const store = readStore(HOST_PID, storeDir, mounts)
   if (store === null)
     throw new AgentError('PROC_UNREADABLE', `expected a store at ${storeDir}, saw none`)
   const { mount: storeMount, ...directory } = store
@@ -93,7 +109,7 @@ export function readHost(storeDir: string): Host {
     namespaces: readNamespaces(`/proc/${HOST_PID}`),
     mounts,
     root: objectOf(`/proc/${HOST_PID}/root`),
-    store: { ...directory, mount: `${storeMount.device} ${storeMount.root}` },
+    store: directory,
     storeMount,
     storePlace: placeOf(storeMount, storeDir),
   }
@@ -130,7 +146,7 @@ export function takeSnapshot(
   const maps = parseMaps(readProcText(`/proc/${pid}/maps`, MAX_MAPS_BYTES))
   budget.spendMappings(maps.count)
   const { files: regions, memory } = splitExecutable(maps.executable, sharedMemoryDevice)
-  const store = readStoreMount(pid, storeDir, mounts)
+  const store = readStore(pid, storeDir, mounts)
   const { startTicks, startCode, startStack } = stat
   return {
     snapshot: {
@@ -141,9 +157,10 @@ export function takeSnapshot(
       userNamespace: readProcLink(`/proc/${pid}/ns/user`),
       namespaces,
       root,
-      store: store && { ...store, mount: `${store.mount.device} ${store.mount.root}` },
+      store: store && withoutMount(store),
       mountsBelowStore: mountsBelow(mounts, storeDir).slice(0, MAX_MOUNTS_TOLD),
       regions,
+      pids: parseNsPids(readProcText(`/proc/${pid}/status`, MAX_STATUS_BYTES)),
     },
     weather: { executableMemory: groupMemory(memory) },
     mounts,
@@ -161,8 +178,9 @@ export function readFiles(
   mounts: readonly Mount[],
   host: Host,
   measurer: MeasurerContext,
+  surroundings: Surroundings,
 ): { executable: MappedFile; files: MappedFile[] } {
-  const context = contextOf(mounts, host, measurer)
+  const context = contextOf(mounts, host, measurer, surroundings)
   const { pid } = snapshot
   const exe = `/proc/${pid}/exe`
   const { mountId, device } = asProcError(exe, () => statObject(exe))
@@ -192,12 +210,16 @@ export function factsOf(
   host: Host,
   measurer: MeasurerContext,
   main: ProcessSnapshot | undefined,
+  surroundings: Surroundings,
 ): ProcessFacts {
   const { credentials, store } = snapshot
   const open = readDescriptors(snapshot.pid, threads, mapped, {
-    ...contextOf(mounts, host, measurer),
+    ...contextOf(mounts, host, measurer, surroundings),
     mounts: new Map([...host.mounts, ...mounts].map((mount) => [mount.id, mount])),
-    store: { device: host.storeMount.device, place: host.storePlace },
+    stores: [
+      { device: host.storeMount.device, place: host.storePlace },
+      ...(surroundings.containerPlace === null ? [] : [surroundings.containerPlace]),
+    ],
   })
   const { argumentsAt, environmentAt } = readStat(snapshot.pid)
   assertResident(snapshot.pid, [argumentsAt, environmentAt])
@@ -218,17 +240,72 @@ export function factsOf(
     hostUserNamespace: snapshot.userNamespace === host.userNamespace,
     hostRoot: snapshot.root === host.root,
     verifiedStoreMount:
-      store !== null &&
-      store.directory === host.store.directory &&
-      store.mount === host.store.mount,
+      store !== null && surroundings.store !== null && sameStore(store, surroundings.store),
     mountsBelowStore: snapshot.mountsBelowStore.map((path) => path.slice(0, 4096)),
     environmentHints: readEnvironmentHints(snapshot.pid),
     argv: readArguments(snapshot.pid),
     namespaces: snapshot.namespaces,
     descriptors: [...open.descriptors],
     dataFiles: { count: open.dataFiles.count, files: [...open.dataFiles.files] },
+    inContainer: inContainer(snapshot, surroundings),
   }
 }
+
+function inContainer(
+  { namespaces, userNamespace, root, pids }: ProcessSnapshot,
+  { container }: Surroundings,
+): ProcessFacts['inContainer'] {
+  if (container === null) return null
+  const same = (kind: NamespaceKind): boolean =>
+    kind === 'user'
+      ? userNamespace === container.userNamespace
+      : namespaces[kind] === container.namespaces[kind]
+  return {
+    pid: pids.at(-1) ?? 0,
+    sharedNamespaces: NAMESPACE_KINDS.filter(same),
+    sharedRoot: root === container.root,
+  }
+}
+
+/** True if both are one directory, reached at the same place of the same file system. */
+export function sameStore(a: StoreMount, b: StoreMount): boolean {
+  return a.directory === b.directory && a.place === b.place
+}
+
+/**
+ * What the processes of a container are compared with: its first process.
+ * @throws {AgentError} PROCESS_GONE, PROC_UNREADABLE, PROC_FORMAT
+ */
+export function readSurroundings(
+  initPid: number,
+  host: Host,
+  storeDir: string,
+): Surroundings & { readonly kind: ContainerFacts['store'] } {
+  const mounts = parseMountinfo(readProcText(`/proc/${initPid}/mountinfo`, MAX_MOUNTINFO_BYTES))
+  const store = readStore(initPid, storeDir, mounts)
+  // Bytes of a file system that a program answers for are others at each read.
+  const isForeign = store === null || isForeignFileSystem(store.mount.fsType)
+  const isHosts = store !== null && sameStore(store, host.store)
+  const kind = isHosts ? 'host' : isForeign ? 'other' : 'container'
+  return {
+    kind,
+    store: store === null || kind === 'other' ? null : withoutMount(store),
+    containerPlace:
+      store === null || kind !== 'container'
+        ? null
+        : { device: store.mount.device, place: placeOf(store.mount, storeDir) },
+    containerRoot: kind === 'container' ? `/proc/${initPid}/root` : null,
+    container: {
+      namespaces: readNamespaces(`/proc/${initPid}`),
+      userNamespace: readProcLink(`/proc/${initPid}/ns/user`),
+      root: objectOf(`/proc/${initPid}/root`),
+    },
+  }
+}
+
+const withoutMount = ({ directory, device, place }: StoreMount): StoreMount => ({
+  ...{ directory, device, place },
+})
 
 /** True of a process and its forks until either executes something: exec draws both addresses anew. */
 function sameImage(a: ProcessSnapshot, b: ProcessSnapshot): boolean {
@@ -255,9 +332,15 @@ export type MeasurerContext = Pick<
 >
 type SnapshotContext = Pick<MeasurerContext, 'storeDir' | 'sharedMemoryDevice' | 'budget'>
 
-function contextOf(mounts: readonly Mount[], host: Host, measurer: MeasurerContext): ObjectContext {
+function contextOf(
+  mounts: readonly Mount[],
+  host: Host,
+  measurer: MeasurerContext,
+  { containerRoot }: Surroundings,
+): ObjectContext {
   return {
     ...measurer,
+    containerRoot,
     storeDevice: host.store.device,
     ...fileSystemsOf(host.mounts, mounts),
   }
@@ -294,11 +377,11 @@ function objectOf(link: string): string {
 }
 
 /** The store as the process sees it: which directory, on which mount. The mount id of an open file decides. */
-function readStoreMount(
+export function readStore(
   pid: number,
   storeDir: string,
   mounts: readonly Mount[],
-): (Omit<StoreMount, 'mount'> & { readonly mount: Mount }) | null {
+): (StoreMount & { readonly mount: Mount }) | null {
   let fd: number
   try {
     fd = openSync(
@@ -313,9 +396,12 @@ function readStoreMount(
     const id = Number(/^mnt_id:\t(\d+)$/m.exec(info)?.[1] ?? Number.NaN)
     const mount = mounts.find((candidate) => candidate.id === id)
     if (mount === undefined) return null
+    // A link on the way leads to a directory of another name, and what is mounted below that has other names.
+    if (readlinkSync(`/proc/self/fd/${fd}`) !== storeDir) return null
     const { dev, ino } = statSync(`/proc/self/fd/${fd}`, { bigint: true })
     const device = formatDevice(dev)
-    return { directory: `${device}/${ino}`, device, mount }
+    const place = `${mount.device} ${placeOf(mount, storeDir)}`
+    return { directory: `${device}/${ino}`, device, place, mount }
   } finally {
     closeSync(fd)
   }

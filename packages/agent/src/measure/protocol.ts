@@ -1,13 +1,16 @@
-// What the front asks of the measurer and what it hears, as frames (channel.ts). Four questions:
+// What the front asks of the measurer and what it hears, as frames (channel.ts). Five questions:
 //
 //   {"id": N, "ask": "instance", "pid": P}        which program runs in this process
 //   {"id": N, "ask": "check", "instance": {…}}    does it run there still
 //   {"id": N, "ask": "measure", "instance": {…}}  all facts about its unit
 //   {"id": N, "ask": "find", "unit": {launcher, name}}   the main processes of the units of that name
+//   {"id": N, "ask": "hash", "instance": {…}, "request": {…}}
+//                   content of paths of the store that the container of this first process brings
 //
 // and to each one answer with its id, in any order:
 //
 //   {"id": N, "ok": true, "instance" | "measurement": {…}}, {"id": N, "ok": true, "instances": […]}, {"id": N, "ok": true}
+//   {"id": N, "ok": true, "hashes": […]}, of the first of the paths, at least one: the rest is asked again
 //   {"id": N, "ok": false, "code": C, "message": M}
 //
 // Each member is checked by who receives it, and an unknown one is an error. Of a measurement the front
@@ -15,13 +18,22 @@
 // One thing the measurer says unasked, where the kernel tells it: a unit changed since it was measured.
 //
 //   {"event": "changed", "cgroup": C, "pids": […], "change": "exec" | "credentials" | "ptrace" | "lost"}
+import { storePathOf, type NarHash, type StorePath } from '@bagcheck/nix'
 import { AGENT_ERROR_CODES, AgentError, quote, type AgentErrorCode } from '../error.ts'
 import type { WantedUnit } from './find-units.ts'
-import type { ProcessInstance, SettledMeasurement } from './messages.ts'
+import type {
+  HashRequest,
+  PathHash,
+  ProcessInstance,
+  SettledMeasurement,
+  StoreMount,
+} from './messages.ts'
 import { UNIT_CHANGES, type UnitChange } from './watched-units.ts'
 
-/** Largest question. */
-export const MAX_QUESTION_BYTES = 1024
+/** Store paths of one question: their names may have 211 characters. */
+export const MAX_HASH_PATHS = 128
+/** Largest question: one for so many paths. */
+export const MAX_QUESTION_BYTES: number = 64 * 1024
 /** Largest answer: some times what evidence may weigh, so that the broker says what is too much. */
 export const MAX_ANSWER_BYTES: number = 32 * 1024 * 1024
 /** Questions of one connection that wait for their answer. */
@@ -34,6 +46,7 @@ export type Question = { readonly id: number } & (
   | { readonly ask: 'instance'; readonly pid: number }
   | { readonly ask: 'check' | 'measure'; readonly instance: ProcessInstance }
   | { readonly ask: 'find'; readonly unit: WantedUnit }
+  | { readonly ask: 'hash'; readonly instance: ProcessInstance; readonly request: HashRequest }
 )
 
 /** What the measurer answers. */
@@ -41,6 +54,7 @@ export type Answer = { readonly id: number } & (
   | { readonly ok: true; readonly instance: ProcessInstance }
   | { readonly ok: true; readonly measurement: SettledMeasurement }
   | { readonly ok: true; readonly instances: readonly ProcessInstance[] }
+  | { readonly ok: true; readonly hashes: readonly PathHash[] }
   | { readonly ok: true }
   | { readonly ok: false; readonly code: AgentErrorCode; readonly message: string }
 )
@@ -75,6 +89,11 @@ export function parseQuestion(frame: Members): Question {
       throw unexpected('name', name)
     return { id, ask: 'find', unit: { launcher, name } }
   }
+  if (frame['ask'] === 'hash') {
+    assertMembers(frame, ['id', 'ask', 'instance', 'request'])
+    const instance = parseInstance(frame['instance'])
+    return { id, ask: 'hash', instance, request: parseHashRequest(frame['request']) }
+  }
   if (frame['ask'] !== 'check' && frame['ask'] !== 'measure') throw unexpected('ask', frame['ask'])
   assertMembers(frame, ['id', 'ask', 'instance'])
   return { id, ask: frame['ask'], instance: parseInstance(frame['instance']) }
@@ -99,6 +118,11 @@ export function parseAnswer(frame: Members): Answer {
     assertMembers(frame, ['id', 'ok', 'instances'])
     const instances = parseList(frame['instances'], 'instances', MAX_PROCESSES).map(parseInstance)
     return { id, ok: true, instances }
+  }
+  if (frame['hashes'] !== undefined) {
+    assertMembers(frame, ['id', 'ok', 'hashes'])
+    const hashes = parseList(frame['hashes'], 'hashes', MAX_HASH_PATHS).map(parsePathHash)
+    return { id, ok: true, hashes }
   }
   if (frame['measurement'] === undefined) {
     assertMembers(frame, ['id', 'ok'])
@@ -134,12 +158,75 @@ function parseMeasurement(value: unknown): SettledMeasurement {
     for (const argument of parseList(contract['arguments'], 'arguments', 256))
       parseText(argument, 'argument')
   }
+  const { init, containerStore } = measurement
+  if ((init === null) !== (containerStore === null)) throw unexpected('init', init)
+  if (init !== null) {
+    parseInstance(init)
+    parseStore(containerStore)
+    const { userMaps } = parseMembers(unit['container'], 'container')
+    const maps = userMaps === null ? { uids: [] } : parseMembers(userMaps, 'userMaps')
+    for (const range of parseList(maps['uids'], 'uids', 1024)) {
+      const { inside, outside } = parseMembers(range, 'range')
+      parseCount(inside, 'inside')
+      parseCount(outside, 'outside')
+    }
+  }
   for (const process of parseList(measurement['processes'], 'processes', MAX_PROCESSES)) {
     const { executable, files } = parseMembers(process, 'process')
     for (const file of [executable, ...parseList(files, 'files', 4096)])
       parseText(parseMembers(file, 'file')['path'], 'path')
   }
   return measurement as unknown as SettledMeasurement // what is read of it was looked at above
+}
+
+function parseHashRequest(value: unknown): HashRequest {
+  const request = parseMembers(value, 'request')
+  assertMembers(request, ['store', 'paths', 'maxAgeMs', 'owner'])
+  const paths = parseList(request['paths'], 'paths', MAX_HASH_PATHS).map(parsePath)
+  if (paths.length === 0) throw unexpected('paths', paths)
+  return {
+    store: parseStore(request['store']),
+    paths,
+    maxAgeMs: parseCount(request['maxAgeMs'], 'maxAgeMs'),
+    owner: parseCount(request['owner'], 'owner'),
+  }
+}
+
+function parseStore(value: unknown): StoreMount {
+  const store = parseMembers(value, 'store')
+  assertMembers(store, ['directory', 'device', 'place'])
+  const { directory, device, place } = store
+  return {
+    directory: parseText(directory, 'directory'),
+    device: parseText(device, 'device'),
+    place: parseText(place, 'place'),
+  }
+}
+
+function parsePathHash(value: unknown): PathHash {
+  const hash = parseMembers(value, 'hash')
+  assertMembers(hash, ['path', 'narHash', 'hashedAtMs', 'read', 'deviation'])
+  const { narHash, read, deviation } = hash
+  if (
+    narHash !== null &&
+    (typeof narHash !== 'string' || !/^sha256-[A-Za-z0-9+/]{43}=$/.test(narHash))
+  )
+    throw unexpected('narHash', narHash)
+  if (typeof read !== 'boolean') throw unexpected('read', read)
+  return {
+    path: parsePath(hash['path']),
+    narHash: narHash as NarHash | null, // its grammar was looked at above
+    hashedAtMs: parseCount(hash['hashedAtMs'], 'hashedAtMs'),
+    read,
+    deviation: deviation === null ? null : parseText(deviation, 'deviation'),
+  }
+}
+
+/** The path of an object of the store itself. */
+function parsePath(value: unknown): StorePath {
+  const path = parseText(value, 'path')
+  if (storePathOf(path) === path) return path as StorePath
+  throw unexpected('path', path)
 }
 
 function parseInstance(value: unknown): ProcessInstance {

@@ -6,6 +6,7 @@ import { AgentError, type AgentErrorCode } from '../error.ts'
 import { describe, type Log } from '../log.ts'
 import { findMainProcesses } from './find-units.ts'
 import { assertInstance, readInstance } from './instance.ts'
+import { settledOf } from './messages.ts'
 import type { MeasurerPool } from './pool.ts'
 import {
   MAX_ANSWER_BYTES,
@@ -71,12 +72,13 @@ async function answer(question: Question, context: FrontsContext): Promise<Answe
           instances: await findMainProcesses(question.unit, unitsDir),
         })
       case 'measure': {
-        const { main: _ours, host, ...measured } = await pool.measure(question.instance)
         const unitEvents = changes.isRunning ? 'process-connector' : 'none'
-        const measurement = { ...measured, host: { ...host, unitEvents } } as const
+        const measurement = settledOf(await pool.measure(question.instance), unitEvents)
         changes.watch(measurement)
         return bounded({ id, ok: true, measurement })
       }
+      case 'hash':
+        return { id, ok: true, hashes: await pool.hash(question.instance, question.request) }
     }
   } catch (error) {
     if (!(error instanceof AgentError) || error.code === 'MEASUREMENT_FAILED')

@@ -58,6 +58,17 @@ export function parseStatus(text: string): Credentials {
 }
 
 /**
+ * The pids of a process, in our pid namespace first and then in each below it.
+ * @throws {AgentError} PROC_FORMAT
+ */
+export function parseNsPids(text: string): number[] {
+  const pids = /^NSpid:((?:\t\d+)+)$/m.exec(text)?.[1]
+  if (pids === undefined)
+    throw new AgentError('PROC_FORMAT', `expected NSpid in a status file, saw ${quote(text)}`)
+  return pids.slice(1).split('\t').map(Number)
+}
+
+/**
  * The credentials of a process whose threads have `threads`: in Linux each thread has its own, and one
  * made by a raw system call may differ from the leader. Different ids are an error, because facts have
  * room for one set only; of the rest the most powerful is told.

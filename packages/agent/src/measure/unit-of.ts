@@ -1,7 +1,8 @@
-// Which unit a process belongs to: a launch by `bagcheck exec`, a unit of systemd, or none.
+// Which unit a process belongs to: a launch by `bagcheck exec`, a container, a unit of systemd, or none.
 import { readCgroupPath } from './cgroup.ts'
 import { contractOf } from './exec-record.ts'
-import type { ObservedUnit, UnitFacts } from './messages.ts'
+import type { MeasurerOptions, ObservedUnit, UnitFacts } from './messages.ts'
+import { readOciUnit } from './oci.ts'
 import { findStartedUnit } from './starting.ts'
 import { readSystemdUnit, systemdRuns } from './systemd.ts'
 
@@ -12,7 +13,7 @@ import { readSystemdUnit, systemdRuns } from './systemd.ts'
  */
 export function unitOf(
   pid: number,
-  options: { unitsDir: string; cgroupMount: string | undefined },
+  options: Pick<MeasurerOptions, 'unitsDir' | 'ociStateDirs'> & { cgroupMount: string | undefined },
 ): ObservedUnit {
   const cgroup = readCgroupPath(pid)
   const none: UnitFacts = {
@@ -20,14 +21,20 @@ export function unitOf(
     name: '',
     cgroup: cgroup.slice(0, 4096),
     contract: null,
+    container: null,
+    service: null,
   }
   if (cgroup === '/' || options.cgroupMount === undefined) return { facts: none, main: null }
   const record = findStartedUnit(options.unitsDir, options.cgroupMount, cgroup)
   if (record !== undefined) {
     const { name, cgroup: own } = record
     const contract = contractOf(record)
-    return { facts: { launcher: 'bagcheck-exec', name, cgroup: own, contract }, main: null }
+    const facts: UnitFacts = { ...none, launcher: 'bagcheck-exec', name, cgroup: own, contract }
+    return { facts, main: null }
   }
+  // Before systemd, which makes a scope for some containers and knows nothing of what is in it.
+  const container = readOciUnit(options.ociStateDirs, options.cgroupMount, cgroup)
+  if (container !== undefined) return container
   const unit = systemdRuns() ? readSystemdUnit(cgroup) : undefined
   return unit ?? { facts: none, main: null }
 }

@@ -3,7 +3,7 @@ import { Denials, denialKey } from '../../src/front/denials.ts'
 import type { UnitFacts } from '../../src/measure/messages.ts'
 
 const unit = (launcher: UnitFacts['launcher'], cgroup: string): string =>
-  denialKey({ launcher, name: '', cgroup, contract: null })
+  denialKey({ launcher, name: '', cgroup, contract: null, container: null, service: null })
 
 test('callers without a unit are counted as one, in whatever cgroup they are', () => {
   expect(unit('none', '/user/a')).toBe(unit('none', '/user/b'))

@@ -29,6 +29,8 @@ const unit = (cgroup: string, launcher: UnitFacts['launcher'] = 'systemd'): Unit
   name: 'a.service',
   cgroup,
   contract: null,
+  container: null,
+  service: null,
 })
 
 function world() {

@@ -19,6 +19,7 @@ import { LocalClosures } from '../../src/front/local-closures.ts'
 import { Roots } from '../../src/front/roots.ts'
 import { AgentState } from '../../src/front/state.ts'
 import { Measurer } from '../../src/measure/measurer.ts'
+import { settledOf } from '../../src/measure/messages.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
 import { FakeBroker, PIN } from '../fixture/fake-broker.ts'
 import { inPrivateRoot } from '../fixture/private-root.ts'
@@ -73,6 +74,7 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
         ...{ state, ledger, now, intervalMs: 0, trustRootPin: PIN, broker: client },
         local: new LocalClosures(nix, now),
         log: () => undefined,
+        hashContained: () => Promise.reject(new Error('no containers here')),
       })
       await roots.refreshPolicy((broker.policy as { version: number }).version)
       return await use(roots)
@@ -92,9 +94,14 @@ describe.runIf(inPrivateRoot() && nixAvailable())('the roots that fit a unit', (
     const command = [`${interpreter}/bin/busybox`, 'sh', script] as const
     await using unit = await startUnit({ name: 'orders', unitsDir, command: [...command] })
     const measurer = new Measurer({
-      ...{ unitsDir, storeDir: '/nix/store', sharedMemoryDevice: sharedMemoryDevice() },
+      ...{
+        unitsDir,
+        ociStateDirs: [],
+        storeDir: '/nix/store',
+        sharedMemoryDevice: sharedMemoryDevice(),
+      },
     })
-    return measurer.measure(unit.instance())
+    return settledOf(measurer.measure(unit.instance()), 'none')
   }
 
   beforeAll(async () => {
@@ -131,6 +138,7 @@ sleep 1000" > $out/lib/service.sh; echo rates > $out/lib/rates.txt`,
     expect(first).toEqual({
       root: current,
       closureDigest: approved.digest,
+      store: 'host',
       strength: 'full',
       checkedAt: Math.floor(nowMs / 1000),
       lastFullAt: Math.floor(nowMs / 1000),
@@ -258,6 +266,7 @@ sleep 1000" > $out/lib/service.sh; echo rates > $out/lib/rates.txt`,
       {
         root: next,
         closureDigest: local.digest,
+        store: 'host',
         strength: 'path-claim',
         checkedAt: Math.floor(nowMs / 1000),
         lastFullAt: 0,

@@ -2,7 +2,12 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
 import { FirstSights, MAX_FIRST_SIGHTS, parseFirstSights } from '../../src/measure/first-sights.ts'
-import type { LaunchContract, ProcessInstance } from '../../src/measure/messages.ts'
+import type {
+  LaunchContract,
+  ProcessInstance,
+  ServiceFacts,
+  UnitFacts,
+} from '../../src/measure/messages.ts'
 
 const at = (pid: number, startStack = 1): ProcessInstance => ({
   ...{ pid, startTicks: 1, device: '8:1', inode: '1', startCode: 1, startStack },
@@ -124,9 +129,51 @@ describe('the first sight of a service', () => {
   })
 })
 
+describe('the settings of a service', () => {
+  const service = (user: string, asStarted: boolean): ServiceFacts =>
+    ({
+      ...{ fragment: null, dropIns: [], source: '', transient: false },
+      needDaemonReload: false,
+      asStarted,
+      settings: { user },
+    }) as unknown as ServiceFacts
+  const unit = (facts: ServiceFacts): UnitFacts => ({
+    ...{ launcher: 'systemd', name: 'a.service', cgroup: '/a.service', container: null },
+    ...{ contract: contract('a.mjs'), service: facts },
+  })
+
+  test('are those it was started with, for as long as PID 1 tells the same', () => {
+    const { store } = disk()
+    const open = () =>
+      new FirstSights(
+        { bootId: 'b', text: store.text, save: (text) => (store.text = text) },
+        () => true,
+      )
+    const look = (sights: FirstSights, facts: ServiceFacts, pid = 1, witnessed = true) =>
+      sights.settleUnit(unit(facts), { instance: at(pid), witnessed }).service?.asStarted
+    const sights = open()
+    expect(look(sights, service('a', true))).toBe(true)
+    // After a reload PID 1 vouches no more: what it tells has to be the same.
+    expect(look(sights, service('a', false), 1, false)).toBe(true)
+    expect(look(sights, service('b', false), 1, false)).toBe(false)
+    expect(look(open(), service('b', true))).toBe(false)
+    expect(look(open(), service('a', false))).toBe(true)
+    // Not known at first sight, never known.
+    expect(look(sights, service('a', false), 2)).toBe(false)
+    expect(look(sights, service('a', true), 2)).toBe(false)
+    // A first sight of no contract is none.
+    expect(look(sights, service('a', true), 3, false)).toBe(false)
+  })
+})
+
 const sight = (pid: number, changes: object = {}, startStack = 1) => {
   const instance = { ...at(pid, startStack), ...changes }
-  return { instance, executable: '/nix/store/x/bin/node', arguments: ['a.mjs', 'ü "'] }
+  return {
+    settings: null,
+    instance,
+    executable: '/nix/store/x/bin/node',
+    arguments: ['a.mjs', 'ü "'],
+  }
 }
 
 describe('a file of first sights', () => {
@@ -157,6 +204,7 @@ describe('a file of first sights', () => {
     ['an inode that is a number', of({ seen: [sight(1, { inode: 1 })] })],
     ['a program that is no path', of({ seen: [{ ...sight(1), executable: 'node' }] })],
     ['arguments that are no texts', of({ seen: [{ ...sight(1), arguments: [1] }] })],
+    ['settings that are no digest', of({ seen: [{ ...sight(1), settings: 'x' }] })],
     ['no arguments', of({ seen: [{ ...sight(1), arguments: undefined }] })],
     ['another boot and a bad list', of({ bootId: 'c', seen: [1] })],
   ])('with %s is refused', (_, text) => {

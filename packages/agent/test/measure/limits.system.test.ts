@@ -34,7 +34,10 @@ describe.runIf(inPrivateRoot())('measuring', () => {
       () => true,
     )
     pool = new MeasurerPool(
-      { unitsDir, storeDir: '/nix/store', sharedMemoryDevice: sharedMemoryDevice() },
+      {
+        ...{ unitsDir, ociStateDirs: [], storeDir: '/nix/store' },
+        sharedMemoryDevice: sharedMemoryDevice(),
+      },
       sights,
     )
   })

@@ -46,6 +46,7 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
     copyFileSync('/bin/busybox', BUSYBOX)
     measurer = new Measurer({
       unitsDir,
+      ociStateDirs: [],
       storeDir: '/nix/store',
       sharedMemoryDevice: sharedMemoryDevice(),
     })
@@ -92,6 +93,8 @@ describe.runIf(inPrivateRoot())('a live unit', () => {
         startTicks: unit.instance().startTicks,
         intact: true,
       },
+      container: null,
+      service: null,
     })
     expect(processes).toEqual([
       expect.objectContaining({

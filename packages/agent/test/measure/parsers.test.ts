@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { UnitRecord } from '@bagcheck/api'
 import fc from 'fast-check'
@@ -62,13 +63,36 @@ const RECORD: UnitRecord = {
   executableDevice: '254:0',
   executableInode: '5',
 }
-const SERVICE = [
-  '{"type":"s","data":"/system.slice/orders.service"}',
-  '{"type":"u","data":812}',
-  '{"type":"a(sasbttttuii)","data":[["/nix/store/x/bin/node",["node","--jitless","a b"],false,1,2,0,0,812,0,0]]}',
-  '{"type":"b","data":true}',
-  '',
-].join('\n')
+const UNIT_FILE = '/etc/systemd/system/orders.service'
+const DROP_IN = '/run/systemd/system/orders.service.d/override.conf'
+const SERVICE = `{"type":"a{sv}","data":[{${[
+  ...['"Id":{"type":"s","data":"\\"data\\":18446744073709551615}"}'],
+  ...['"ControlGroup":{"type":"s","data":"/system.slice/orders.service"}'],
+  ...['"MainPID":{"type":"u","data":812}', '"NoNewPrivileges":{"type":"b","data":true}'],
+  '"ExecStart":{"type":"a(sasbttttuii)","data":[["/nix/store/x/bin/node",["node","--jitless","a b"],false,1,2,0,0,812,0,0]]}',
+  ...[`"FragmentPath":{"type":"s","data":"${UNIT_FILE}"}`],
+  ...[`"DropInPaths":{"type":"as","data":["${DROP_IN}"]}`],
+  ...[
+    'SourcePath',
+    'User',
+    'Group',
+    'ProtectSystem',
+    'ProtectHome',
+    'RootDirectory',
+    'RootImage',
+  ].map((name) => `"${name}":{"type":"s","data":""}`),
+  ...['Transient', 'NeedDaemonReload', 'DynamicUser', 'PrivateTmp', 'Delegate'].map(
+    (name) => `"${name}":{"type":"b","data":false}`,
+  ),
+  ...['"MemoryDenyWriteExecute":{"type":"b","data":false}'],
+  ...['"CapabilityBoundingSet":{"type":"t","data":18446744073709551615}'],
+  ...['"AmbientCapabilities":{"type":"t","data":0}'],
+  ...['"RestrictNamespaces":{"type":"t","data":2114060288}'],
+  ...['"SystemCallFilter":{"type":"(bas)","data":[true,["write","read"]]}'],
+  ...['ReadOnlyPaths', 'ReadWritePaths', 'InaccessiblePaths'].map(
+    (name) => `"${name}":{"type":"as","data":["/srv"]}`,
+  ),
+].join(',')}}]}`
 
 /** What a parser does with `text`: a value, or the code of its error; anything else fails the test. */
 function outcome(parse: (text: string) => unknown, text: string): unknown {
@@ -321,6 +345,24 @@ describe('systemd', () => {
       arguments: ['--jitless', 'a b'],
       commandPid: 812,
       noNewPrivs: true,
+      fragmentPath: UNIT_FILE,
+      dropInPaths: [DROP_IN],
+      source: '',
+      transient: false,
+      needDaemonReload: false,
+      settings: expect.objectContaining({
+        noNewPrivileges: true,
+        // All of 64 bits, which a number does not hold.
+        capabilityBoundingSet: 'ffffffffffffffff',
+        ambientCapabilities: '0000000000000000',
+        restrictNamespaces: '000000007e020000',
+        systemCallFilter: {
+          allowList: true,
+          calls: 2,
+          sha256: createHash('sha256').update('read\nwrite').digest('hex'),
+        },
+        readOnlyPaths: ['/srv'],
+      }),
     })
   })
 
@@ -332,9 +374,9 @@ describe('systemd', () => {
   })
 
   test('a service with several commands, or a cut answer, is refused', () => {
-    const two = SERVICE.replace(/\[\[(.*)\]\]/, '[[$1],[$1]]')
+    const two = SERVICE.replace(/\[\[(.*0)\]\]/, '[[$1],[$1]]')
     expect(outcome(parseServiceProperties, two)).toBe('UNIT_RECORD')
-    for (let length = 0; length < SERVICE.length - 1; length += 1)
+    for (let length = 0; length < SERVICE.length; length += 1)
       expect(outcome(parseServiceProperties, SERVICE.slice(0, length))).toBe('UNIT_RECORD')
   })
 

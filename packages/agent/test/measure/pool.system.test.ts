@@ -21,6 +21,7 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
   let child: ChildProcess
   const options = {
     unitsDir: '/nonexistent',
+    ociStateDirs: [],
     storeDir: '/nix/store',
     sharedMemoryDevice: sharedMemoryDevice(),
   }

@@ -18,7 +18,18 @@ const file = { path: '/bin/true' }
 const measurement = {
   unit: { launcher: 'none', name: '', cgroup: '/', contract: null },
   processes: [{ executable: file, files: [file], told: 'by a later release of nobody' }],
+  containerStore: null,
+  init: null,
   measuredAtMs: 1,
+}
+const path = '/nix/store/0c9a3v5dpbi0ffhl46kjd7vmwzq2cn1s-orders-1.0'
+const store = { directory: '0:58/12', device: '0:58', place: '0:58 /nix/store' }
+const request = { store, paths: [path], maxAgeMs: 1000, owner: 0 }
+const hash = { path, narHash: null, hashedAtMs: 5, read: true, deviation: 'it is not there' }
+const contained = {
+  ...measurement,
+  unit: { ...measurement.unit, container: { userMaps: null } },
+  ...{ containerStore: store, init: instance },
 }
 
 describe('a question', () => {
@@ -26,6 +37,7 @@ describe('a question', () => {
     { id: 0, ask: 'instance', pid: 1 },
     { id: 1, ask: 'check', instance },
     { id: 2, ask: 'measure', instance },
+    { id: 3, ask: 'hash', instance, request },
   ])('%j is understood', (frame) => {
     expect(parseQuestion(frame)).toEqual(frame)
   })
@@ -46,6 +58,15 @@ describe('a question', () => {
     { id: 1, ask: 'measure', instance: { ...instance, unitsDir: '/tmp' } },
     { id: 1, ask: 'measure', instance: { ...instance, startTicks: undefined } },
     { id: 1, ask: 'check', instance: [instance] },
+    { id: 1, ask: 'hash', instance },
+    { id: 1, ask: 'hash', instance, request: { ...request, paths: [] } },
+    { id: 1, ask: 'hash', instance, request: { ...request, paths: Array(129).fill(path) } },
+    ...['/etc', '/nix/store', `${path}/bin`, `${path}/../..`, `/nix/store/../etc`].map((other) => ({
+      ...{ id: 1, ask: 'hash', instance, request: { ...request, paths: [other] } },
+    })),
+    { id: 1, ask: 'hash', instance, request: { ...request, owner: -1 } },
+    { id: 1, ask: 'hash', instance, request: { ...request, storeDir: '/etc' } },
+    { id: 1, ask: 'hash', instance, request: { ...request, store: { ...store, device: 7 } } },
   ])('%j is not', (frame) => {
     expect(() => parseQuestion(frame)).toThrow(
       expect.objectContaining({ code: 'MEASURER_PROTOCOL' }),
@@ -58,6 +79,8 @@ describe('an answer', () => {
     { id: 1, ok: true },
     { id: 1, ok: true, instance },
     { id: 1, ok: true, measurement },
+    { id: 1, ok: true, measurement: contained },
+    { id: 1, ok: true, hashes: [hash, { ...hash, narHash: `sha256-${'A'.repeat(43)}=` }] },
     { id: 1, ok: false, code: 'PROCESS_GONE', message: 'gone' },
   ])('%j is understood', (frame) => {
     expect(parseAnswer(frame)).toEqual(frame)
@@ -72,6 +95,12 @@ describe('an answer', () => {
     { id: 1, ok: false, code: 'ALLOW', message: '' },
     { id: 1, ok: false, code: 'PROCESS_GONE' },
     { id: 1, ok: true, measurement: null },
+    { id: 1, ok: true, measurement: { ...contained, init: null } },
+    { id: 1, ok: true, measurement: { ...contained, containerStore: {} } },
+    { id: 1, ok: true, hashes: [{ ...hash, path: '/etc' }] },
+    { id: 1, ok: true, hashes: [{ ...hash, narHash: 'sha256-A=' }] },
+    { id: 1, ok: true, hashes: [{ ...hash, allow: true }] },
+    { id: 1, ok: true, hashes: Array(129).fill(hash) },
     { id: 1, ok: true, measurement: { ...measurement, measuredAtMs: 'now' } },
     { id: 1, ok: true, measurement: { ...measurement, unit: { launcher: 'none' } } },
     { id: 1, ok: true, measurement: { ...measurement, processes: [{ executable: file }] } },

@@ -1,8 +1,9 @@
 // Units of a real systemd, with a real D-Bus between it and the measurer.
-import { realpathSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { mkdirSync, realpathSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { startSystemd, systemdAvailable, type TestSystemd } from '@bagcheck/testkit'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Measurement } from '../../src/measure/messages.ts'
 import { inPrivateRoot } from '../fixture/private-root.ts'
 import { until } from '../fixture/unit.ts'
@@ -34,6 +35,181 @@ wait
 const AGAIN = `read told < /run/again
 exec ${shell} ${ETC}/again.sh
 `
+
+/** A store path that holds a unit file; its name is all that is real about it. */
+const BAG = `/nix/store/${'z'.repeat(32)}-payments-1.0`
+const BAG_UNIT = `${BAG}/lib/systemd/system/payments.service`
+const LINKED = `${ETC}/payments.service`
+
+describe.runIf(inPrivateRoot() && systemdAvailable())(
+  'a service whose unit file is in the store',
+  () => {
+    let systemd: TestSystemd
+    const text = service(
+      `${sleep} 1000`,
+      'SystemCallFilter=@system-service',
+      'CapabilityBoundingSet=CAP_NET_BIND_SERVICE',
+      'ProtectSystem=strict',
+    )
+    beforeAll(async () => {
+      mkdirSync(dirname(BAG_UNIT), { recursive: true })
+      writeFileSync(BAG_UNIT, text)
+      utimesSync(BAG_UNIT, 1, 1) // as Nix does
+      systemd = await startSystemd({}, [REPOSITORY, dirname(process.execPath), '/nix'])
+    })
+    afterAll(async () => {
+      await systemd?.[Symbol.asyncDispose]()
+      rmSync(BAG, { recursive: true, force: true })
+    })
+    // Each test has a systemd that knows the unit from its file alone.
+    beforeEach(() => {
+      systemd.run('ln', '-sfn', BAG_UNIT, LINKED)
+      systemd.run('systemctl', 'daemon-reload')
+      systemd.run('systemctl', 'restart', 'payments.service')
+    })
+    afterEach(() => {
+      systemd.run(
+        'sh',
+        '-c',
+        `rm -rf ${LINKED}* /run/systemd/*/payments.service* /etc/systemd/*/payments.service.d`,
+      )
+      systemd.run('systemctl', 'stop', 'payments.service')
+      systemd.run('systemctl', 'daemon-reload')
+    })
+
+    let life = 0
+    const measure = (firstSights = `/run/sights-${(life += 1)}.json`): Measurement => {
+      const pid = systemd.mainPid('payments.service')
+      const args = ['-C', '@bagcheck/source', MEASURE, firstSights, String(pid)]
+      return JSON.parse(systemd.run(process.execPath, ...args)) as Measurement
+    }
+    const settings = (firstSights?: string) => measure(firstSights).unit.service
+
+    test('is told with that file, and with what PID 1 made of it', () => {
+      const { unit, processes } = measure()
+      expect(unit.service).toMatchObject({
+        fragment: {
+          path: LINKED,
+          file: BAG_UNIT,
+          sha256: createHash('sha256').update(text).digest('hex'),
+          isStoreFile: true,
+        },
+        dropIns: [],
+        source: '',
+        transient: false,
+        needDaemonReload: false,
+        asStarted: true,
+        settings: {
+          user: 'nobody',
+          noNewPrivileges: true,
+          capabilityBoundingSet: '0000000000000400',
+          systemCallFilter: { allowList: true },
+          protectSystem: 'strict',
+        },
+      })
+      expect(unit.service?.settings.systemCallFilter.calls).toBeGreaterThan(100)
+      expect(processes[0]).toMatchObject({
+        seccomp: 2,
+        noNewPrivs: true,
+        capabilities: { bounding: '0000000000000400' },
+      })
+    })
+
+    test.each([
+      ['in /etc', `${ETC}/payments.service.d/override.conf`],
+      // Where systemctl edit --runtime puts it.
+      ['in /run', '/run/systemd/system/payments.service.d/override.conf'],
+      ['for all services', `${ETC}/service.d/all.conf`],
+    ])(
+      'is told with a drop-in %s, which it is not started with before a restart',
+      (_where, path) => {
+        const sights = `/run/sights-${(life += 1)}.json`
+        expect(settings(sights)).toMatchObject({ dropIns: [], asStarted: true })
+        systemd.write(path, '[Service]\nSystemCallFilter=\n')
+        try {
+          // Without a reload it is in force nowhere.
+          expect(settings(sights)).toMatchObject({ dropIns: [], asStarted: true })
+          systemd.run('systemctl', 'daemon-reload')
+          expect(settings(sights)).toMatchObject({
+            needDaemonReload: false,
+            asStarted: false,
+            dropIns: [{ path, file: path, isStoreFile: false }],
+          })
+          systemd.run('systemctl', 'restart', 'payments.service')
+          expect(measure(sights)).toMatchObject({
+            unit: { service: { asStarted: true, dropIns: [{ path }] } },
+            processes: [{ seccomp: 0 }],
+          })
+          systemd.write(path, '[Service]\nNoNewPrivileges=no\n')
+          systemd.run('touch', '-d', '+1 hour', path)
+          expect(settings(sights)).toMatchObject({ needDaemonReload: true, asStarted: false })
+        } finally {
+          systemd.run('rm', '-rf', dirname(path))
+        }
+      },
+    )
+
+    test('is told with what systemctl set-property wrote', () => {
+      const sights = `/run/sights-${(life += 1)}.json`
+      expect(settings(sights)).toMatchObject({ dropIns: [], asStarted: true })
+      systemd.run('systemctl', 'set-property', '--runtime', 'payments.service', 'MemoryMax=1G')
+      const control = '/run/systemd/system.control/payments.service.d/50-MemoryMax.conf'
+      expect(settings(sights)).toMatchObject({ asStarted: false, dropIns: [{ path: control }] })
+    })
+
+    test('is not told as started with a file that its link leads to since', () => {
+      const other = BAG.replace('payments-1.0', 'payments-1.1')
+      const loose = service(`${sleep} 1000`)
+      mkdirSync(other, { recursive: true })
+      writeFileSync(join(other, 'payments.service'), loose)
+      utimesSync(join(other, 'payments.service'), 1, 1)
+      try {
+        systemd.run('ln', '-sfn', join(other, 'payments.service'), LINKED)
+        // PID 1 sees no other time at the file, and says that nothing need be read again.
+        expect(settings()).toMatchObject({
+          fragment: { file: join(other, 'payments.service') },
+          needDaemonReload: false,
+          asStarted: false,
+        })
+        systemd.run('systemctl', 'restart', 'payments.service')
+        expect(settings()).toMatchObject({ asStarted: false })
+        systemd.run('systemctl', 'daemon-reload')
+        expect(settings()).toMatchObject({ asStarted: false })
+        systemd.run('systemctl', 'restart', 'payments.service')
+        expect(settings()).toMatchObject({ asStarted: true })
+      } finally {
+        rmSync(other, { recursive: true })
+      }
+    })
+
+    test('stays as started over a reload that changes nothing of it', () => {
+      const sights = `/run/sights-${(life += 1)}.json`
+      expect(settings(sights)).toMatchObject({ asStarted: true })
+      systemd.run('systemctl', 'daemon-reload')
+      expect(settings(sights)).toMatchObject({ asStarted: true })
+      expect(settings()).toMatchObject({ asStarted: false }) // to an agent that never saw it before
+    })
+
+    test('that is a transient one, or a copy of the file, is told so', () => {
+      systemd.run('systemctl', 'stop', 'payments.service')
+      systemd.run('rm', LINKED)
+      systemd.run('systemctl', 'daemon-reload')
+      systemd.run('systemd-run', '--unit=payments', '--property=User=nobody', '--', sleep, '1000')
+      expect(settings()).toMatchObject({
+        transient: true,
+        fragment: { path: '/run/systemd/transient/payments.service', isStoreFile: false },
+      })
+      systemd.run('systemctl', 'stop', 'payments.service')
+      systemd.write(LINKED, text)
+      systemd.run('systemctl', 'daemon-reload')
+      systemd.run('systemctl', 'start', 'payments.service')
+      expect(settings()).toMatchObject({
+        transient: false,
+        fragment: { path: LINKED, file: LINKED, isStoreFile: false },
+      })
+    })
+  },
+)
 
 describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd', () => {
   let systemd: TestSystemd
@@ -90,6 +266,12 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
         startTicks: expect.any(Number),
         intact: true,
       },
+      container: null,
+      service: expect.objectContaining({
+        fragment: expect.objectContaining({ path: `${ETC}/orders.service`, isStoreFile: false }),
+        dropIns: [],
+        asStarted: true,
+      }),
     })
     expect(processes.map((process) => process.pid)).toEqual([pid])
     expect(processes[0]).toMatchObject({ noNewPrivs: true, argv: [sleep, '1000'] })
@@ -133,6 +315,8 @@ describe.runIf(inPrivateRoot() && systemdAvailable())('a unit of a real systemd'
         name,
         cgroup,
         contract: null,
+        container: null,
+        service: null,
       })
   })
 

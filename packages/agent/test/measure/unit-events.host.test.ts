@@ -39,7 +39,14 @@ function listen(connector = openProcessConnector()): AsyncDisposable & {
   return {
     watch: (cgroup, pids, ageMs = 0) =>
       events.watch({
-        unit: { launcher: 'bagcheck-exec', name: 'unit', cgroup, contract: null },
+        unit: {
+          launcher: 'bagcheck-exec',
+          name: 'unit',
+          cgroup,
+          contract: null,
+          container: null,
+          service: null,
+        },
         processes: pids.map((pid) => ({ pid })) as never, // nothing else of them is looked at
         measuredAtMs: Date.now() - ageMs,
       }),

@@ -26,7 +26,9 @@ export const policyShow = command({
       `signed   by ${names.join(', ')}; entry ${answer.logIndex} in the log`,
     ]
     for (const [name, role] of policy.roles) {
-      lines.push('', `role ${name}: unit ${role.unit.launcher}:${role.unit.name}, uid ${role.uid}`)
+      const { unit } = role
+      const unitName = unit.launcher === 'oci' ? unit.container : unit.name
+      lines.push('', `role ${name}: unit ${unit.launcher}:${unitName}, uid ${role.uid}`)
       for (const [audience, { profile, ttlSeconds }] of role.audiences)
         lines.push(`  audience ${audience}: ${profile}, ${ttlSeconds.min} to ${ttlSeconds.max} s`)
       for (const { root: path, closure, state } of role.roots)

@@ -4,7 +4,7 @@ import type { DenialCode } from '@bagcheck/policy'
 
 const REMEDIES: Readonly<Record<DenialCode, string | null>> = {
   POLICY_NOT_IN_FORCE: 'sign and publish the next policy version, or wait for notBefore',
-  UNIT_NONE: 'start the service with bagcheck exec or as a systemd unit',
+  UNIT_NONE: 'start the service with bagcheck exec, as a systemd unit or in a container',
   ROLE_UNKNOWN: 'name the unit in a role of the policy',
   ROLE_AMBIGUOUS: 'make the units of the roles differ',
   AUDIENCE_NOT_ALLOWED: 'add the audience to the role',
@@ -38,13 +38,20 @@ const REMEDIES: Readonly<Record<DenialCode, string | null>> = {
     'start the unit with an empty bounding set, as bagcheck exec does, or name boundingSet',
   SECCOMP_MISSING: 'start the unit with a seccomp filter (SystemCallFilter= of systemd)',
   TRACED: 'detach the tracer',
-  USER_NAMESPACE: 'run the unit in the user namespace of the host',
   NAMESPACE_NOT_ALLOWED:
     'run the unit in the namespaces of the host, or name the kind under allow.namespaces',
   NAMESPACE_DIFFERS: 'end the process that was put into the unit from elsewhere',
+  USER_NAMESPACE: 'run the unit in the user namespace of the host, or name its mapping in the role',
   ROOT_DIRECTORY: 'run the unit in the root directory of the host',
   STORE_MOUNT: 'run the unit on the store mount of the host',
   MOUNT_BELOW_STORE: 'unmount what lies over the store',
+  CONTAINER_STORE: 'bind-mount the store of the host, or allow store: container in the role',
+  CONTAINER_NAMESPACES:
+    'start the container with its own namespaces, and enter it with the runtime',
+  CONTRACT_NOT_FROM_CLOSURE: 'link the unit file of the closure into /etc/systemd/system',
+  CONTRACT_OVERRIDDEN: 'remove the drop-in, and restart the unit',
+  CONTRACT_CHANGED: 'run systemctl daemon-reload, and restart the unit',
+  CONFINEMENT_MISMATCH: 'restart the unit',
   CLOSURE_AMBIGUOUS: 'make the approvals of the closures agree',
   UID_NOT_ALLOWED: "start the unit as the role's uid",
   KEY_REQUIRED: 'let the workload bring a DPoP proof for its key',

@@ -11,7 +11,14 @@ import { readInstance } from '../../../src/measure/instance.ts'
 
 const own = readInstance(process.pid)
 const other = { ...own, pid: own.pid + 1 }
-const unit = { launcher: 'systemd', name: 'a.service', cgroup: '/a.service', contract: null }
+const unit = {
+  launcher: 'systemd',
+  name: 'a.service',
+  cgroup: '/a.service',
+  contract: null,
+  container: null,
+  service: null,
+}
 const denial = new BrokerProblem(403, {
   ...{ error: 'access_denied', error_description: 'no', code: 'FILE_NOT_IN_CLOSURE' },
 })
