@@ -17,7 +17,8 @@ const measurement = (count: number): unknown => ({
     ...{ launcher: 'systemd', name: 'orders.service', cgroup: '/system.slice/orders.service' },
     contract: { executable: '/bin/x', arguments: Array.from({ length: count }, () => 'a') },
   },
-  ...{ main: null, processes: [], host: {}, measuredAtMs: 1 },
+  ...{ main: null, init: null, containerStore: null },
+  ...{ processes: [], host: {}, measuredAtMs: 1 },
 })
 
 describe('a measurer', () => {
