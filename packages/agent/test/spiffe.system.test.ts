@@ -252,9 +252,11 @@ describe.runIf(privateRoot)('the Workload API', () => {
   })
 
   test('a process that asks again and again waits, and can be told so', async () => {
-    const codes: number[] = []
-    for (let n = 0; n < 40; n += 1)
-      codes.push((await client.call('FetchJWTSVID', { audience: [AUDIENCE] })).code)
+    // At once, so that they share measurements: what may be hashed for this big process in a while is bounded, too.
+    const calls = Array.from({ length: 40 }, () =>
+      client.call('FetchJWTSVID', { audience: [AUDIENCE] }),
+    )
+    const codes = (await Promise.all(calls)).map(({ code }) => code)
     expect(codes.filter((code) => code === OK).length).toBeGreaterThanOrEqual(20)
     expect(codes.every((code) => code === OK || code === UNAVAILABLE)).toBe(true)
     expect(broker.evidence).toHaveLength(codes.filter((code) => code === OK).length)
