@@ -33,6 +33,16 @@ export async function readAgentFacts(local: LocalClosures): Promise<Evidence['ag
 
 /** Of the code first; none where the agent does not run from the store. */
 function ownStorePaths(): StorePath[] {
-  const files = [import.meta.filename, process.execPath].map((file) => realpathSync(file))
+  const files = [import.meta.filename, process.execPath].map(resolveFile)
   return [...new Set(files.map((file) => storePathOf(file)).filter((path) => path !== undefined))]
+}
+
+/** Links resolved as far as the front's user may look; the store is open to everybody. */
+function resolveFile(file: string): string {
+  try {
+    return realpathSync(file)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') return file
+    throw error
+  }
 }
