@@ -31,8 +31,9 @@ export class EarlyRenewals {
 
   hear({ cgroup, pids }: UnitChangedNotice): void {
     const now = this.#now()
-    const next = (this.#last.get(cgroup) ?? -Infinity) + MIN_INTERVAL_MS
-    const delayMs = Math.max(0, next - now)
+    const last = this.#last.get(cgroup) ?? -Infinity
+    // While one is still to come, what it finds includes this change; at most five seconds, never more.
+    const delayMs = last > now ? last - now : Math.max(0, last + MIN_INTERVAL_MS - now)
     this.#last.delete(cgroup)
     this.#last.set(cgroup, now + delayMs)
     const [oldest] = this.#last.keys()

@@ -79,6 +79,8 @@ export class Session<C extends Credential = IssuedToken> {
   // The request under way, the next one, and refusals in a row.
   #running: Promise<Held<C>> | undefined
   #cancelTimer: () => void = () => undefined
+  /** When the next one is due. */
+  #dueMs = Infinity
   #refusals = 0
   #ended = false
   // A denial elsewhere while a request is under way: what that brings was earned before it.
@@ -178,6 +180,8 @@ export class Session<C extends Credential = IssuedToken> {
   /** Renews what is held within `delayMs` after `atLeastMs`, whatever its age. */
   renewWithin(delayMs: number, atLeastMs = 0): void {
     if (this.token === undefined || this.#running !== undefined) return
+    // Only ever sooner: a unit that changes all the time must not put its renewal off.
+    if (this.#dueMs <= this.#context.now() + atLeastMs + delayMs) return
     this.#later(() => this.#renew(), atLeastMs + delayMs * this.#context.random())
   }
 
@@ -249,6 +253,7 @@ export class Session<C extends Credential = IssuedToken> {
 
   #later(action: () => void, delayMs: number): void {
     this.#cancelTimer()
+    this.#dueMs = this.#context.now() + delayMs
     this.#cancelTimer = this.#context.schedule(() => {
       if (!this.#ended && this.#running === undefined) action()
     }, delayMs)

@@ -45,7 +45,7 @@ test('a unit that changes all the time is renewed early every five seconds, and 
     [10, 0],
     [10, 4000],
     [12, 0],
-    [10, 8000],
+    [10, 3000],
     [10, 0],
   ])
 })

@@ -236,6 +236,16 @@ describe('a session', () => {
     })
   })
 
+  test('is renewed sooner when told to, and never later', async () => {
+    const { ask, due, session } = world()
+    await ask()
+    const first = due()!
+    session.renewWithin(0, first + 1_000_000)
+    expect(due()).toBe(first)
+    session.renewWithin(0, 1000)
+    expect(due()).toBeLessThan(first)
+  })
+
   test('that holds a token drops it when its bag is denied elsewhere, and measures anew at once', async () => {
     const { ask, asked, pass, watch, events, session } = world()
     await ask()
