@@ -89,7 +89,8 @@ export interface ClassifyOptions {
  *
  * The NAR hashes are what each builder recorded: claims until the stores were verified.
  *
- * @throws {NixError} whatever reading an archive throws.
+ * @throws {NixError} whatever reading an archive throws; FLAKE_LOCK_NODE, FLAKE_LOCK_LIMIT, as `compareIntents`;
+ * DRV_LIMIT, as `findRootCauses`.
  */
 export async function classifyBuilds(
   from: Build,

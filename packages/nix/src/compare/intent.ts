@@ -2,7 +2,8 @@
 // intent should be one build.
 import { hash } from 'node:crypto'
 import { byteOrder } from '../store-path.ts'
-import type { FetchAttributes, FlakeLock } from '../flake-lock/parse.ts'
+import { flakeInputs } from '../flake-lock/inputs.ts'
+import type { FlakeLock, LockedNode } from '../flake-lock/parse.ts'
 import type { NarHash, Sha256 } from '../hash.ts'
 
 /** The intent of a build, as far as it is known. */
@@ -19,7 +20,7 @@ export interface BuildIntent {
 
 /** One thing that two intents say differently, or that one does not say. */
 export interface IntentDifference {
-  /** `lock.KEY` for an input, otherwise the name of the field. */
+  /** `lock.NAME/NAME` for an input, by the names that lead to it from the root; otherwise the name of the field. */
   readonly what: string
   readonly from: string | null
   readonly to: string | null
@@ -39,6 +40,8 @@ export interface IntentComparison {
 /**
  * Compares two intents. They are the same only if both say the lock, and the tree or a commit; and agree on
  * everything that either says.
+ *
+ * @throws {NixError} FLAKE_LOCK_NODE, FLAKE_LOCK_LIMIT – as `flakeInputs`.
  */
 export function compareIntents(a: BuildIntent = {}, b: BuildIntent = {}): IntentComparison {
   const old = flatten(a)
@@ -70,6 +73,8 @@ export function compareIntents(a: BuildIntent = {}, b: BuildIntent = {}): Intent
 /**
  * sha256 of the canonical JSON of an intent (sorted keys, no white space), or `null` where the lock or the sources
  * are not known.
+ *
+ * @throws {NixError} FLAKE_LOCK_NODE, FLAKE_LOCK_LIMIT – as `flakeInputs`.
  */
 export function intentDigest(intent: BuildIntent): Sha256 | null {
   return digestOf(intent, flatten(intent))
@@ -84,8 +89,7 @@ function digestOf(intent: BuildIntent, fields: ReadonlyMap<string, string>): Sha
 
 function flatten({ lock, revision, tree, attribute, system }: BuildIntent): Map<string, string> {
   const fields = new Map<string, string>()
-  for (const [key, { locked }] of lock?.nodes ?? [])
-    if (lock?.unreachable.includes(key) !== true) fields.set(`lock.${key}`, describePin(locked))
+  for (const [path, pin] of lock ? describeInputs(lock) : []) fields.set(`lock.${path}`, pin)
   if (typeof revision === 'string') fields.set('revision', revision)
   if (tree !== undefined) fields.set('tree', tree)
   if (attribute !== undefined) fields.set('attribute', attribute)
@@ -93,10 +97,51 @@ function flatten({ lock, revision, tree, attribute, system }: BuildIntent): Map<
   return fields
 }
 
-/** What fixes an input: where it came from is no part of what was asked for, once its content is pinned. */
-function describePin(locked: FetchAttributes): string {
-  const fields = ['type', 'rev', 'narHash', 'dir', 'path', 'url'].filter(
-    (field) => locked[field] !== undefined && (field !== 'url' || locked['narHash'] === undefined),
-  )
-  return fields.map((field) => `${field}=${locked[field]}`).join(' ')
+/**
+ * Every input of every node: what fixes it, or of which other one it takes the place. By names and not by the keys of
+ * nodes, which a lock may choose as it likes; two locks with the same trees, linked otherwise, ask for two things.
+ */
+function describeInputs(lock: FlakeLock): Map<string, string> {
+  const inputs = flakeInputs(lock)
+  const pathOf = new Map([[lock.root.key, '']])
+  for (const { node, path } of inputs) pathOf.set(node.key, path.map(plainName).join('/'))
+  const described = new Map<string, string>()
+  for (const [key, path] of pathOf) {
+    const node = lock.nodes.get(key) ?? lock.root
+    for (const [name, { node: target }] of node.inputs) {
+      const below = path === '' ? plainName(name) : `${path}/${plainName(name)}`
+      const place = pathOf.get(target) ?? ''
+      const locked = place === below ? lock.nodes.get(target) : undefined
+      described.set(below, locked ? describePin(locked) : `= ${place === '' ? 'the root' : place}`)
+    }
+  }
+  return described
+}
+
+const NAR_HASH = /^sha256-[A-Za-z0-9+/]{43}=$/
+
+/** Learnt while fetching, and no part of what was asked for. */
+const LEARNT: ReadonlySet<string> = new Set(['lastModified', 'lastModifiedDate', 'revCount'])
+
+/** Where it came from is no part of what was asked for, once the content is pinned; without that it is all there is. */
+function describePin({ locked, narHash, flake, parent }: LockedNode): string {
+  const fields =
+    narHash === undefined
+      ? Object.keys(locked).filter((field) => !LEARNT.has(field))
+      : ['type', 'rev', 'narHash', 'dir', 'path'].filter((field) => locked[field] !== undefined)
+  return [
+    ...fields.map((field) => `${plain(field)}=${plain(String(locked[field]))}`),
+    ...(flake ? [] : ['flake=false']),
+    ...(parent ? [`parent=${parent.map(plainName).join('/')}`] : []),
+  ].join(' ')
+}
+
+/** Quoted where it is not one plain word: no lock may say with one value what another says with two. */
+function plain(text: string): string {
+  return /^[\w.:/+~@?&-]+$/.test(text) || NAR_HASH.test(text) ? text : JSON.stringify(text)
+}
+
+/** No name that holds a slash reads as two. */
+function plainName(name: string): string {
+  return name.includes('/') ? JSON.stringify(name).replaceAll('/', '%2f') : plain(name)
 }

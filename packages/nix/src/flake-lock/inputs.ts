@@ -29,8 +29,9 @@ export interface FlakeInput {
   readonly tree: FlakeTree | undefined
 }
 
-/** Names from the root to an input, and bytes of a directory: a lock from a pull request must not cost more. */
+/** Names from the root to an input, their characters, and bytes of a directory: a lock from a pull request must not cost more. */
 const MAX_DEPTH = 256
+const MAX_PATH = 1024
 const MAX_DIRECTORY = 4096
 
 /**
@@ -43,6 +44,12 @@ export function flakeInputs(lock: FlakeLock): FlakeInput[] {
   const paths = new Map<string, readonly string[]>([[lock.root.key, []]])
   const inputs: FlakeInput[] = []
   for (const [key, path] of paths) {
+    // Whoever lists the inputs of this one writes its path once for each.
+    if (path.join('/').length > MAX_PATH)
+      throw new NixError(
+        'FLAKE_LOCK_LIMIT',
+        `expected at most ${MAX_PATH} characters from the root to an input`,
+      )
     const node = lock.nodes.get(key)
     if (node !== undefined)
       inputs.push({

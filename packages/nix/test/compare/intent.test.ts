@@ -51,6 +51,61 @@ describe('the intent of two builds', () => {
     ])
   })
 
+  // Two nixpkgs, of which `app` has the second as its own; then it follows the first.
+  const linked = (more: Record<string, unknown>, keys = ['nixpkgs', 'app', 'other']): FlakeLock => {
+    const [nixpkgs = '', app = '', other = ''] = keys
+    const node = (byte: number, extra: object = {}): object => ({
+      locked: { type: 'github', owner: 'o', repo: 'r', rev, narHash: treeHash(byte) },
+      original: { type: 'github', owner: 'o', repo: 'r' },
+      ...extra,
+    })
+    const nodes = {
+      root: { inputs: { nixpkgs, app, other } },
+      [nixpkgs]: node(1),
+      [app]: node(2, more),
+      [other]: node(3),
+    }
+    return parseFlakeLock(Buffer.from(JSON.stringify({ version: 7, root: 'root', nodes })))
+  }
+  const follows = (path: string[] | string) => linked({ inputs: { nixpkgs: path } })
+
+  test('is different where an input of an input is another one of the same lock', () => {
+    const compared = compareIntents(
+      { ...full, lock: follows(['nixpkgs']) },
+      { ...full, lock: follows(['other']) },
+    )
+    expect(compared.differences).toEqual([
+      { what: 'lock.app/nixpkgs', from: '= nixpkgs', to: '= other' },
+    ])
+    const flake = compareIntents(
+      { ...full, lock: linked({}) },
+      { ...full, lock: linked({ flake: false }) },
+    )
+    expect(flake.differences.map(({ what }) => what)).toEqual(['lock.app'])
+  })
+
+  test('is the same whatever keys the nodes have, and whether a link names the node or its path', () => {
+    for (const lock of [follows('nixpkgs'), linked({ inputs: { nixpkgs: 'x' } }, ['x', 'y', 'z'])])
+      expect(
+        compareIntents({ ...full, lock: follows(['nixpkgs']) }, { ...full, lock }).result,
+      ).toBe('same')
+  })
+
+  test.each<[string, Record<string, unknown>, Record<string, unknown>]>([
+    ['another repository', { owner: 'a' }, { owner: 'b' }],
+    ['a value that holds a field', { dir: 'x rev=1' }, { dir: 'x', rev: 1 }],
+    ['another name in a registry', { type: 'indirect', id: 'a' }, { type: 'indirect', id: 'b' }],
+  ])('is different for %s of an input that nothing pins', (_, a, b) => {
+    const unpinned = (locked: object): FlakeLock => {
+      const node = { original: { type: 'github' }, locked: { type: 'github', ...locked } }
+      const nodes = { root: { inputs: { x: 'x' } }, x: node }
+      return parseFlakeLock(Buffer.from(JSON.stringify({ version: 7, root: 'root', nodes })))
+    }
+    expect(
+      compareIntents({ ...full, lock: unpinned(a) }, { ...full, lock: unpinned(b) }).result,
+    ).toBe('different')
+  })
+
   test.each<[string, BuildIntent, BuildIntent, string[]]>([
     ['nothing is said', {}, {}, ['lock', 'revision']],
     ['one side says nothing', full, {}, ['lock', 'revision', 'attribute', 'system', 'tree']],

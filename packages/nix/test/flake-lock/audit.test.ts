@@ -154,6 +154,18 @@ describe('the tree of an input', () => {
     ])
   })
 
+  test('has a path that is not written once for each of its inputs, however long the names are', () => {
+    const nodes = Object.fromEntries(
+      Array.from({ length: 100 }, (_, level) => [
+        `n${level}`,
+        github('x', { inputs: level < 99 ? { ['a'.repeat(20)]: `n${level + 1}` } : {} }),
+      ]),
+    )
+    const lock = parseFlakeLock(lockText({ ...nodes, root: { inputs: { a: 'n0' } } }))
+    for (const use of [flakeInputs, auditFlakeLock])
+      expect(() => use(lock)).toThrow(expect.objectContaining({ code: 'FLAKE_LOCK_LIMIT' }))
+  })
+
   test('does not lie outside of its parent', () => {
     const lock = parseFlakeLock(
       lockText({
