@@ -74,18 +74,22 @@ function auditBuilder({ builder }: Derivation): Seen[] {
 }
 
 function auditFetch(derivation: Derivation, attributes: Attributes): Seen[] {
-  if (derivationKind(derivation) !== 'fixed') return []
+  const output = derivation.outputs.get('out')
+  if (output?.kind !== 'fixed') return []
+  const { method, hash } = output.address
+  const what = formatMethodAndAlgorithm(method, hash.algorithm)
   const seen: Seen[] = []
   for (const name of ['url', 'urls']) {
     const field = attributes.fieldOf(name)
     for (const url of attributes.strings(name)) {
       const shown = redactUrls(url)
       const host = hostOf(url) ?? 'no host'
-      seen.push({ kind: 'fixed-output', field, seen: `${host}: ${shown}` })
+      seen.push({ kind: 'fixed-output', field, seen: `${what} from ${host}: ${shown}` })
       if (isInsecure(url)) seen.push({ kind: 'insecure-url', field, seen: shown })
     }
   }
-  if (seen.length === 0) seen.push({ kind: 'unknown-origin', field: 'outputs.out', seen: 'no url' })
+  if (seen.length === 0)
+    seen.push({ kind: 'unknown-origin', field: 'outputs.out', seen: `${what} from no url` })
   return seen
 }
 

@@ -24,16 +24,15 @@ const MAX_DEPTH = 64
 /** Everything of that kind in one derivation. */
 export function auditText(derivation: Derivation): Seen[] {
   const { builder, args, env } = derivation
-  const seen: Seen[] = [...auditValue('builder', '', decodeByteString(builder))]
-  for (const [index, arg] of args.entries())
-    seen.push(...auditValue(`args[${index}]`, '', decodeByteString(arg)))
-  for (const [key, value] of env) {
-    const name = decodeByteString(key)
-    const text = decodeByteString(value)
-    if (key === STRUCTURED_ATTRIBUTES) seen.push(...auditJson(text))
-    else seen.push(...auditValue(`env.${name}`, name, text))
-  }
-  return seen
+  return [
+    ...auditValue('builder', '', decodeByteString(builder)),
+    ...args.flatMap((arg, index) => auditValue(`args[${index}]`, '', decodeByteString(arg))),
+    ...[...env].flatMap(([key, value]) => {
+      const name = decodeByteString(key)
+      const text = decodeByteString(value)
+      return key === STRUCTURED_ATTRIBUTES ? auditJson(text) : auditValue(`env.${name}`, name, text)
+    }),
+  ]
 }
 
 function auditJson(text: string): Seen[] {

@@ -95,7 +95,7 @@ describe('an audit', () => {
       { fixed, env: { url, impureEnvVars: 'http_proxy NO_PROXY NETRC TOKEN' } },
       [
         'impure-environment env.impureEnvVars: NETRC TOKEN',
-        `fixed-output env.url: example.org: ${url}`,
+        `fixed-output env.url: sha256 from example.org: ${url}`,
       ],
     ],
     ['variables that Nix ignores', { env: { impureEnvVars: 'TOKEN' } }, []],
@@ -104,18 +104,22 @@ describe('an audit', () => {
       { fixed, env: { urls: 'mirror://gnu/a http://example.org/a git@example.org:a/b' } },
       [
         'insecure-url env.urls: http://example.org/a',
-        'fixed-output env.urls: mirror://gnu: mirror://gnu/a',
-        'fixed-output env.urls: example.org: http://example.org/a',
-        'fixed-output env.urls: example.org: git@example.org:a/b',
+        'fixed-output env.urls: sha256 from mirror://gnu: mirror://gnu/a',
+        'fixed-output env.urls: sha256 from example.org: http://example.org/a',
+        'fixed-output env.urls: sha256 from example.org: git@example.org:a/b',
       ],
     ],
-    ['a fetch from nobody knows where', { fixed }, ['unknown-origin outputs.out: no url']],
+    [
+      'a fetch from nobody knows where',
+      { fixed },
+      ['unknown-origin outputs.out: sha256 from no url'],
+    ],
     [
       'a weak hash',
       { fixed: { method: 'nar', hash: parseHash(`md5:${'0'.repeat(32)}`) }, env: { url } },
       [
         `weak-hash outputs.out: fixed:r:md5:${'0'.repeat(26)}`,
-        `fixed-output env.url: example.org: ${url}`,
+        `fixed-output env.url: r:md5 from example.org: ${url}`,
       ],
     ],
     [
@@ -309,7 +313,7 @@ describe('a secret', () => {
       expect(brief(audit({ env: { text } }))).toEqual([`url-credentials env.text: ${shown}`])
     expect(brief(audit({ fixed, env: { url: 'https://alice:hunter22@example.org/x' } }))).toEqual([
       'url-credentials env.url: https://…@example.org/x',
-      'fixed-output env.url: example.org: https://…@example.org/x',
+      'fixed-output env.url: sha256 from example.org: https://…@example.org/x',
     ])
   })
 
@@ -370,6 +374,11 @@ describe('any text', () => {
     ])
       audit({ env: { text: unit.repeat(long / unit.length), password: unit.repeat(100) } })
   }, 60_000)
+
+  test('has no bound on how much it finds in one derivation', () => {
+    const paths = Array.from({ length: 150_000 }, () => '/home/joe/x')
+    expect(audit({ env: json({ paths }) }).counts.medium).toBe(150_000)
+  })
 
   test('gives findings that are well formed', () => {
     fc.assert(
