@@ -82,7 +82,8 @@ export async function findReferenceHolders(
       else if (stat.isDirectory()) {
         const names = await readdir(place, 'latin1')
         const below = names.map((name) => (file === '' ? name : `${file}/${name}`))
-        pending.push(...below.sort((a, b) => (a < b ? 1 : -1)))
+        // One by one: a directory may hold more than a call takes arguments.
+        for (const one of below.sort((a, b) => (a < b ? 1 : -1))) pending.push(one)
       } else if (stat.isFile()) await scanContents(file, place)
     } catch (cause) {
       throw readError(path, file, cause)

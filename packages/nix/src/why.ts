@@ -65,7 +65,7 @@ export function referenceChains(
     const waiting = [referencesOf(from)]
     while (chain.length > 0) {
       const at = chain.at(-1) as StorePath // not empty
-      const next = at === path ? undefined : waiting.at(-1)?.shift()
+      const next = at === path ? undefined : waiting.at(-1)?.next().value
       if (next === undefined) {
         if (at === path && chain.length - 1 === limit) {
           if (chains.length === maxChains) return { chains, complete: false }
@@ -85,14 +85,14 @@ export function referenceChains(
       }
       chain.push(next)
       open.add(next)
-      waiting.push(next === path ? [] : referencesOf(next))
+      waiting.push(referencesOf(next))
     }
     length = longer
   }
   return { chains, complete: true }
 
-  function referencesOf(of: StorePath): StorePath[] {
-    return [...(references.get(of) ?? [])]
+  function referencesOf(of: StorePath): Iterator<StorePath, undefined> {
+    return (references.get(of) ?? []).values()
   }
 }
 

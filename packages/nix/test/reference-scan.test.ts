@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -63,6 +64,23 @@ describe('the files that hold a reference', () => {
       holders: [{ file: 'twice' }, { file: 'x' }],
     })
   })
+
+  // The number of arguments that a call takes goes with the stack, which is 984 kB otherwise.
+  test('are found in a directory of any size', () => {
+    const tree = join(scratch, 'wide')
+    mkdirSync(tree)
+    for (let index = 0; index < 30_000; index++) symlinkSync('x', join(tree, `${index}`))
+    writeFileSync(join(tree, 'last'), hash)
+    const code = `import { findReferenceHolders, parseStorePath } from '@bagcheck/nix'
+      const [path, lib] = ${JSON.stringify([path, lib])}.map(parseStorePath)
+      const found = await findReferenceHolders(path, [lib], { location: ${JSON.stringify(tree)} })
+      console.log(found.get(lib).holders[0].file)`
+    const flags = [...process.execArgv, '--stack-size=200', '--input-type=module', '-e', code]
+    expect(spawnSync(process.execPath, flags, { encoding: 'utf8' })).toMatchObject({
+      stdout: 'last\n',
+      stderr: '',
+    })
+  }, 120_000)
 
   test('may be the store path itself, a symlink that is not followed', async () => {
     const link = join(scratch, 'link')

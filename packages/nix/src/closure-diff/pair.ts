@@ -46,15 +46,18 @@ export function pairPaths(
   let removed = [...old.values()]
   const replaced: PathPair[] = []
   for (const keyOf of [nameAndContent, nameOf]) {
-    const waiting = Map.groupBy(added, keyOf)
+    const waiting = new Map(
+      Array.from(Map.groupBy(added, keyOf), ([key, infos]) => [key, infos.values()] as const),
+    )
+    const taken = new Set<PathInfo>()
     removed = removed.filter((info) => {
-      const partner = waiting.get(keyOf(info))?.shift()
+      const partner = waiting.get(keyOf(info))?.next().value
       if (partner === undefined) return true
       replaced.push(makePair(info, partner))
+      taken.add(partner)
       return false
     })
-    const left = new Set([...waiting.values()].flat())
-    added = added.filter((info) => left.has(info))
+    added = added.filter((info) => !taken.has(info))
   }
   replaced.sort((a, b) => byteOrder(a.before.path, b.before.path))
   return { removed, added, replaced, altered }
@@ -95,13 +98,14 @@ function pick({ path, narHash, narSize }: PathInfo): PairedPath {
 
 /** Names that `from` refers to, more often than `to` does. */
 function missingNames(from: PathInfo, to: PathInfo): string[] {
-  const there = to.references.map(storePathName)
+  const there = new Map<string, number>()
+  for (const name of to.references.map(storePathName)) there.set(name, (there.get(name) ?? 0) + 1)
   return from.references
     .map(storePathName)
     .filter((name) => {
-      const index = there.indexOf(name)
-      if (index >= 0) there.splice(index, 1)
-      return index < 0
+      const left = there.get(name) ?? 0
+      there.set(name, left - 1)
+      return left <= 0
     })
     .sort(byteOrder)
 }

@@ -138,13 +138,15 @@ function comparePair(
   tag: string,
 ): OwnChanges {
   const mentions = new Set<number>()
-  const changes: DerivationChange[] = []
   const old = at(a.graph, fromPath)
   const young = at(b.graph, toPath)
-  changes.push(...compareOutputs(old, young))
-  changes.push(...compareInputs([a, old], [b, young], mentions))
   const sources = compareSources([a, old], [b, young], mentions, tag)
-  changes.push(...sources.changes)
+  // Not by `push` of a list: there may be more than a call takes arguments.
+  const changes: DerivationChange[] = [
+    ...compareOutputs(old, young),
+    ...compareInputs([a, old], [b, young], mentions),
+    ...sources.changes,
+  ]
   const layersA = [sources.from, marksFor(a, fromPath), a.all]
   const layersB = [sources.to, marksFor(b, toPath), b.all]
   // The same text says the same, whatever it mentions.
@@ -173,7 +175,7 @@ function comparePair(
     if (followsFromOutputs(old, young, key)) continue
     if (key === 'name' && from === old.name && to === young.name) continue // is reported as such
     if (key === STRUCTURED_ATTRIBUTES && from !== undefined && to !== undefined) {
-      changes.push(...compareAttributes(from, to, isSame))
+      for (const change of compareAttributes(from, to, isSame)) changes.push(change)
       continue
     }
     changes.push({ field: 'env', key: decodeByteString(key), from: shown(from), to: shown(to) })

@@ -163,12 +163,15 @@ class Pairing {
       [() => '', () => ''],
     ]
     for (const [oldKey, youngKey] of rounds) {
-      const candidates = groupBy(
+      const groups = groupBy(
         young.filter((path) => !this.#taken.has(path)),
         youngKey,
       )
+      const candidates = new Map(
+        Array.from(groups, ([key, paths]) => [key, paths.values()] as const),
+      )
       for (const path of old) {
-        const other = this.#toOf.has(path) ? undefined : candidates.get(oldKey(path))?.shift()
+        const other = this.#toOf.has(path) ? undefined : candidates.get(oldKey(path))?.next().value
         if (other !== undefined) this.#add(path, other)
       }
     }

@@ -1,3 +1,4 @@
+import { NixError } from '../error.ts'
 import { derivationName } from '../output-path.ts'
 import { byteOrder } from '../store-path.ts'
 import type { StorePath } from '../store-path.ts'
@@ -5,6 +6,9 @@ import type { DerivationGraph } from './graph.ts'
 import { findOwnChanges } from './own-changes.ts'
 import type { DerivationChange, OwnChanges } from './own-changes.ts'
 import { pairDerivations } from './pair.ts'
+
+/** 256 MiB: some 46,000 derivations that all changed by themselves, or 500,000 that 4,000 of them led to. */
+const MAX_CAUSE_WORDS = 2 ** 26
 
 /** A derivation that changed by itself. */
 export interface RootCause {
@@ -58,6 +62,8 @@ export interface RootCauses {
  * Nothing is hidden: a path in a text is taken for the same as another only if the derivations behind them are
  * a pair, whose own difference is reported. Values are those of the derivations, with whatever secrets
  * these hold.
+ *
+ * @throws {NixError} DRV_LIMIT – too many derivations differ, for too many causes.
  */
 export function findRootCauses(from: DerivationGraph, to: DerivationGraph): RootCauses {
   const { same, pairs, added, removed } = pairDerivations(from, to)
@@ -96,6 +102,11 @@ export function findRootCauses(from: DerivationGraph, to: DerivationGraph): Root
  */
 function propagate(own: readonly OwnChanges[], changed: readonly number[]): Uint32Array[] {
   const words = Math.ceil(changed.length / 32)
+  if (own.length * words > MAX_CAUSE_WORDS)
+    throw new NixError(
+      'DRV_LIMIT',
+      `expected fewer differences, got ${own.length} derivations that differ for ${changed.length} causes`,
+    )
   const causes = own.map(() => new Uint32Array(words))
   for (const [bit, pair] of changed.entries()) setBit(causes[pair], bit)
   for (let settled = false; !settled;) {
@@ -126,11 +137,11 @@ function setBit(bits: Uint32Array | undefined, bit: number): void {
 }
 
 function bitsOf(bits: Uint32Array | undefined): number[] {
-  return Array.from(bits ?? [], (word, index) => {
-    const set: number[] = []
-    for (let bit = 0; bit < 32; bit++) if ((word >>> bit) & 1) set.push(index * 32 + bit)
-    return set
-  }).flat()
+  const set: number[] = []
+  for (const [index, word] of (bits ?? []).entries())
+    for (let rest = word; rest !== 0; rest &= rest - 1)
+      set.push(index * 32 + 31 - Math.clz32(rest & -rest)) // the lowest that is left
+  return set
 }
 
 function countRebuilt(causesOf: readonly Uint32Array[], changed: readonly number[]): number[] {

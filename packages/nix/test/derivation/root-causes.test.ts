@@ -6,6 +6,7 @@ import {
   derivationPath,
   findRootCauses,
   ownOutputPlaceholder,
+  parseStorePath,
   textPath,
 } from '@bagcheck/nix'
 import type { Derivation, DerivationGraph, RootCauses, StorePath } from '@bagcheck/nix'
@@ -389,5 +390,17 @@ describe('root causes', () => {
       }),
       { numRuns: 300 },
     )
+  })
+
+  test('are told however many there are in one derivation', () => {
+    const withSources = (letter: string) => {
+      const nix = new Instantiator()
+      const sources = Array.from({ length: 75_000 }, (_, index) =>
+        parseStorePath(`/nix/store/${letter.repeat(32)}-${letter}${index}`),
+      )
+      return nix.graph(nix.add({ name: 'root', sources }))
+    }
+    const { causes } = findRootCauses(withSources('a'), withSources('b'))
+    expect(causes.map(({ changes }) => changes.length)).toEqual([150_000])
   })
 })
