@@ -4,7 +4,7 @@ import { MANIFEST_MAX_BYTES, parseManifest, parseStorePath } from '@bagcheck/nix
 import type { ClosureManifest, StorePath } from '@bagcheck/nix'
 import { CliError } from '../error.ts'
 import { parseInput } from '../files.ts'
-import { readClosureFrom, wantsSignatures } from './source.ts'
+import { parseRoot, readClosureFrom, wantsSignatures } from './source.ts'
 import type { SourceValues } from './source.ts'
 
 /**
@@ -32,6 +32,11 @@ export async function readManifest(file: string, options: SourceValues): Promise
   if (wantsSignatures(options))
     throw new CliError('USAGE', `--trusted-key is for store paths; nothing is signed in ${file}`)
   return parseInput(file, MANIFEST_MAX_BYTES, parseManifest)
+}
+
+/** The root that `argument` is or links to, as `./result` does. @throws {CliError} USAGE – neither */
+export async function resolveRoot(argument: string): Promise<StorePath> {
+  return (await findRoot(argument)) ?? parseRoot(argument)
 }
 
 /** The store path that `argument` is or links to. */

@@ -56,8 +56,9 @@ function describeValue(what: string, from: string | null, to: string | null): st
   const old = from.split(separator)
   const young = to.split(separator)
   if (old.length === 1 && young.length === 1) return [`${what}: ${quote(from)} → ${quote(to)}`]
-  const gone = old.filter((part) => !young.includes(part))
-  const come = young.filter((part) => !old.includes(part))
+  const [before, after] = [new Set(old), new Set(young)]
+  const gone = old.filter((part) => !after.has(part))
+  const come = young.filter((part) => !before.has(part))
   if (gone.length + come.length === 0 || gone.length + come.length > 8)
     return [`${what}: ${firstDifference(from, to)}`]
   return [

@@ -50,8 +50,9 @@ export function diffLines(
       formatBytesDelta(entry.narBytesDelta),
     ],
   }))
+  // Not by arguments of `Math.max`: a closure may have more packages than a call takes.
   const widths = [0, 1, 2, 3].map((n) =>
-    Math.max(...rows.map(({ cells }) => cells[n]?.length ?? 0)),
+    rows.reduce((width, { cells }) => Math.max(width, cells[n]?.length ?? 0), 0),
   )
   lines.push('')
   for (const { entry, cells } of rows) {

@@ -68,7 +68,7 @@ export interface SourceValues {
   readonly threshold: string
 }
 
-/** A root that was given as an argument. @throws {CliError} USAGE */
+/** A root that was given as an argument; no link to one will do. @throws {CliError} USAGE */
 export function parseRoot(text: string): StorePath {
   try {
     return parseStorePath(text)

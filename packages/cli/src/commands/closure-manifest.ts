@@ -1,4 +1,5 @@
-import { parseRoot, readClosureFrom, readFileList, SOURCE_OPTIONS } from '../closure/source.ts'
+import { resolveRoot } from '../closure/bag.ts'
+import { readClosureFrom, readFileList, SOURCE_OPTIONS } from '../closure/source.ts'
 import { command } from '../command.ts'
 import { writeOutput } from '../files.ts'
 
@@ -7,7 +8,7 @@ export const closureManifest = command({
   positionals: 'ROOT',
   description: [
     'One line per store path in byte order: path, NAR hash, NAR size, references. The sha256 of this ' +
-      'text is the closure digest, by which policy knows a bag.',
+      'text is the closure digest, by which policy knows a bag. ROOT is a store path, or a link to one.',
   ],
   options: {
     output: { type: 'string', value: 'FILE', help: 'write the manifest there and print the facts' },
@@ -24,7 +25,7 @@ export const closureManifest = command({
   ],
   run: async (context, values, [root = '']) => {
     const { signal, json, print, result } = context
-    const manifest = await readClosureFrom(parseRoot(root), values, signal)
+    const manifest = await readClosureFrom(await resolveRoot(root), values, signal)
     const files =
       values.files === undefined ? undefined : await readFileList(manifest, values, context)
     if (files !== undefined) await writeOutput(values.files ?? '', files.text)

@@ -8,9 +8,8 @@ import {
   type PathInfo,
 } from '@bagcheck/nix'
 import { loadAttributeReader } from '../closure/attributes.ts'
-import { readManifest } from '../closure/bag.ts'
+import { readManifest, resolveRoot } from '../closure/bag.ts'
 import {
-  parseRoot,
   readClosureFrom,
   SOURCE_OPTIONS,
   wantsSignatures,
@@ -25,7 +24,7 @@ export const closureVerify = command({
   summary: 'Compare the content of the store with a manifest; name the files that differ.',
   positionals: '[ROOT]...',
   description: [
-    'With ROOT the manifest is what --source says, and with --all, for every path of the store, what the Nix ' +
+    'With ROOT, a store path or a link to one, the manifest is what --source says, and with --all, for every path of the store, what the Nix ' +
       'database says. Of the local Nix that is a hint and no proof: whoever can alter the store as root can alter ' +
       'that too. With --manifest (and --files, to name single files) it is what CI attested.',
     'Every file is read, unless --ledger says that it has not moved since it was (incremental), or ' +
@@ -66,8 +65,8 @@ export const closureVerify = command({
     const owner = parseUid(values.owner)
     const closures: ClosureManifest[] = []
     if (values.manifest !== undefined) closures.push(await readManifest(values.manifest, values))
-    for (const root of roots.map(parseRoot))
-      closures.push(await readClosureFrom(root, values, signal))
+    for (const root of roots)
+      closures.push(await readClosureFrom(await resolveRoot(root), values, signal))
     const entries = values.all
       ? await readAllPaths(values)
       : unite(closures.map((closure) => closure.entries))

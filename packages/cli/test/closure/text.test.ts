@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { buildManifest, diffClosures, parseNarHash, parseStorePathBase } from '@bagcheck/nix'
 import type { ClosureManifest } from '@bagcheck/nix'
+import { describeChange } from '../../src/closure/causes.ts'
 import { diffLines } from '../../src/closure/diff-text.ts'
 import { printable } from '../../src/closure/printable.ts'
 import { formatBytes, formatBytesDelta } from '../../src/closure/size.ts'
@@ -50,8 +51,22 @@ describe('the text of a diff', () => {
     expect(all.filter((line) => line.startsWith('content '))).toHaveLength(50)
   })
 
+  test('has a line for each package, however many there are', () => {
+    const packages = diff.packages.slice(0, 1)
+    const many = { ...diff, packages: Array.from({ length: 150_000 }, () => packages).flat() }
+    expect(diffLines(many, { color: false, all: false }).length).toBeGreaterThan(20)
+    expect(diffLines(many, { color: false, all: true }).length).toBeGreaterThan(150_000)
+  })
+
   test('has colours only where they are asked for', () => {
     expect(diffLines(diff, { color: false, all: true }).join('')).not.toContain('\u001b')
     expect(diffLines(diff, { color: true, all: false }).join('')).toContain('\u001b[31m')
   })
+})
+
+test('a change of a long list is shown by its words, in time that goes with its length', () => {
+  const words = Array.from({ length: 100_000 }, (_, index) => `word${index}`)
+  const change = { field: 'env', key: 'list', from: words.join(' ') } as const
+  const to = words.with(-1, 'other').join(' ')
+  expect(describeChange({ ...change, to })).toEqual(['list: - "word99999"', 'list: + "other"'])
 })

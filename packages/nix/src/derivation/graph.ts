@@ -40,11 +40,13 @@ const IN_FLIGHT = 32
  */
 export function storeDirectoryReader(directory: string = STORE_DIR): DerivationReader {
   return async (path) => {
+    const file = join(directory, storePathBase(path))
     try {
-      return readBounded(join(directory, storePathBase(path)))
+      return readBounded(file)
     } catch (cause) {
       if (cause instanceof NixError) throw cause
-      throw new NixError('DRV_READ', `expected a derivation at ${quote(path)}, cannot read it`, {
+      const reason = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message
+      throw new NixError('DRV_READ', `expected a derivation at ${quote(file)}: ${reason}`, {
         cause,
         detail: { path },
       })
