@@ -1,26 +1,31 @@
-// Measuring live processes with the agent's own measurer thread, packed: interpreters of the demo, whose
-// files all lie in the store, each as a unit with a recorded launch contract. Cold: nothing is remembered
-// of the files, which are in the page cache. Warm: as at a renewal.
-import { once } from 'node:events'
+// Measuring live processes as the front does: by a question to the packed measurer, a process of its own, over its
+// socket. The programs are interpreters of the demo, whose files all lie in the store, each a unit with a
+// recorded launch contract. Cold: nothing is remembered of the files, which are in the page cache. Warm: as at a
+// renewal.
+import { spawn } from 'node:child_process'
+import type { Socket } from 'node:net'
 import { mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { STORE_DIR } from '@bagcheck/nix'
-import type {
-  Measurement,
-  MeasureReply,
-  MeasurerOptions,
-  ProcessInstance,
-} from '../packages/agent/src/measure/messages.ts'
-import { sharedMemoryDevice } from '../packages/agent/src/peer.ts'
+import type { MeasurerSettings } from '../packages/agent/src/config.ts'
+import { MeasurerClient } from '../packages/agent/src/front/measurer-client.ts'
+import type { SettledMeasurement } from '../packages/agent/src/measure/messages.ts'
 import { buildBags, startDaemon } from '../packages/cli/src/demo/build.ts'
-import { effort, format, printBudget } from './budget.ts'
+import { effort, format, printBudget, SHORT } from './budget.ts'
+import { standInForPid1 } from './first-process.ts'
 import { UID } from './installation.ts'
 import { DIST } from './packed.ts'
+import { MAPPINGS, shaped } from './shapes.ts'
 import { median, printTable, quantile } from './statistics.ts'
 import { canStartUnits, startUnit, type Unit } from './units.ts'
 
-/** Prints the table. */
+const COUNTS = SHORT ? [50, 500] : [50, 500, 5000, 20_000]
+const PROCESSES = SHORT ? [1, 10] : [1, 10, 50, 200]
+/** Of one program: a unit that takes more than half of a thread's time has to rest. */
+const MAX_MS = 4000
+
+/** Prints the tables. */
 export async function run(): Promise<void> {
   if (!canStartUnits()) return
   const directory = mkdtempSync('/var/tmp/bagcheck-bench-')
@@ -28,31 +33,31 @@ export async function run(): Promise<void> {
   const daemon = await startDaemon(stopping.signal)
   try {
     const bags = await buildBags(directory, stopping.signal)
+    using _first = standInForPid1()
     const node = realpathSync(join(bags.orders, 'bin/node'))
     const perl = realpathSync(join(bags.reports, 'bin/perl'))
-    const rows = [
-      await measure('perl', directory, [perl, '-e', 'sleep']),
-      await measure('node --jitless', directory, [
-        node,
-        '--jitless',
-        '-e',
-        'setInterval(Date, 1e9)',
-      ]),
+    const program = [node, '--jitless', '-e', 'console.log(); setInterval(Date, 1e9)'] as const
+    const ordinary = [
+      await measure('perl', directory, shaped(perl, {})),
+      await measure('node --jitless', directory, [...program]),
     ]
-    printTable(
-      ['', 'mappings', 'mapped files', 'MB', 'cold ms', 'warm p50 ms', 'warm p99 ms'],
-      rows.map(({ name, mappings, files, bytes, cold, warm }) => [
-        name,
-        `${mappings}`,
-        `${files}`,
-        format(bytes / 1e6),
-        format(median(cold)),
-        format(median(warm)),
-        format(quantile(warm, 0.99)),
-      ]),
-    )
-    const slowest = Math.max(...rows.map(({ warm }) => median(warm)))
+    print(ordinary)
+    const slowest = Math.max(...ordinary.map(({ warm }) => median(warm)))
     printBudget({ what: 'measuring an ordinary process, warm', limit: 5, unit: 'ms' }, slowest)
+    console.log('\nby mappings of one process')
+    for (const kind of MAPPINGS) {
+      const rows: Row[] = []
+      for (const mappings of COUNTS)
+        rows.push(await measure(kind, directory, shaped(perl, { kind, mappings })))
+      print(rows)
+      printSlope(rows, ({ mappings }) => mappings / 1000, '1,000 mappings')
+    }
+    console.log('\nby processes of one unit')
+    const rows: Row[] = []
+    for (const processes of PROCESSES)
+      rows.push(await measure('perl', directory, shaped(perl, { processes })))
+    print(rows)
+    printSlope(rows, ({ processes }) => processes, 'process')
   } finally {
     daemon.kill('SIGKILL')
     rmSync(directory, { recursive: true })
@@ -61,11 +66,32 @@ export async function run(): Promise<void> {
 
 interface Row {
   readonly name: string
+  readonly processes: number
+  /** Of the first process. */
   readonly mappings: number
   readonly files: number
   readonly bytes: number
-  readonly cold: number[]
+  readonly cold: number
   readonly warm: number[]
+}
+
+function print(rows: readonly Row[]): void {
+  const header = ['processes', 'mappings', 'files', 'MB', 'cold ms', 'warm p50 ms', 'warm p95 ms']
+  printTable(
+    ['', ...header],
+    rows.map(({ name, processes, mappings, files, bytes, cold, warm }) => [
+      ...[name, `${processes}`, `${mappings}`, `${files}`, format(bytes / 1e6), format(cold)],
+      ...[format(median(warm)), format(quantile(warm, 0.95))],
+    ]),
+  )
+}
+
+/** What each more of `count` costs, from the second row and the last. */
+function printSlope(rows: readonly Row[], count: (row: Row) => number, what: string): void {
+  const [from, to] = [rows[1], rows.at(-1)]
+  if (from === undefined || to === undefined || from === to) return
+  const slope = (median(to.warm) - median(from.warm)) / (count(to) - count(from))
+  console.log(`each ${what} more: ${format(slope)} ms`)
 }
 
 async function measure(
@@ -74,87 +100,81 @@ async function measure(
   command: [string, ...string[]],
 ): Promise<Row> {
   const unitsDirectory = join(directory, 'units')
-  await using unit = await startUnit({
-    ...{ name: 'bench', instance: '1', unitsDirectory, uid: UID, command },
-  })
+  const started = { instance: '1', unitsDirectory, uid: UID }
+  await using unit = await startUnit({ ...started, name: 'bench', command })
   // Something that shares no file with it gets a measurer's thread going before it is timed.
-  const idle = ['/bin/busybox', 'sleep', '1000'] as const
-  await using other = await startUnit({
-    ...{ name: 'other', instance: '1', unitsDirectory, uid: UID, command: realCommand(idle) },
-  })
+  const idle = [realpathSync('/bin/busybox'), 'sleep', '1000'] as const
+  await using other = await startUnit({ ...started, name: 'other', command: idle })
+  await unit.line()
   await settle(unit)
-  const options = {
-    unitsDir: unitsDirectory,
-    ociStateDirs: [],
-    storeDir: STORE_DIR,
-    sharedMemoryDevice: sharedMemoryDevice(),
+  await using measurer = await openMeasurer(directory)
+  await measurer.client.measure(other.instance)
+  let measurement: SettledMeasurement | undefined
+  const timed = async (): Promise<number> => {
+    const start = performance.now()
+    measurement = await measurer.client.measure(unit.instance)
+    return performance.now() - start
   }
-  const cold: number[] = []
+  const begun = performance.now()
+  const cold = await timed()
   const warm: number[] = []
-  let measurement: Measurement | undefined
-  for (let round = 0; round < effort(5, 1); round += 1) {
-    await using measurer = openMeasurer(options)
-    await measurer.measure(other.instance)
-    const timed = async (): Promise<number> => {
-      const start = performance.now()
-      measurement = await measurer.measure(unit.instance)
-      return performance.now() - start
-    }
-    cold.push(await timed())
-    for (let index = 0; index < effort(200, 5); index += 1) warm.push(await timed())
-  }
-  const [process] = measurement?.processes ?? []
-  if (measurement?.unit.contract?.intact !== true || process === undefined)
+  while (warm.length < effort(400, 3) && performance.now() - begun < MAX_MS)
+    warm.push(await timed())
+  const { unit: seen, processes = [] } = measurement ?? {}
+  const [process] = processes
+  if (seen?.contract?.intact !== true || process === undefined)
     throw new Error('expected a unit with an intact contract')
   const files = [process.executable, ...process.files]
   if (!files.every(({ isStoreFile }) => isStoreFile)) throw new Error('expected store files only')
   return {
-    name,
-    mappings: readMaps(unit.pid).length,
-    files: files.length,
+    ...{ name, cold, warm, files: files.length, processes: processes.length },
+    mappings: countMappings(unit),
     bytes: files.reduce((sum, { path }) => sum + readFileSync(path).length, 0),
-    cold,
-    warm,
   }
 }
 
-const realCommand = ([program, ...args]: readonly [string, ...string[]]): [string, ...string[]] => [
-  realpathSync(program),
-  ...args,
-]
-
-const readMaps = (pid: number): string[] =>
-  readFileSync(`/proc/${pid}/maps`, 'utf8').trim().split('\n')
+const countMappings = ({ pid }: Unit): number =>
+  readFileSync(`/proc/${pid}/maps`, 'utf8').trim().split('\n').length
 
 /** Waits until the program has mapped what it maps. */
-async function settle({ pid }: Unit): Promise<void> {
+async function settle(unit: Unit): Promise<void> {
   for (let before = -1; ;) {
-    const count = readMaps(pid).length
+    const count = countMappings(unit)
     if (count === before) return
     before = count
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    await sleep(200)
   }
 }
 
 interface OpenMeasurer extends AsyncDisposable {
-  measure(instance: ProcessInstance): Promise<Measurement>
+  readonly client: MeasurerClient
 }
 
-/** The packed measurer in a thread of its own, one request at a time. */
-function openMeasurer(options: MeasurerOptions): OpenMeasurer {
-  const file = join(DIST, 'bagcheck-agent.measure-worker.mjs')
-  const worker = new Worker(file, { workerData: options, execArgv: [] })
-  let id = 0
+/** The packed measurer as the child of an agent, with this process as its front. */
+async function openMeasurer(directory: string): Promise<OpenMeasurer> {
+  const settings: MeasurerSettings = {
+    ...{ socket: null, user: 'root', stateDir: join(directory, 'measurer') },
+    options: { unitsDir: join(directory, 'units'), ociStateDirs: [], storeDir: STORE_DIR },
+  }
+  const child = spawn(
+    process.execPath,
+    [join(DIST, 'bagcheck-measurer.mjs'), '--own', JSON.stringify(settings)],
+    { stdio: ['ignore', 'inherit', 'inherit', 'pipe'] },
+  )
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  const socket = child.stdio[3] as Socket
+  const say = (_level: string, message: string): void => console.error(`measurer: ${message}`)
+  const client = new MeasurerClient(
+    () => Promise.resolve(socket),
+    () => undefined,
+    say,
+  )
+  while (!client.state.up) await sleep(5)
   return {
-    measure: async (instance) => {
-      worker.postMessage({ id: (id += 1), instance })
-      const [reply] = (await once(worker, 'message')) as [MeasureReply]
-      if (!reply.ok) throw new Error(`${reply.code}: ${reply.message}`)
-      if (!('measurement' in reply)) throw new TypeError('expected a measurement')
-      return reply.measurement
-    },
+    client,
     [Symbol.asyncDispose]: async () => {
-      await worker.terminate()
+      client[Symbol.dispose]()
+      await ended
     },
   }
 }

@@ -1,6 +1,6 @@
 // The packed executables as processes: started on one core, observed from outside through /proc.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -15,10 +15,24 @@ export interface Running extends AsyncDisposable {
   readonly readyMs: number
   /** The ready line. */
   readonly ready: Readonly<Record<string, string>>
+  /** Itself, and the children that it has now: an agent started as root has a measurer. */
+  usage(): readonly [Usage, ...Usage[]]
   /** Resident set, now; its children's too. */
   rssBytes(): number
   /** Processor time of all its threads so far, and of its children. */
   cpuSeconds(): number
+}
+
+/** What a process took so far and holds now. */
+export interface Usage {
+  readonly cpuSeconds: number
+  /** How often threads that still run gave the processor up and were woken. */
+  readonly wakeups: number
+  readonly rss: number
+  /** Pages that it shares with others count in parts. */
+  readonly pss: number
+  /** Pages of no file: heap and stacks. */
+  readonly own: number
 }
 
 /** The command line of an executable, on one core if `core` is given and there are several. */
@@ -65,8 +79,9 @@ function observe(
     pid,
     readyMs,
     ready,
-    rssBytes: () => sum(processesOf(pid).map(rssBytes)),
-    cpuSeconds: () => sum(processesOf(pid).map(cpuSeconds)),
+    usage: () => [usageOf(pid), ...childrenOf(pid).map(usageOf)],
+    rssBytes: () => sum([pid, ...childrenOf(pid)].map(rssBytes)),
+    cpuSeconds: () => sum([pid, ...childrenOf(pid)].map(cpuSeconds)),
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGTERM')
       await gone
@@ -74,10 +89,21 @@ function observe(
   }
 }
 
-/** A process and the children that it has now: an agent started as root has a measurer. */
-function processesOf(pid: number): number[] {
+function childrenOf(pid: number): number[] {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
-  return [pid, ...(children === '' ? [] : children.split(' ').map(Number))]
+  return children === '' ? [] : children.split(' ').map(Number)
+}
+
+function usageOf(pid: number): Usage {
+  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
+  const bytes = (name: string): number =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(rollup)?.[1]) * 1024
+  const switches = readdirSync(`/proc/${pid}/task`).map((tid) => {
+    const status = readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8')
+    return Number(/^voluntary_ctxt_switches:\s+(\d+)$/m.exec(status)?.[1])
+  })
+  const [rss, pss, own] = [bytes('Rss'), bytes('Pss'), bytes('Anonymous')]
+  return { cpuSeconds: cpuSeconds(pid), wakeups: sum(switches), rss, pss, own }
 }
 
 function rssBytes(pid: number): number {

@@ -2,6 +2,7 @@
 // would need more memory than what they launch.
 import { spawn } from 'node:child_process'
 import {
+  existsSync,
   mkdirSync,
   readFileSync,
   readlinkSync,
@@ -11,6 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { UnitRecord } from '@bagcheck/api'
 import { CGROUP_PARENT_VARIABLE } from '@bagcheck/cli'
@@ -30,12 +32,14 @@ export interface UnitOptions {
   readonly environment?: Readonly<Record<string, string>>
 }
 
-/** A running unit of one process. */
+/** A running unit; what its first process starts ends with it. */
 export interface Unit extends AsyncDisposable {
   readonly pid: number
   readonly instance: ProcessInstance
-  /** The program's first line on standard output. */
-  readonly firstLine: Promise<string>
+  /** The next line on standard output that nobody has had; throws if there is none and will be none. */
+  line(): Promise<string>
+  /** Writes a line to standard input. */
+  say(text: string): void
 }
 
 /** True where units can be started: in a private root, as root. Elsewhere prints why not. */
@@ -45,7 +49,7 @@ export function canStartUnits(): boolean {
   return false
 }
 
-/** Starts a unit; its program's standard input ends when the record is complete. */
+/** Starts a unit; its program gets an empty line when the record is complete. */
 export async function startUnit(options: UnitOptions): Promise<Unit> {
   const { name, instance, unitsDirectory, uid, command, environment = {} } = options
   const directory = join(process.env[CGROUP_PARENT_VARIABLE] ?? '', `${name}@${instance}`)
@@ -61,19 +65,14 @@ export async function startUnit(options: UnitOptions): Promise<Unit> {
   const child = spawn(
     '/bin/sh',
     ['-c', script, 'sh', directory, ...privileges, 'env', '-i', ...variables, ...command],
-    { stdio: ['pipe', 'pipe', 'inherit'], cwd: '/' },
+    { stdio: 'pipe', cwd: '/' }, // a file of ours would be a foreign descriptor of theirs
   )
+  child.stderr.on('data', (chunk: Buffer) => process.stderr.write(chunk))
+  child.stdin.on('error', () => undefined) // that it ended is seen on its output
   const { pid } = child
   if (pid === undefined) throw new Error('the shell did not start')
   const ended = new Promise((resolve) => child.once('exit', resolve))
-  const firstLine = new Promise<string>((resolve) => {
-    let text = ''
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-      text += chunk
-      if (text.includes('\n')) resolve(text.slice(0, text.indexOf('\n')))
-    })
-    child.once('close', () => resolve(text))
-  })
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   while (child.exitCode === null && readlinkSync(`/proc/${pid}/exe`) !== program) await sleep(2)
   // The kernel names the new program before it has laid out its memory; a frozen process has done both.
   const events = join(directory, 'cgroup.events')
@@ -88,14 +87,21 @@ export async function startUnit(options: UnitOptions): Promise<Unit> {
   )
   const measured = readInstance(pid)
   writeFileSync(join(directory, 'cgroup.freeze'), '0')
-  child.stdin.end()
+  child.stdin.write('\n')
   return {
     pid,
     instance: measured,
-    firstLine,
+    line: async () => {
+      const { value, done } = await lines.next()
+      if (done === true) throw new Error(`${name}@${instance} ended`)
+      return value
+    },
+    say: (text) => void child.stdin.write(`${text}\n`),
     [Symbol.asyncDispose]: async () => {
-      child.kill('SIGKILL')
+      if (!existsSync(directory)) return // it has ended before its fleet
+      writeFileSync(join(directory, 'cgroup.kill'), '1')
       await ended
+      while (!readFileSync(events, 'utf8').includes('populated 0')) await sleep(2)
       rmSync(recordFile, { force: true })
       rmdirSync(directory)
     },

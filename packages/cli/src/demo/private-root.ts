@@ -42,7 +42,7 @@ exec "$@"`
  * once: what it made lies in the scratch directory, which goes too. Without root privileges, or inside
  * a private root already, runs the command as it is.
  * @param options.pids `host` keeps the host's process ids, which what the kernel tells of processes is about; then
- *   only the command itself is sure to end with us
+ *   only the command itself is sure to end with us, and what is in its cgroup
  */
 export async function enterPrivateRoot(
   command: readonly string[],
@@ -83,6 +83,7 @@ function findCgroup2(): string | undefined {
 /** A shell that outlives us, whatever ends us: it waits for our end of a pipe to close, then clears up. */
 function startGuardian(scratch: string, cgroup: string): ChildProcess {
   const clear = `cat > /dev/null
+[ -z "$2" ] || [ ! -d "$2" ] || echo 1 > "$2/cgroup.kill"
 for attempt in 1 2 3 4 5 6 7 8 9 10; do
   rm -rf "$1" 2> /dev/null
   [ -z "$2" ] || [ ! -d "$2" ] || find "$2" -depth -type d -exec rmdir {} + 2> /dev/null
