@@ -1,9 +1,11 @@
 // Real processes in real cgroups. Needs root and a writable unified hierarchy, as `npm test` has them.
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process'
 import {
   chmodSync,
+  closeSync,
   existsSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   readdirSync,
   rmSync,
@@ -16,6 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { PRIVATE_ROOT_VARIABLE } from '../src/demo/private-root.ts'
 import { findCgroupMount } from '../src/unit/cgroup.ts'
+import { launchUnit } from '../src/unit/launch.ts'
 
 const main = join(import.meta.dirname, '../src/main.ts')
 const uid = '61050'
@@ -104,6 +107,62 @@ describe.runIf(ready)('bagcheck exec', () => {
       'A=b c',
       'PATH=/usr/bin:/bin',
     ])
+  })
+
+  test('the unit holds no file that its launcher inherited, however high its number', () => {
+    const secret = join(folder, 'secret')
+    writeFileSync(secret, 'of root', { mode: 0o600 })
+    const stdio = Array.from({ length: 90 }, (_, number) => (number < 3 ? 'pipe' : 'ignore'))
+    const high = openSync(secret, 'r')
+    const { stdout } = spawnSync(
+      process.execPath,
+      argv('files', '--', '/bin/sh', '-c', 'ls -l /proc/$$/fd'),
+      { encoding: 'utf8', stdio: [...stdio, high] as StdioOptions },
+    )
+    closeSync(high)
+    const numbers = String(stdout).match(/ [0-9]+ -> /g)
+    expect(numbers).toEqual([' 0 -> ', ' 1 -> ', ' 2 -> '])
+  })
+
+  test('a signal that comes before the start starts nothing', async () => {
+    const launch = {
+      ...{
+        name: 'early',
+        instance: '',
+        program: '/bin/sleep',
+        arguments: ['100'],
+        environment: {},
+      },
+      ...{ account: { uid: Number(uid), gid: Number(uid) }, unitsDirectory: units },
+      cgroupParent: process.env['BAGCHECK_CGROUP_PARENT'],
+    }
+    const signal = AbortSignal.abort(new Error('ended by SIGTERM'))
+    await expect(launchUnit(launch, signal)).rejects.toThrow('ended by SIGTERM')
+    expect(readdirSync(units)).toEqual([])
+  })
+
+  test('a unit of root that made cgroups of its own is cleared away, and its exit code told', async () => {
+    const parent = process.env['BAGCHECK_CGROUP_PARENT'] ?? ''
+    const script = `mkdir -p ${parent}/nested/a/b; echo $$ > ${parent}/nested/a/b/cgroup.procs; exit 5`
+    expect(runUnit('nested', '--user', '0', '--', '/bin/sh', '-c', script).status).toBe(5)
+    expect(existsSync(join(parent, 'nested'))).toBe(false)
+  })
+
+  test('what a killed launcher left is not taken for the next unit, and the message says how to end it', async () => {
+    const script = 'setsid sleep 100 & sleep 100'
+    const { child, record } = await startUnit('left', '--', '/bin/sh', '-c', script)
+    const cgroup = await cgroupOf(record)
+    const processes = (): number =>
+      readFileSync(join(cgroup, 'cgroup.procs'), 'utf8').split('\n').length - 1
+    for (let attempt = 0; attempt < 400 && processes() < 3; attempt++) await sleep(25)
+    child.kill('SIGKILL')
+    await ended(child)
+    const second = runUnit('left', '--', '/bin/true')
+    expect(second.status).toBe(3)
+    const [, file = ''] = /"echo 1 > (.*)"/.exec(String(second.stderr)) ?? []
+    writeFileSync(file, '1')
+    for (let attempt = 0; attempt < 400 && processes() > 0; attempt++) await sleep(25)
+    expect(runUnit('left', '--', '/bin/sh', '-c', 'exit 4').status).toBe(4)
   })
 
   test('the exit code is that of the program; a signal that ends it gives 128 + N', async () => {

@@ -12,8 +12,10 @@ export const exec = command({
   description: [
     'Runs CMD, an absolute path, in a cgroup of its own as the given user, with no-new-privs, no ' +
       'supplementary groups and an environment that holds PATH and what --env says. What was started is ' +
-      'recorded where only root can write, so that the agent can tell what an interpreter was told to run.',
-    'Signals are passed on. The exit code is that of CMD. Whatever is left of the unit ends with it.',
+      'recorded where only root can write, so that the agent can tell what an interpreter was told to run. Its ' +
+      'working directory is /; standard input and outputs are ours, and no other open file.',
+    'Signals are passed on to CMD. The exit code is that of CMD, 128 + N where signal N ended it; where CMD did not ' +
+      'start, a line says why and the code is 2 or 3. Whatever is left of the unit ends with CMD.',
   ],
   options: {
     user: { type: 'string', value: 'USER', required: true, help: 'user to run as, name or number' },
@@ -39,7 +41,7 @@ export const exec = command({
     'bagcheck exec --name orders --user orders -- /nix/store/…-orders-1.0/bin/node --jitless \\',
     '    /nix/store/…-orders-1.0/lib/orders.mjs',
   ],
-  run: async (_context, values, args): Promise<ExitCode> => {
+  run: async ({ signal }, values, args): Promise<ExitCode> => {
     const [program = '', ...rest] = args
     if (!program.startsWith('/'))
       throw new CliError('USAGE', `CMD must be an absolute path, not ${JSON.stringify(program)}`)
@@ -47,11 +49,14 @@ export const exec = command({
     const instance = values.instance ?? ''
     for (const part of instance === '' ? [name] : [name, instance])
       if (!NAME.test(part))
-        throw new CliError('USAGE', `${JSON.stringify(part)} is not a name of a unit`)
+        throw new CliError(
+          'USAGE',
+          `${JSON.stringify(part)} is not a name of a unit; --name takes letters, digits, ".", "_" and "-"`,
+        )
     const account = await findAccount(values.user, values.group)
     if (process.getuid?.() !== 0)
       throw new CliError('NOT_ROOT', 'bagcheck exec must be run by root', { exit: EXIT.failed })
-    const code = await launchUnit({
+    const launch = {
       name,
       instance,
       account,
@@ -60,7 +65,8 @@ export const exec = command({
       environment: { PATH: '/usr/bin:/bin', ...parseEnvironment(values.env) },
       unitsDirectory: values['units-dir'],
       cgroupParent: values['cgroup-parent'],
-    })
+    }
+    const code = await launchUnit(launch, signal)
     return code as ExitCode // the unit's own; any number that a process can return
   },
 })

@@ -1,6 +1,6 @@
 // A cgroup of its own for each unit, in the unified hierarchy: it says which processes belong to the
 // unit, whatever they do to their parents, and lets us freeze and end all of them at once.
-import { mkdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CliError } from '../error.ts'
@@ -45,10 +45,11 @@ export async function makeCgroup(parent: string | undefined, unit: string): Prom
       if (await isPopulated(directory)) {
         throw new CliError(
           'UNIT_RUNNING',
-          `unit ${unit} is running; stop it, or start another instance of it with --instance`,
+          `unit ${unit} is running; stop it (what a killed bagcheck exec left of it with ` +
+            `"echo 1 > ${directory}/cgroup.kill"), or start another instance of it with --instance`,
         )
       }
-      await rmdir(directory)
+      await removeTree(directory)
       await mkdir(directory)
     })
   } catch (error) {
@@ -94,7 +95,14 @@ export async function removeCgroup({ directory }: UnitCgroup): Promise<void> {
     if (!left) break
     await sleep(10)
   }
-  await rmdir(directory).catch(ignoreGone)
+  await removeTree(directory).catch(ignoreGone)
+}
+
+/** Removes a cgroup without processes, and those that a unit of root's made in it. */
+async function removeTree(directory: string): Promise<void> {
+  for (const entry of await readdir(directory, { withFileTypes: true }))
+    if (entry.isDirectory()) await removeTree(join(directory, entry.name))
+  await rmdir(directory)
 }
 
 function ignoreGone(error: NodeJS.ErrnoException): void {

@@ -10,8 +10,8 @@
 // not lost: NAME.starting, which holds the cgroup, tells the agent that it is too early.
 // `--env` may hold LD_PRELOAD and the like; it is set only after root's privileges are gone.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
-import { chmod, mkdir, open, realpath, rm } from 'node:fs/promises'
+import { closeSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { access, chmod, constants as modes, mkdir, open, realpath, rm } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setImmediate as yieldTurn } from 'node:timers/promises'
@@ -42,15 +42,23 @@ const START_TIMEOUT_MS = 10_000
 const NOT_EXECUTABLE = 126
 const NOT_FOUND = 127
 
+/** `O_CLOEXEC` as `/proc/PID/fdinfo` shows it, the same on every architecture that Node runs on here. */
+const O_CLOEXEC = 0o2000000
+
+/** Where root's own programs are; the last is where NixOS has them. */
+const SYSTEM_PATH = '/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin'
+
 const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const
 
 /**
  * Starts the unit, waits for its main process to end, ends what is left of the unit, and resolves to the
- * exit code of that process (128 + N where signal N ended it).
- * @throws {CliError} COMMAND_NOT_STARTED, CGROUP_UNAVAILABLE, UNIT_RUNNING
+ * exit code of that process (128 + N where signal N ended it). Once `signal` has fired nothing is started;
+ * later signals of the process are the unit's.
+ * @throws {CliError} COMMAND_NOT_STARTED, CGROUP_UNAVAILABLE, UNIT_RUNNING, TOOL_MISSING; the reason of `signal`
  */
-export async function launchUnit(launch: Launch): Promise<number> {
+export async function launchUnit(launch: Launch, signal: AbortSignal): Promise<number> {
   const program = await resolveProgram(launch.program)
+  const setpriv = await findSetpriv()
   const unit = launch.instance === '' ? launch.name : `${launch.name}@${launch.instance}`
   const cgroup = await makeCgroup(launch.cgroupParent, unit)
   const recordFile = join(launch.unitsDirectory, `${unit}.json`)
@@ -58,22 +66,27 @@ export async function launchUnit(launch: Launch): Promise<number> {
   try {
     await makeUnitsDirectory(launch.unitsDirectory)
     await writeOutput(startingFile, `${cgroup.path}\n`, 0o600)
-    const before = stages(launch, program, cgroup)
+    const before = stages(launch, program, cgroup, setpriv)
+    signal.throwIfAborted()
+    closeInheritedFiles()
     const child = start(before)
-    const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
+    const forward = (name: NodeJS.Signals): void => void child.kill(name)
     for (const signal of FORWARDED) process.on(signal, forward)
     try {
       const ended = new Promise<number>((resolve, reject) => {
         child.once('error', reject)
-        child.once('exit', (code, signal) =>
-          resolve(signal === null ? (code ?? 0) : 128 + constants.signals[signal]),
+        child.once('exit', (code, name) =>
+          resolve(name === null ? (code ?? 0) : 128 + constants.signals[name]),
         )
       })
       const recorded = await record(launch, program, before, cgroup, child, recordFile)
       await rm(startingFile, { force: true })
       const code = await ended
       if (!recorded && (code === NOT_EXECUTABLE || code === NOT_FOUND))
-        throw new CliError('COMMAND_NOT_STARTED', `${program} could not be executed`)
+        throw new CliError(
+          'COMMAND_NOT_STARTED',
+          `${program} could not be executed, or returned ${code} before it was seen to run`,
+        )
       return code
     } finally {
       for (const signal of FORWARDED) process.off(signal, forward)
@@ -118,11 +131,44 @@ async function resolveProgram(file: string): Promise<string> {
   return program
 }
 
+/** `setpriv` of util-linux, by its path: it is what takes root's privileges away. */
+async function findSetpriv(): Promise<string> {
+  for (const directory of SYSTEM_PATH.split(':')) {
+    const file = join(directory, 'setpriv')
+    if (
+      await access(file, modes.X_OK).then(
+        () => true,
+        () => false,
+      )
+    )
+      return file
+  }
+  throw new CliError('TOOL_MISSING', `setpriv, of util-linux, is not in ${SYSTEM_PATH}`)
+}
+
+/**
+ * Closes what our caller left open beside standard input and outputs: the unit is not to hold what root opened.
+ * Node opens everything with close-on-exec, and sets that on the first inherited descriptors only.
+ */
+function closeInheritedFiles(): void {
+  for (const name of readdirSync('/proc/self/fdinfo')) {
+    let info: string
+    try {
+      info = readFileSync(`/proc/self/fdinfo/${name}`, 'utf8')
+    } catch {
+      continue // the directory's own, closed by now
+    }
+    const flags = Number.parseInt(/^flags:\s*([0-7]+)$/m.exec(info)?.[1] ?? '', 8)
+    if (Number(name) > 2 && (flags & O_CLOEXEC) === 0) closeSync(Number(name))
+  }
+}
+
 /** The command lines that the process has one after the other before it is the program. */
 function stages(
   launch: Launch,
   program: string,
   cgroup: UnitCgroup,
+  setpriv: string,
 ): readonly (readonly string[])[] {
   const { uid, gid } = launch.account
   const privileges = [
@@ -134,7 +180,7 @@ function stages(
   // The last shell, because env takes a program whose path holds "=" for a variable.
   const last = ['/bin/sh', '-c', 'exec "$@"', 'sh', program, ...launch.arguments]
   const clear = ['env', '-i', ...environment, ...last]
-  const drop = ['setpriv', ...privileges, ...clear]
+  const drop = [setpriv, ...privileges, ...clear]
   const enter = 'echo 0 > "$1/cgroup.procs" || exit 126; shift; exec "$@"'
   return [['/bin/sh', '-c', enter, 'sh', cgroup.directory, ...drop], drop, clear, last]
 }
@@ -145,7 +191,7 @@ function start([first]: readonly (readonly string[])[]): ChildProcess {
     cwd: '/',
     detached: true, // its own session: the terminal's signals reach it through us, once
     stdio: 'inherit',
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+    env: { PATH: SYSTEM_PATH },
   })
 }
 
