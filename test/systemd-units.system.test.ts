@@ -147,6 +147,8 @@ StandardError=append:/run/answers
       expect(status).toMatch(/^NoNewPrivs:\t1$/m)
       expect(status).toMatch(/^Seccomp:\t2$/m)
     }
+    // It had two more, with which it opens the process connector where pids are the host's.
+    expect(systemd.run('cat', '/run/log')).toContain('not in the initial pid namespace')
     for (const status of statuses('bagcheck-agent.service')) {
       expect(status).toMatch(/^Uid:\t901\t901\t901\t901$/m)
       for (const set of ['Inh', 'Prm', 'Eff', 'Bnd', 'Amb'])

@@ -144,7 +144,8 @@ let
     MemoryMax = "1G";
     TasksMax = 64;
   };
-  threeCapabilities = "CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_CHECKPOINT_RESTORE";
+  # The last two are for opening the process connector; the measurer gives them up before it measures.
+  measurerCapabilities = "CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN CAP_SETPCAP";
   restartTriggers = [ (builtins.hashString "sha256" (builtins.unsafeDiscardStringContext configuration)) ];
   # Where `busctl` and `systemctl` are.
   path = [ config.systemd.package ];
@@ -200,8 +201,8 @@ in
         RestartSec = 1;
         StateDirectory = "bagcheck-agent-measurer";
         RuntimeDirectory = "bagcheck-measurer";
-        AmbientCapabilities = threeCapabilities;
-        CapabilityBoundingSet = threeCapabilities;
+        AmbientCapabilities = measurerCapabilities;
+        CapabilityBoundingSet = measurerCapabilities;
         RestrictAddressFamilies = "AF_UNIX AF_NETLINK";
         IPAddressDeny = "any";
         SystemCallFilter = [ "@system-service" "adjtimex kcmp" "~@resources" ];

@@ -14,7 +14,9 @@ import {
   executeAsMeasurer,
   findUser,
   hasMeasurerPrivileges,
+  hasStartPrivileges,
   readPrivileges,
+  type User,
 } from './privileges.ts'
 import { makePublicDirectory } from './unix-socket.ts'
 import { AGENT_VERSION } from './version.ts'
@@ -44,9 +46,14 @@ async function main(): Promise<void> {
     return void process.stdout.write(`bagcheck-measurer ${AGENT_VERSION}\n`)
   if (values.help === true) return void process.stdout.write(USAGE)
   const { settings, front } = readSettings(values)
-  if (!hasMeasurerPrivileges(readPrivileges())) {
-    if (values.dropped === true || process.geteuid?.() !== 0)
-      throw new AgentError('PRIVILEGES', 'expected three capabilities, or root to take them from')
+  const privileges = readPrivileges()
+  if (!hasMeasurerPrivileges(privileges)) {
+    const mayDrop = process.geteuid?.() === 0 || hasStartPrivileges(privileges)
+    if (values.dropped === true || !mayDrop)
+      throw new AgentError(
+        'PRIVILEGES',
+        'expected three capabilities, those and two to start with, or root to take them from',
+      )
     drop(settings)
   }
   if (front !== null) assertApart(findUser(front.user), process.geteuid?.())
@@ -67,16 +74,10 @@ async function main(): Promise<void> {
   await ended
 }
 
-/** Opens what needs root, then executes this program anew without it. */
+/** Opens what needs root or more than three capabilities, then executes this program anew without them. */
 function drop(settings: MeasurerSettings): never {
-  const user = findUser(settings.user)
-  if (mkdirSync(settings.stateDir, { recursive: true, mode: 0o700 }) !== undefined)
-    chownSync(settings.stateDir, user.uid, user.gid)
-  if (settings.socket !== null) {
-    const directory = dirname(settings.socket)
-    makePublicDirectory(directory)
-    chownSync(directory, user.uid, user.gid)
-  }
+  const user = process.geteuid?.() === 0 ? findUser(settings.user) : null
+  if (user !== null) makeDirectories(settings, user)
   const [, script = '', ...args] = process.argv
   const keep = settings.socket === null ? [OWN_FRONT] : []
   const connector = openProcessConnector()
@@ -86,6 +87,15 @@ function drop(settings: MeasurerSettings): never {
     args.push('--events', String(connector.fd))
   }
   executeAsMeasurer(user, [...process.execArgv, script, ...args, '--dropped'], keep)
+}
+
+/** What root makes for the measurer; a service manager has made it for one that it starts as itself. */
+function makeDirectories({ stateDir, socket }: MeasurerSettings, { uid, gid }: User): void {
+  if (mkdirSync(stateDir, { recursive: true, mode: 0o700 }) !== undefined)
+    chownSync(stateDir, uid, gid)
+  if (socket === null) return
+  makePublicDirectory(dirname(socket))
+  chownSync(dirname(socket), uid, gid)
 }
 
 /** The settings, and the front: null is the agent that started us. */

@@ -1,5 +1,6 @@
 // Who this process is and what it may do. Started as root, the agent is two processes that are no longer root's
-// before anything foreign is read: the measurer keeps three capabilities, the front none.
+// before anything foreign is read: the measurer keeps three capabilities, the front none. A measurer that a service
+// manager starts as a user of its own may have two more, for what is opened first, and gives them up in the same way.
 //
 // Capabilities and no-new-privs belong to a thread, and Node has several before our first line runs. So the
 // measurer sets them in its main thread and executes itself anew (process.execve): of the old threads only
@@ -21,10 +22,20 @@ export const MEASURER_CAPABILITIES: Readonly<Record<string, number>> = {
   CAP_CHECKPOINT_RESTORE: 40,
 }
 
-const KEPT: bigint = Object.values(MEASURER_CAPABILITIES).reduce(
-  (set, bit) => set | (1n << BigInt(bit)),
-  0n,
-)
+/**
+ * What it has when it starts as a user of its own, and has no more when it first measures:
+ *   CAP_NET_ADMIN  open the process connector
+ *   CAP_SETPCAP    take both of these out of the bounding set
+ */
+export const START_CAPABILITIES: Readonly<Record<string, number>> = {
+  CAP_NET_ADMIN: 12,
+  CAP_SETPCAP: 8,
+}
+
+const setOf = (capabilities: Readonly<Record<string, number>>): bigint =>
+  Object.values(capabilities).reduce((set, bit) => set | (1n << BigInt(bit)), 0n)
+const KEPT = setOf(MEASURER_CAPABILITIES)
+const AT_START = KEPT | setOf(START_CAPABILITIES)
 
 // <linux/prctl.h>, <linux/capability.h>, <fcntl.h>
 const [PR_SET_KEEPCAPS, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT] = [8, 24, 38, 47]
@@ -80,12 +91,13 @@ export function becomeUser({ uid, gid }: User): void {
 }
 
 /**
- * Executes this program anew as `user` with the measurer's capabilities and no others, and no way to more.
+ * Executes this program anew with the measurer's capabilities and no others, and no way to more.
+ * @param user whom root becomes; null: we are nobody else's already
  * @param args what follows `process.execPath`
  * @param descriptors stay open
  */
 export function executeAsMeasurer(
-  user: User,
+  user: User | null,
   args: readonly string[],
   descriptors: readonly number[],
 ): never {
@@ -93,10 +105,12 @@ export function executeAsMeasurer(
   for (let capability = 0; capability <= last; capability += 1)
     if (((KEPT >> BigInt(capability)) & 1n) === 0n)
       call('PR_CAPBSET_DROP', prctl(PR_CAPBSET_DROP, capability, 0, 0, 0))
-  call('PR_SET_KEEPCAPS', prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
-  process.setgroups?.([])
-  process.setgid?.(user.gid)
-  process.setuid?.(user.uid)
+  if (user !== null) {
+    call('PR_SET_KEEPCAPS', prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    process.setgroups?.([])
+    process.setgid?.(user.gid)
+    process.setuid?.(user.uid)
+  }
   setCapabilities()
   // Another user than root gets by exec what is ambient; root, what is inheritable.
   call('PR_CAP_AMBIENT_CLEAR_ALL', prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
@@ -152,6 +166,11 @@ export function hasMeasurerPrivileges(threads: readonly ThreadPrivileges[]): boo
       ((inheritable | ambient) & ~KEPT) === 0n &&
       noNewPrivs,
   )
+}
+
+/** True if this process is another user than root and has, to give up, what a measurer starts with. */
+export function hasStartPrivileges(threads: readonly ThreadPrivileges[]): boolean {
+  return process.geteuid?.() !== 0 && threads.every(({ effective }) => effective === AT_START)
 }
 
 /**
