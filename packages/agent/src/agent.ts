@@ -71,9 +71,11 @@ export async function startAgent(
   const { log, signal, measurer: connect = () => connectMeasurer(config) } = options
   const { readText = (file) => readFileSync(file, 'utf8') } = options
   const now = Date.now
+  // For what is no date: nobody sets this one back.
+  const elapsed = (): number => performance.now()
   assertProcfs()
   await using resources = new AsyncDisposableStack()
-  const early = new EarlyRenewals(now)
+  const early = new EarlyRenewals(elapsed)
   const measurer = resources.use(new MeasurerClient(connect, (notice) => early.hear(notice), log))
   makeStateDirectory(config.stateDir)
   resources.use(lockState(config.stateDir))
@@ -98,7 +100,7 @@ export async function startAgent(
   const measure = measurements.timed((instance: ProcessInstance): Promise<SettledMeasurement> =>
     awaitStart(() => measurer.measure(instance), sleep),
   )
-  const local = new LocalClosures(config.nix, now)
+  const local = new LocalClosures(config.nix, elapsed)
   const { trustRootPin, installation } = config
   const intervalMs = config.storeCheckIntervalSeconds * 1000
   const roots = new Roots({
@@ -106,7 +108,7 @@ export async function startAgent(
     hashContained: (instance, request) => measurer.hash(instance, request),
   })
   resources.defer(() => roots.close())
-  const denials = new Denials(now)
+  const denials = new Denials(elapsed)
   const outcomes = resources.use(
     new Outcomes(
       {
@@ -147,7 +149,7 @@ export async function startAgent(
   const server = createFront({
     callers,
     sessions,
-    nonces: new NonceBook(now),
+    nonces: new NonceBook(elapsed),
     unitOf: async (pid) => (await measure(await measurer.instance(pid))).unit,
     newNonce: () => randomBytes(32).toString('base64url'),
     explain: (pid) =>

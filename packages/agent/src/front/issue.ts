@@ -155,7 +155,8 @@ async function issueOnce<C extends Credential>(
   const asker = denialKey(measurement.unit)
   if (purpose === 'issue') context.denials.check(asker)
   const fitting = await roots.fitting(measurement, audience)
-  if (now() - measurement.measuredAtMs > MAX_AGE_MS) return undefined
+  const ageMs = now() - measurement.measuredAtMs
+  if (!(ageMs >= 0 && ageMs <= MAX_AGE_MS)) return undefined // of the future: the clock was set back since
   const { startStack: _ours, ...instance } = request.instance
   const evidence: Evidence = {
     schema: 'bagcheck.evidence/v1',

@@ -299,15 +299,18 @@ export class Roots {
     if (!candidate.fullFor.has(audience) || !look.ok || look.strength === 'full') return look
     // Nothing moved since; the full pass is told as what it was, with its own date.
     const last = this.#full.get(closure.manifest.digest)
+    const ageMs = last === undefined ? Infinity : now() - last.endedAtMs
     const intervalMs = Math.min(FULL_INTERVAL_MS, maxAgeMs)
-    if (last?.result.ok === true && now() - last.endedAtMs < intervalMs) return last.result
+    if (last?.result.ok === true && ageMs >= 0 && ageMs < intervalMs) return last.result
     return this.#start(closure, true)
   }
 
   /** The state of a closure now, by a full pass only where the last one is `maxAgeMs` old. */
   async #look(closure: KnownClosure, maxAgeMs: number): Promise<ClosureVerification> {
     const { now, intervalMs } = this.#context
-    const last = this.#verified.get(closure.manifest.digest)
+    const known = this.#verified.get(closure.manifest.digest)
+    // A clock that was set back leaves a check of the future: nobody knows how old it is.
+    const last = known !== undefined && known.checkedAtMs <= now() ? known : undefined
     const fullAgeMs = last === undefined ? 0 : now() - last.lastFullAtMs
     // A mismatch is looked at anew each time, so that a mended store is seen at once.
     if (last?.ok === true && now() - last.checkedAtMs < intervalMs && fullAgeMs < maxAgeMs)
@@ -330,7 +333,8 @@ export class Roots {
       .then((result) => {
         const last = this.#verified.get(digest)
         // What was looked at beside a long full pass is newer than that.
-        if (!result.ok || last === undefined || last.checkedAtMs <= result.checkedAtMs)
+        const isNewest = last === undefined || last.checkedAtMs <= result.checkedAtMs
+        if (!result.ok || isNewest || last.checkedAtMs > this.#context.now())
           this.#verified.set(digest, result)
         if (result.strength === 'full')
           this.#full.set(digest, { result, endedAtMs: this.#context.now() })

@@ -83,8 +83,9 @@ export class ContainedStores {
       const before = readMetadata(at, new Set([0, request.owner]))
       const known = this.#remembered.get(key)
       const now = Date.now()
-      const isFresh = known !== undefined && now - known.hashedAtMs < request.maxAgeMs
-      if (isFresh && known.metadata === before.digest)
+      const ageMs = known === undefined ? Infinity : now - known.hashedAtMs
+      const isFresh = ageMs >= 0 && ageMs < request.maxAgeMs // of the future: the clock was set back since
+      if (isFresh && known !== undefined && known.metadata === before.digest)
         return { path, ...result(known), deviation: before.deviation, read: false }
       const hash = createHash('sha256')
       for (const chunk of dumpNar(at)) hash.update(chunk)

@@ -210,6 +210,36 @@ sleep 1000" > $out/lib/service.sh; echo rates > $out/lib/rates.txt`,
     })
   })
 
+  test.each(['https://a', 'https://full'])(
+    'are looked at anew for %s when the clock was set back since the last look',
+    async (audience) => {
+      const file = `${current}/lib/rates.txt`
+      const good = readFileSync(file)
+      const write = (content: string | Buffer): void => {
+        chmodSync(file, 0o644)
+        writeFileSync(file, content)
+        chmodSync(file, 0o444)
+      }
+      const measurement = await measure(current)
+      const began = nowMs
+      await withRoots(async (roots) => {
+        const ask = async () => (await roots.fitting(measurement, audience))[0]
+        nowMs = began + 3_600_000
+        expect((await ask())?.mismatch).toBeNull()
+        nowMs = began
+        write('bribes')
+        expect((await ask())?.mismatch).toMatchObject({ path: current, file })
+        write(good)
+        // And no check of the future is told, which the broker would not believe.
+        const seconds = Math.floor(began / 1000)
+        for (let look = 0; look < 2; look += 1)
+          expect(await ask()).toMatchObject({
+            ...{ mismatch: null, checkedAt: seconds, lastFullAt: seconds },
+          })
+      }).finally(() => (nowMs = began))
+    },
+  )
+
   test('name the file that was altered, and are whole again once it is restored', async () => {
     const file = `${current}/lib/rates.txt`
     const good = readFileSync(file)
