@@ -14,13 +14,14 @@ import koffi from 'koffi'
 import { AgentError } from './error.ts'
 import { formatDevice } from './measure/instance.ts'
 
-// <asm-generic/socket.h>, <asm-generic/unistd.h>, <poll.h>, <linux/memfd.h>
+// <asm-generic/socket.h>, <asm-generic/unistd.h>, <asm-generic/errno.h>, <poll.h>, <linux/memfd.h>
 const SOL_SOCKET = 1
 const SO_PEERCRED = 17
 const SO_PEERPIDFD = 77
 const SYS_PIDFD_OPEN = 434
 const POLLIN = 1
 const MFD_CLOEXEC = 1
+const ENOPROTOOPT = 92
 
 const libc = koffi.load(null)
 const getsockopt = libc.func('int getsockopt(int, int, int, _Out_ uint8_t *, _Inout_ uint32_t *)')
@@ -48,11 +49,10 @@ export function identifyPeer(socket: Socket, options: { fallback?: boolean } = {
   const fd = descriptorOf(socket)
   const { pid, uid, gid } = readCredentials(fd)
   if (pid === 0) throw new AgentError('PEER_UNKNOWN', 'the caller is in a pid namespace not ours')
-  const pinned = options.fallback === true ? undefined : readOption(fd, SO_PEERPIDFD, 4)
+  const pinned = options.fallback === true ? undefined : readPeerPidfd(fd, pid)
   if (pinned !== undefined) {
-    const pidfd = new Int32Array(pinned.buffer)[0] as number
-    if (pidOf(pidfd) === pid) return { pid, uid, gid, pidfd, source: 'SO_PEERPIDFD' }
-    closePidfd(pidfd)
+    if (pidOf(pinned) === pid) return { pid, uid, gid, pidfd: pinned, source: 'SO_PEERPIDFD' }
+    closePidfd(pinned)
     throw new AgentError('PEER_UNKNOWN', `the caller, process ${pid}, is gone`)
   }
   const pidfd = openPidfd(pid)
@@ -114,6 +114,17 @@ function readCredentials(fd: number): { pid: number; uid: number; gid: number } 
     throw new AgentError('PEER_UNKNOWN', 'expected the credentials of a peer')
   const [pid, uid, gid] = new Uint32Array(credentials.buffer) as unknown as [number, number, number]
   return { pid, uid, gid }
+}
+
+/**
+ * The pidfd of who connected; undefined on kernels that give none. Those before 6.16 give none of a process that
+ * has ended either: to go by its pid then would be to take whoever has that pid now.
+ */
+function readPeerPidfd(fd: number, pid: number): number | undefined {
+  const pinned = readOption(fd, SO_PEERPIDFD, 4)
+  if (pinned !== undefined) return new Int32Array(pinned.buffer)[0]
+  if (koffi.errno() === ENOPROTOOPT) return undefined
+  throw new AgentError('PEER_UNKNOWN', `the caller, process ${pid}, is gone`)
 }
 
 function readOption(fd: number, option: number, length: number): Uint8Array | undefined {
