@@ -33,6 +33,7 @@ import { TokenFiles } from './front/token-files.ts'
 import { startWorkloadApi } from './front/spiffe/workload-api.ts'
 import { AgentState, findClosedDirectory, type NodeIdentity } from './front/state.ts'
 import { describe, type Log } from './log.ts'
+import { readBootId } from './measure/host.ts'
 import type { ProcessInstance, SettledMeasurement } from './measure/messages.ts'
 import { assertProcfs } from './measure/proc-file.ts'
 import { startOwnMeasurer } from './own-measurer.ts'
@@ -144,7 +145,16 @@ export async function startAgent(
       intervalMs: config.observeIntervalSeconds * 1000,
     }),
   )
-  const tokenFiles = resources.use(new TokenFiles(config.tokenFiles, { sessions, measurer, log }))
+  const tokenFiles = resources.use(
+    new TokenFiles(config.tokenFiles, {
+      ...{ sessions, measurer, now, log },
+      store: {
+        text: state.readTokenFiles(),
+        save: (text) => state.writeTokenFiles(text),
+        bootId: readBootId(),
+      },
+    }),
+  )
   const callers = new Callers(measurer, { fallback: options.fallback ?? false })
   const server = createFront({
     callers,

@@ -73,7 +73,7 @@ afterEach(async () => {
 })
 
 describe.runIf(inPrivateRoot())('a token file', () => {
-  test('appears when its unit runs, is renewed, and goes with the agent; the evidence is about the main process', async () => {
+  test('appears when its unit runs, and is renewed; the evidence is about the main process', async () => {
     writeFileSync(file, 'left by an agent that was killed')
     broker.ttlSeconds = 2
     await start()
@@ -92,10 +92,34 @@ describe.runIf(inPrivateRoot())('a token file', () => {
     })
     await until(() => readFileSync(file, 'utf8') !== first, WAIT_MS)
     expect(broker.evidence.some(({ facts }) => facts.purpose === 'renew')).toBe(true)
-    await agent?.[Symbol.asyncDispose]()
-    agent = undefined
-    expect(written()).toBe(false)
     expect(lines.join('\n')).not.toMatch(/token-\d/)
+  })
+
+  test('outlives a restart of the agent for as long as its token, and no denial', async () => {
+    broker.ttlSeconds = 8
+    await start()
+    unit = await launch()
+    await until(written, WAIT_MS)
+    const [first, asked] = [readFileSync(file, 'utf8'), broker.evidence.length]
+    const restart = async (verdict: typeof broker.verdict): Promise<void> => {
+      await agent?.[Symbol.asyncDispose]()
+      agent = undefined
+      broker.verdict = verdict
+      await start()
+    }
+    await restart('busy')
+    expect(readFileSync(file, 'utf8')).toBe(first)
+    await until(() => broker.evidence.length > asked, WAIT_MS)
+    // The broker was asked and said nothing: the token lives out its life.
+    await until(() => !written(), WAIT_MS)
+    broker.verdict = 'allow'
+    broker.ttlSeconds = 300
+    await until(written, WAIT_MS)
+    const second = readFileSync(file, 'utf8')
+    await restart('allow')
+    await until(() => written() && readFileSync(file, 'utf8') !== second, WAIT_MS)
+    await restart('deny')
+    await until(() => !written(), WAIT_MS)
   })
 
   test('is removed at a denial, and comes back when the bag is right again', async () => {

@@ -5,6 +5,7 @@
 //   counter.json      high-water mark of the evidence counter
 //   policy.json       highest policy version seen
 //   denials.json      the newest denials, for people
+//   token-files.json  whose token is in which token file, and no token
 //   attestations/     manifests and file lists by closure digest, as the broker sent them
 //   ledger.sqlite     what of the store was verified when
 //   lock.sqlite       locked while an agent uses the directory
@@ -121,6 +122,15 @@ export class AgentState {
 
   writeDenials(text: string): void {
     writeFile(join(this.directory, 'denials.json'), text)
+  }
+
+  /** What {@link writeTokenFiles} wrote. */
+  readTokenFiles(): string | undefined {
+    return readOptional(join(this.directory, 'token-files.json'))
+  }
+
+  writeTokenFiles(text: string): void {
+    writeFile(join(this.directory, 'token-files.json'), text)
   }
 
   get ledgerFile(): string {

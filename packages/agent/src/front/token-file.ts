@@ -1,8 +1,8 @@
 // One file that holds a token, replaced whole or removed. Written without any privilege: the directory belongs to
 // the agent's user (or to root, or to the file's owner), and its group comes to the file by the set-group-id bit:
 //
-//   /run/bagcheck/tokens/orders   2750 bagcheck-agent:orders
-//   /run/bagcheck/tokens/orders/api.token   0440 bagcheck-agent:orders
+//   /run/bagcheck-tokens/orders   2750 bagcheck-agent:orders
+//   /run/bagcheck-tokens/orders/api.token   0440 bagcheck-agent:orders
 //
 // So the agent need not be in the workload's group, nor change owners. As root it sets the owner itself. A
 // directory that others may enter, that a group may write to, or that is reached over a link is refused: who can
@@ -17,6 +17,7 @@ import {
   fsyncSync,
   openSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   renameSync,
   statSync,
@@ -24,7 +25,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { basename, dirname } from 'node:path'
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { AgentError, quote } from '../error.ts'
 
 /** A file for tokens, as configured. */
@@ -74,6 +75,27 @@ export function removeTokenFile(place: TokenFilePlace): void {
     unlinkIfThere(`${directory}/${name}`)
   })
 }
+
+/** Digest of what is in the file; undefined if there is none. @throws {AgentError} TOKEN_FILE_PATH; what the file system throws */
+export function sha256Of(place: TokenFilePlace): string | undefined {
+  let digest: string | undefined
+  withDirectory(place, (directory) => {
+    try {
+      const fd = openSync(`${directory}/${basename(place.path)}`, READ_PLAIN)
+      try {
+        if (fstatSync(fd).isFile())
+          digest = createHash('sha256').update(readFileSync(fd)).digest('hex')
+      } finally {
+        closeSync(fd)
+      }
+    } catch (error) {
+      if (!/^(ENOENT|ELOOP)$/.test((error as NodeJS.ErrnoException).code ?? '')) throw error
+    }
+  })
+  return digest
+}
+
+const READ_PLAIN = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 /** What a killed agent left half written. */
 function sweep(directory: string, name: string): void {

@@ -4,16 +4,25 @@
 //
 //   absent ── the unit runs ──► asking ── token ──► written ── renewed ──► written …
 //      ▲                           │                    │
-//      └── ended, moved ───────────┴── denied: removed ─┘      (the session goes on asking, with back-off)
+//      └── ended, moved, expired ──┴── denied: removed ─┘      (the session goes on asking, with back-off)
 //
-// The files are also removed at the start, because a killed agent leaves them, and at the stop.
+// An agent that stops leaves what is in force, so that its restart takes nothing away; one that starts removes
+// every file but those (kept-tokens.ts), and asks for these anew, at once.
 import { statSync } from 'node:fs'
 import { AgentError } from '../error.ts'
+import { createHash } from 'node:crypto'
 import { describe, type Log } from '../log.ts'
 import { wantedUnit } from '../measure/find-units.ts'
-import { sameInstance } from '../measure/instance.ts'
+import { isRunning, sameInstance } from '../measure/instance.ts'
 import type { ProcessInstance } from '../measure/messages.ts'
 import { closePidfd, endedProcesses, openPidfd } from '../peer.ts'
+import {
+  formatKeptTokens,
+  isKept,
+  parseKeptTokens,
+  type KeptToken,
+  type KeptTokensStore,
+} from './kept-tokens.ts'
 import type { Measurers } from './measurer-client.ts'
 import type { Session, SessionEvent } from './session.ts'
 import type { Sessions } from './sessions.ts'
@@ -35,6 +44,8 @@ const LOOK_MS = 1000
 export interface TokenFilesContext {
   readonly sessions: Pick<Sessions, 'open'>
   readonly measurer: Pick<Measurers, 'find' | 'check'>
+  readonly store: KeptTokensStore
+  readonly now: () => number
   readonly log: Log
 }
 
@@ -43,6 +54,8 @@ interface Kept {
   /** Whose token it is, and what ends that. */
   holder: { readonly instance: ProcessInstance; readonly stop: () => void } | undefined
   written: boolean
+  /** What is in the file, unless that is not known. */
+  token: KeptToken | undefined
   /** To be removed, and perhaps not yet gone. */
   doomed: boolean
   /** Said once, not each second. */
@@ -59,12 +72,15 @@ export class TokenFiles implements Disposable {
 
   constructor(files: readonly TokenFile[], context: TokenFilesContext) {
     this.#context = context
+    const before = parseKeptTokens(context.store)
     this.#files = files.map((file) => ({
-      ...{ file, holder: undefined, complaint: undefined },
+      ...{ file, holder: undefined, complaint: undefined, token: undefined },
       written: true, // perhaps, by an agent that was killed
       doomed: true,
     }))
-    for (const kept of this.#files) this.#remove(kept)
+    for (const kept of this.#files) this.#inherit(kept, before)
+    for (const { file } of before)
+      if (!files.some(({ path }) => path === file.path)) this.#drop(file)
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
     this.#timer.unref()
     void this.#look()
@@ -78,7 +94,30 @@ export class TokenFiles implements Disposable {
   [Symbol.dispose](): void {
     this.#closed = true
     clearInterval(this.#timer)
-    for (const kept of this.#files) this.#letGo(kept)
+    for (const kept of this.#files) {
+      kept.holder?.stop()
+      if (kept.doomed) this.#remove(kept)
+    }
+  }
+
+  /** Leaves what an agent before this one wrote, if it is in force. */
+  #inherit(kept: Kept, before: readonly KeptToken[]): void {
+    try {
+      kept.token = before.find((token) => isKept(token, kept.file, this.#context.now()))
+    } catch (error) {
+      this.#complain(kept, error)
+    }
+    kept.doomed = kept.token === undefined
+    if (kept.doomed) this.#remove(kept)
+  }
+
+  /** Removes a file that is not configured any more. */
+  #drop(file: TokenFile): void {
+    try {
+      removeTokenFile(file)
+    } catch (error) {
+      this.#context.log('warn', 'token file not removed', { path: file.path, ...describe(error) })
+    }
   }
 
   async #look(): Promise<void> {
@@ -86,7 +125,7 @@ export class TokenFiles implements Disposable {
     this.#looking = true
     for (const kept of this.#files) {
       try {
-        if (kept.doomed) this.#remove(kept)
+        if (kept.doomed || this.#hasEnded(kept)) this.#remove(kept)
         if (kept.holder !== undefined) await this.#check(kept)
         if (kept.holder === undefined) await this.#find(kept)
       } catch (error) {
@@ -94,6 +133,12 @@ export class TokenFiles implements Disposable {
       }
     }
     this.#looking = false
+  }
+
+  /** The token has expired, or it was somebody's who is gone. */
+  #hasEnded({ token, written }: Kept): boolean {
+    if (!written || token === undefined) return false
+    return token.expiresAt * 1000 <= this.#context.now() || !isRunning(token.instance)
   }
 
   async #check(kept: Kept): Promise<void> {
@@ -110,6 +155,9 @@ export class TokenFiles implements Disposable {
     const { measurer } = this.#context
     const { unit, audience, profile, ttlSeconds } = kept.file
     const [instance, ...others] = await measurer.find(wantedUnit(unit))
+    const holds = instance !== undefined && others.length === 0
+    if (!(holds && kept.token !== undefined && sameInstance(kept.token.instance, instance)))
+      this.#remove(kept)
     if (instance === undefined) return
     if (others.length > 0)
       throw new AgentError(
@@ -148,19 +196,44 @@ export class TokenFiles implements Disposable {
   #hear(kept: Kept, instance: ProcessInstance, event: SessionEvent): void {
     // Of a process that this file is not for any more.
     if (kept.holder !== undefined && !sameInstance(kept.holder.instance, instance)) return
-    if (event.kind === 'denied') return this.#remove(kept)
+    if (event.kind === 'denied') {
+      // Nobody could be asked: what an agent before this one wrote lives out its life, as what is held does.
+      const { status } = event.refusal
+      if (status !== 503 && status !== 429) this.#remove(kept)
+      return
+    }
     try {
       if (event.token.tokenType !== 'Bearer')
         throw new AgentError(
           'TOKEN_FILE_BOUND',
           `tokens for ${kept.file.audience} are bound to a key, and a file proves none`,
         )
-      writeTokenFile(kept.file, event.token.accessToken)
+      const { accessToken, expiresAt } = event.token
+      writeTokenFile(kept.file, accessToken)
+      const sha256 = createHash('sha256').update(accessToken).digest('hex')
+      kept.token = { file: kept.file, instance, sha256, expiresAt }
       kept.written = true
       kept.doomed = false
       kept.complaint = undefined
     } catch (error) {
       this.#remove(kept)
+      this.#complain(kept, error)
+      return
+    }
+    this.#save(kept)
+  }
+
+  /** After the file: of one that is not written down the next agent knows nothing, and removes it. */
+  #save(kept: Kept): void {
+    const { store } = this.#context
+    try {
+      store.save(
+        formatKeptTokens(
+          store.bootId,
+          this.#files.flatMap(({ token }) => token ?? []),
+        ),
+      )
+    } catch (error) {
       this.#complain(kept, error)
     }
   }
@@ -173,6 +246,7 @@ export class TokenFiles implements Disposable {
   }
 
   #remove(kept: Kept): void {
+    kept.token = undefined
     if (!kept.written) return
     kept.doomed = true
     try {

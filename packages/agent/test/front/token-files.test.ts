@@ -1,16 +1,23 @@
 // What keeps token files from each other, and from the time after the agent. The rest is in token-files.system.
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { HeldToken, SessionEvent } from '../../src/front/session.ts'
 import type { Sessions } from '../../src/front/sessions.ts'
-import { TokenFiles } from '../../src/front/token-files.ts'
+import { TokenFiles, type TokenFile } from '../../src/front/token-files.ts'
+import { formatKeptTokens } from '../../src/front/kept-tokens.ts'
 import { readInstance } from '../../src/measure/instance.ts'
 
 const own = readInstance(process.pid)
-const token = { accessToken: 'token-1', tokenType: 'Bearer' } as HeldToken
+const token = { accessToken: 'token-1', tokenType: 'Bearer', expiresAt: 2000 } as HeldToken
+/** A store that nothing was written to, and half of the token's life. */
+const fresh = {
+  store: { text: undefined, save: () => undefined, bootId: 'boot' },
+  now: () => 1_000_000,
+}
 let directory: string
 
 beforeEach(() => {
@@ -19,7 +26,7 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(directory, { recursive: true }))
 
-const file = (unit: string) => ({
+const file = (unit: string): TokenFile => ({
   ...{ unit, audience: `https://${unit}`, path: join(directory, 'tokens', unit), owner: null },
   ...{ mode: 0o400, profile: null, ttlSeconds: null },
 })
@@ -45,6 +52,7 @@ const sessions = {
 test('a unit that takes for ever to measure does not keep the files of others from being looked at', async () => {
   let checks = 0
   using _ = new TokenFiles([file('quick'), file('slow')], {
+    ...fresh,
     sessions,
     measurer: {
       find: () => Promise.resolve([own]),
@@ -62,6 +70,8 @@ test('a unit that takes for ever to measure does not keep the files of others fr
 test('nothing is written once the agent has stopped, whatever was under way', async () => {
   const found = Promise.withResolvers<(typeof own)[]>()
   const files = new TokenFiles([file('quick')], {
+    ...fresh,
+    ...fresh,
     sessions,
     measurer: { find: () => found.promise, check: () => Promise.resolve() },
     log: () => undefined,
@@ -70,4 +80,72 @@ test('nothing is written once the agent has stopped, whatever was under way', as
   found.resolve([own])
   await sleep(50)
   expect(existsSync(join(directory, 'tokens/quick'))).toBe(false)
+})
+
+/** Starts after an agent that left `found` in the file, of which `said` was written down. */
+const restart = (
+  said: Partial<{ bootId: string; instance: typeof own; expiresAt: number; mode: number }> = {},
+  found = 'token-0',
+): TokenFiles => {
+  const { bootId = 'boot', instance = own, expiresAt = 2000, mode = 0o400 } = said
+  writeFileSync(file('quick').path, found)
+  const sha256 = createHash('sha256').update('token-0').digest('hex')
+  const before = { file: { ...file('quick'), mode }, instance, sha256, expiresAt }
+  return new TokenFiles([file('quick')], {
+    ...fresh,
+    store: { ...fresh.store, text: formatKeptTokens(bootId, [before]) },
+    sessions,
+    measurer: { find: () => new Promise(() => undefined), check: () => Promise.resolve() },
+    log: () => undefined,
+  })
+}
+const left = (): string | undefined =>
+  existsSync(file('quick').path) ? readFileSync(file('quick').path, 'utf8') : undefined
+
+test('a token in force, of a process that runs, is still there after a restart and after a stop', () => {
+  restart()[Symbol.dispose]()
+  expect(left()).toBe('token-0')
+})
+
+test.each([
+  ['a process that ended', { instance: { ...own, startTicks: own.startTicks - 1 } }],
+  ['an earlier boot', { bootId: 'before' }],
+  ['an expired token', { expiresAt: 1000 }],
+  ['another mode of the file', { mode: 0o440 }],
+])('what was left by %s is removed at the start', (_what, said) => {
+  using _ = restart(said)
+  expect(left()).toBeUndefined()
+})
+
+test('what was not written down is removed at the start, whatever it is', () => {
+  using _ = restart({}, 'token-of-another')
+  expect(left()).toBeUndefined()
+})
+
+test('a file that is not configured any more is removed at the start', () => {
+  const text = formatKeptTokens('boot', [
+    { file: file('gone'), instance: own, sha256: '', expiresAt: 2000 },
+  ])
+  writeFileSync(file('gone').path, 'token-0')
+  using _ = new TokenFiles([], {
+    ...{ ...fresh, store: { ...fresh.store, text }, sessions, log: () => undefined },
+    measurer: { find: () => Promise.resolve([]), check: () => Promise.resolve() },
+  })
+  expect(existsSync(file('gone').path)).toBe(false)
+})
+
+test.each([
+  ['runs no more', []],
+  ['runs twice', [own, own]],
+  ['was started anew', [{ ...own, startCode: own.startCode + 1 }]],
+])('what was left is removed when its unit %s', async (_what, instances) => {
+  writeFileSync(file('slow').path, 'token-0')
+  const sha256 = createHash('sha256').update('token-0').digest('hex')
+  const before = { file: file('slow'), instance: own, sha256, expiresAt: 2000 }
+  using _ = new TokenFiles([file('slow')], {
+    ...{ ...fresh, sessions, log: () => undefined },
+    store: { ...fresh.store, text: formatKeptTokens('boot', [before]) },
+    measurer: { find: () => Promise.resolve(instances), check: () => Promise.resolve() },
+  })
+  await expect.poll(() => existsSync(file('slow').path), { timeout: 20_000 }).toBe(false)
 })
