@@ -1,5 +1,5 @@
-// nix/modules/agent.nix against what it must not drift from: the units of deploy/systemd, the actions' units
-// of docs/operations.md, and the agent's own parser. Evaluated by real Nix with the small evaluator of
+// nix/modules/agent.nix against what it must not drift from: the units of deploy/systemd, the directory of
+// deploy/tmpfiles.d, and the agent's own parser. Evaluated by real Nix with the small evaluator of
 // test/nixos, and with nixpkgs' own `lib` where BAGCHECK_NIXPKGS_LIB names its directory.
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -25,7 +25,8 @@ interface Service {
   readonly wants?: readonly string[]
   readonly after?: readonly string[]
   readonly before?: readonly string[]
-  readonly wantedBy: readonly string[]
+  readonly requires?: readonly string[]
+  readonly wantedBy?: readonly string[]
   readonly path?: readonly string[]
   readonly restartTriggers: readonly string[]
   readonly serviceConfig: Keys
@@ -36,7 +37,10 @@ interface Host {
   readonly systemd: string
   readonly etc: Readonly<Record<string, { readonly text: string }>>
   readonly services: Readonly<Record<string, Service>>
-  readonly sockets: Readonly<Record<string, { wantedBy: string[]; socketConfig: Keys }>>
+  readonly sockets: Readonly<
+    Record<string, { description: string; wantedBy: string[]; socketConfig: Keys }>
+  >
+  readonly tmpfiles: readonly string[]
   readonly users: unknown
   readonly groups: unknown
 }
@@ -69,8 +73,9 @@ function asLines(keys: Keys): Record<string, string[]> {
 
 /** Lists of units on one line, in the sections that they belong to. */
 function asUnit(service: Service): Record<string, Record<string, string[]>> {
-  const { description, wants = [], after = [], before = [], wantedBy, serviceConfig } = service
-  const lists = Object.entries({ Wants: wants, After: after, Before: before })
+  const { description, wants = [], after = [], before = [], requires = [] } = service
+  const { wantedBy, serviceConfig } = service
+  const lists = Object.entries({ Wants: wants, After: after, Before: before, Requires: requires })
   const said = lists.filter(([, units]) => units.length > 0)
   return {
     Unit: {
@@ -78,7 +83,7 @@ function asUnit(service: Service): Record<string, Record<string, string[]>> {
       ...Object.fromEntries(said.map(([key, units]) => [key, [units.join(' ')]])),
     },
     Service: asLines(serviceConfig),
-    Install: { WantedBy: [wantedBy.join(' ')] },
+    ...(wantedBy === undefined ? {} : { Install: { WantedBy: [wantedBy.join(' ')] } }),
   }
 }
 
@@ -100,31 +105,43 @@ describe.runIf(nixAvailable()).each(evaluators)('with %s', (_name, lib) => {
   const RESTART = 'actions = [ { id = "again"; do = "restart"; on.units = [ "a.service" ]; } ];'
 
   test('what is not enabled changes nothing', () => {
-    const { services, sockets, etc, users, groups, refused } = evaluate('{ }')
-    expect({ services, sockets, etc, users, groups, refused }).toEqual({
-      ...{ services: {}, sockets: {}, etc: {}, users: {}, groups: {}, refused: [] },
+    const { services, sockets, etc, users, groups, refused, tmpfiles } = evaluate('{ }')
+    expect({ services, sockets, etc, users, groups, refused, tmpfiles }).toEqual({
+      ...{ services: {}, sockets: {}, etc: {}, users: {}, groups: {}, refused: [], tmpfiles: [] },
     })
   })
 
-  test.each(['bagcheck-agent', 'bagcheck-measurer'])('%s is the unit of deploy/systemd', (name) => {
-    const host = enabled()
-    const file = readFileSync(join(REPOSITORY, `deploy/systemd/${name}.service`), 'utf8')
-    const shipped = parseUnit(file.replaceAll('/opt/bagcheck/', `${host.package}/bin/`))
-    expect(asUnit(host.services[name] as Service)).toEqual(shipped)
-    expect(Object.keys(shipped['Service'] ?? {}).length).toBeGreaterThan(25)
-  })
+  const shipped = (name: string, host: Host): ReturnType<typeof parseUnit> => {
+    const file = readFileSync(join(REPOSITORY, 'deploy/systemd', name), 'utf8')
+    return parseUnit(file.replaceAll('/opt/bagcheck/', `${host.package}/bin/`))
+  }
 
-  test('nothing else runs unless an action restarts; then what docs/operations.md shows', () => {
+  test.each(['bagcheck-agent', 'bagcheck-measurer', 'bagcheck-actions'])(
+    '%s is the unit of deploy/systemd',
+    (name) => {
+      const host = enabled(RESTART)
+      const unit = shipped(`${name}.service`, host)
+      expect(asUnit(host.services[name] as Service)).toEqual(unit)
+      expect(Object.keys(unit['Service'] ?? {}).length).toBeGreaterThan(25)
+    },
+  )
+
+  test('nothing else runs unless an action restarts; then on the socket of deploy/systemd', () => {
     expect(Object.keys(enabled().services)).toEqual(['bagcheck-agent', 'bagcheck-measurer'])
     expect(enabled().sockets).toEqual({})
     const host = enabled(RESTART)
-    const operations = readFileSync(join(REPOSITORY, 'docs/operations.md'), 'utf8')
-    const [, block = ''] = /```ini\n(# bagcheck-actions\.socket\n.*?)```/s.exec(operations) ?? []
-    const { Socket, Service } = parseUnit(block.replace('/opt/bagcheck/', `${host.package}/bin/`))
-    const socket = host.sockets['bagcheck-actions']
-    expect(asLines(socket?.socketConfig ?? {})).toEqual(Socket)
-    expect(socket?.wantedBy).toEqual(['sockets.target'])
-    expect(asLines(host.services['bagcheck-actions']?.serviceConfig ?? {})).toEqual(Service)
+    const { description, wantedBy, socketConfig = {} } = host.sockets['bagcheck-actions'] ?? {}
+    expect({
+      Unit: { Description: [description] },
+      Socket: asLines(socketConfig),
+      Install: { WantedBy: wantedBy },
+    }).toEqual(shipped('bagcheck-actions.socket', host))
+  })
+
+  test('token files have the directory of deploy/tmpfiles.d', () => {
+    const file = readFileSync(join(REPOSITORY, 'deploy/tmpfiles.d/bagcheck.conf'), 'utf8')
+    expect(enabled().tmpfiles).toEqual(file.split('\n').filter((line) => /^[^#]/.test(line)))
+    expect(enabled('user = "front";').tmpfiles).toEqual(['d /run/bagcheck-tokens 0711 front root'])
   })
 
   test('what runs busctl or systemctl finds it', () => {

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  realpathSync,
   rmSync,
   writeFileSync,
 } from 'node:fs'
@@ -19,7 +20,14 @@ import { until } from '../packages/agent/test/fixture/unit.ts'
 const REPOSITORY = resolve(import.meta.dirname, '..')
 const UNITS = join(REPOSITORY, 'deploy/systemd')
 const AUDIENCE = 'https://api.demo.test'
-const names = ['bagcheck-measurer.service', 'bagcheck-agent.service'] as const
+const names = [
+  'bagcheck-measurer.service',
+  'bagcheck-agent.service',
+  'bagcheck-actions.service',
+] as const
+const SOCKET = 'bagcheck-actions.socket'
+const TOKEN_FILE = '/run/bagcheck-tokens/reports/api.token'
+const BEARER = 'https://files.demo.test'
 const inPrivateRoot = process.env['BAGCHECK_PRIVATE_ROOT'] !== undefined
 /** CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE. */
 const THREE = '0000010000080004'
@@ -70,10 +78,18 @@ NoNewPrivileges=yes
 StandardOutput=append:/run/answers
 StandardError=append:/run/answers
 `
+    const reports = `[Service]
+ExecStart=${realpathSync('/bin/sleep')} 100000
+User=nobody
+NoNewPrivileges=yes
+`
     const units = Object.fromEntries(
-      names.map((name) => [name, readFileSync(join(UNITS, name), 'utf8')]),
+      [...names, SOCKET].map((name) => [name, readFileSync(join(UNITS, name), 'utf8')]),
     )
-    systemd = await startSystemd({ ...units, 'orders.service': orders }, ['/nix'])
+    systemd = await startSystemd(
+      { ...units, 'orders.service': orders, 'reports.service': reports },
+      ['/nix'],
+    )
     const config = {
       installation: 'demo',
       broker: `unix:${join(directory, 'broker.sock')}`,
@@ -82,6 +98,8 @@ StandardError=append:/run/answers
       joinToken: 'join.json',
       storeCheckIntervalSeconds: 0,
       measurer: { socket: '/run/bagcheck-measurer/measurer.sock' },
+      tokenFiles: [{ unit: 'reports.service', audience: BEARER, path: TOKEN_FILE }],
+      actions: [{ id: 'again', do: 'restart', on: { units: ['orders.service'] } }],
     }
     systemd.write('/etc/bagcheck/agent.json', JSON.stringify(config))
     systemd.write('/etc/bagcheck/join.json', '{}')
@@ -89,13 +107,18 @@ StandardError=append:/run/answers
       printf 'bagcheck-agent:x:901:901::/:/bin/false\\nbagcheck-measurer:x:902:902::/:/bin/false\\n' >> /etc/passwd
       printf 'bagcheck-agent:x:901:\\nbagcheck-measurer:x:902:\\n' >> /etc/group
       chgrp -R bagcheck-agent /etc/bagcheck; chmod 750 /etc/bagcheck; chmod 640 /etc/bagcheck/*
-      mkdir -p /opt /var/lib; ln -s "$1" /opt/bagcheck; mkfifo -m 666 /run/ask`
+      mkdir -p /opt /var/lib; ln -s "$1" /opt/bagcheck; mkfifo -m 666 /run/ask
+      systemd-tmpfiles --create /etc/tmpfiles.d/bagcheck.conf /etc/tmpfiles.d/reports.conf`
+    const tmpfiles = readFileSync(join(REPOSITORY, 'deploy/tmpfiles.d/bagcheck.conf'), 'utf8')
+    systemd.write('/etc/tmpfiles.d/bagcheck.conf', tmpfiles)
+    const directoryOf = 'd /run/bagcheck-tokens/reports 2750 bagcheck-agent nogroup\n'
+    systemd.write('/etc/tmpfiles.d/reports.conf', directoryOf)
     systemd.run('sh', '-c', prepare, 'sh', dist)
     // There is no journal to log to, and this systemd may not make devices.
     const here = '[Service]\nStandardError=append:/run/log\nPrivateDevices=no\n'
     for (const name of names) systemd.write(`/etc/systemd/system/${name}.d/here.conf`, here)
     systemd.run('systemctl', 'daemon-reload')
-    systemd.run('systemctl', 'start', ...names)
+    systemd.run('systemctl', 'start', ...names.slice(0, 2), SOCKET)
     await until(() => systemd.run('cat', '/run/log').includes('"serving"'), 60_000).catch(() => {
       const how = systemd.run('systemctl', 'show', '--property=Id,Result,ExecMainStatus', ...names)
       throw new Error(how + systemd.run('cat', '/run/log'))
@@ -138,6 +161,62 @@ StandardError=append:/run/answers
     expect(processes).toMatchObject([
       { hostRoot: true, hostUserNamespace: true, verifiedStoreMount: true, noNewPrivs: true },
     ])
+  })
+
+  const tokenFile = (): string =>
+    systemd.run('sh', '-c', 'cat "$1" 2> /dev/null || true', 'sh', TOKEN_FILE)
+
+  test('a token file outlives a restart of the agent, and goes at a denial', async () => {
+    broker.tokenType = 'Bearer'
+    systemd.run('systemctl', 'start', 'reports.service')
+    await until(() => tokenFile() !== '', 60_000)
+    const first = tokenFile()
+    expect(systemd.run('stat', '--format=%U:%G %a', TOKEN_FILE)).toBe(
+      'bagcheck-agent:nogroup 440\n',
+    )
+    const asked = (): number =>
+      broker.evidence.filter(({ facts }) => facts.unit.name === 'reports.service').length
+    const before = asked()
+    broker.verdict = 'busy'
+    systemd.run('systemctl', 'restart', 'bagcheck-agent.service')
+    await until(() => asked() > before, 60_000)
+    expect(tokenFile()).toBe(first)
+    broker.verdict = 'allow'
+    await until(() => tokenFile() !== first, 60_000)
+    expect(tokenFile()).toMatch(/^token-\d+$/)
+    broker.denied.set(BEARER, 'CLOSURE_REVOKED')
+    systemd.run('systemctl', 'restart', 'bagcheck-agent.service')
+    await until(() => tokenFile() === '', 60_000)
+    systemd.run('systemctl', 'stop', 'reports.service')
+  })
+
+  test('a denial restarts the service whose it is, and once', async () => {
+    const before = systemd.mainPid('orders.service')
+    broker.denied.set(AUDIENCE, 'FILE_NOT_IN_CLOSURE')
+    expect(await ask()).toMatchObject({ code: 'FILE_NOT_IN_CLOSURE' })
+    await until(() => systemd.mainPid('orders.service') !== before, 60_000)
+    const after = systemd.mainPid('orders.service')
+    await until(() => systemd.run('cat', '/run/log').includes('"acted on a denial"'), 60_000)
+    // It may do so once in five minutes.
+    expect(await ask()).toMatchObject({ code: 'FILE_NOT_IN_CLOSURE' })
+    expect(systemd.mainPid('orders.service')).toBe(after)
+    broker.denied.clear()
+    expect(await ask()).toHaveProperty('accessToken')
+  })
+
+  test('the process that restarts has no capability, and answers the agent alone', () => {
+    for (const status of statuses('bagcheck-actions.service')) {
+      expect(status).toMatch(/^Uid:\t0\t0\t0\t0$/m)
+      for (const set of ['Inh', 'Prm', 'Eff', 'Bnd', 'Amb'])
+        expect(status).toContain(`Cap${set}:\t${NONE}`)
+      expect(status).toMatch(/^NoNewPrivs:\t1$/m)
+      expect(status).toMatch(/^Seccomp:\t2$/m)
+    }
+    const socket = '/run/bagcheck-actions/actions.sock'
+    expect(systemd.run('stat', '--format=%U %a', socket)).toBe('bagcheck-agent 600\n')
+    const connect = `require('node:net').connect('${socket}').on('error', ({ code }) => console.log(code))`
+    const other = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] as const
+    expect(systemd.run(...other, node, '-e', connect)).toBe('EACCES\n')
   })
 
   test('each thread of the measurer has three capabilities, and of the front none', () => {

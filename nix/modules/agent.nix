@@ -120,10 +120,7 @@ let
     }
   ];
 
-  shared = {
-    Restart = "always";
-    StateDirectoryMode = "0700";
-    RuntimeDirectoryMode = "0755";
+  confined = {
     NoNewPrivileges = true;
     SystemCallErrorNumber = "EPERM";
     SystemCallArchitectures = "native";
@@ -143,6 +140,11 @@ let
     UMask = "0077";
     MemoryMax = "1G";
     TasksMax = 64;
+  };
+  shared = confined // {
+    Restart = "always";
+    StateDirectoryMode = "0700";
+    RuntimeDirectoryMode = "0755";
   };
   # The last two are for opening the process connector; the measurer gives them up before it measures.
   measurerCapabilities = "CAP_DAC_READ_SEARCH CAP_SYS_PTRACE CAP_CHECKPOINT_RESTORE CAP_NET_ADMIN CAP_SETPCAP";
@@ -185,10 +187,13 @@ in
         CapabilityBoundingSet = "";
         RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
         SystemCallFilter = [ "@system-service" "~@privileged @resources" ];
+        ReadWritePaths = "-/run/bagcheck-tokens";
         ProtectHome = true;
         ProtectClock = true;
       };
     };
+    # As deploy/tmpfiles.d has it.
+    systemd.tmpfiles.rules = [ "d /run/bagcheck-tokens 0711 ${settings.user} root" ];
 
     systemd.services.bagcheck-measurer = {
       description = "Bagcheck measurer";
@@ -213,24 +218,30 @@ in
     # The part that restarts services is root; it is there where an action wants it.
     systemd.sockets = lib.mkIf restarts {
       bagcheck-actions = {
+        description = "Bagcheck actions";
         wantedBy = [ "sockets.target" ];
         socketConfig = {
           ListenStream = settings.actionsSocket;
           SocketUser = settings.user;
           SocketMode = "0600";
+          RemoveOnStop = true;
         };
       };
     };
     systemd.services.bagcheck-actions = lib.mkIf restarts {
+      description = "Bagcheck actions";
+      requires = [ "bagcheck-actions.socket" ];
       inherit path restartTriggers;
-      serviceConfig = {
+      serviceConfig = confined // {
         ExecStart = "${cfg.package}/bin/bagcheck-agent --actions --config ${configFile}";
-        ProtectSystem = "strict";
-        ProtectHome = true;
-        PrivateNetwork = true;
-        PrivateTmp = true;
-        NoNewPrivileges = true;
+        AmbientCapabilities = "";
         CapabilityBoundingSet = "";
+        PrivateNetwork = true;
+        RestrictAddressFamilies = "AF_UNIX";
+        IPAddressDeny = "any";
+        SystemCallFilter = [ "@system-service" "~@privileged @resources" ];
+        ProtectHome = true;
+        ProtectClock = true;
       };
     };
   };

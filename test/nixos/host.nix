@@ -12,6 +12,7 @@ let
       systemd.package = mkOption { type = types.package; default = package "systemd"; };
       systemd.services = set;
       systemd.sockets = set;
+      systemd.tmpfiles.rules = mkOption { type = types.listOf types.str; default = [ ]; };
       users.users = set;
       users.groups = set;
     };
@@ -26,5 +27,6 @@ in
   systemd = "${config.systemd.package}";
   inherit (config.environment) etc;
   inherit (config.systemd) services sockets;
+  tmpfiles = config.systemd.tmpfiles.rules;
   inherit (config.users) users groups;
 }
