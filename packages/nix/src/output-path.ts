@@ -68,6 +68,8 @@ export function downstreamPlaceholder(derivation: StorePath, output: string): st
  * @throws {NixError} NIX32 – not a placeholder.
  */
 export function dynamicPlaceholder(derivationPlaceholder: string, output: string): string {
+  if (!derivationPlaceholder.startsWith('/'))
+    throw new NixError('NIX32', `expected a placeholder, got ${quote(derivationPlaceholder)}`)
   const digest = decodeNix32(derivationPlaceholder.slice(1), 32)
   return placeholder(`nix-computed-output:${encodeNix32(foldHash(digest))}:${output}`)
 }

@@ -1,0 +1,4 @@
+import { testParsers } from './laws.ts'
+import { ARCHIVES } from './archives.ts'
+
+testParsers(ARCHIVES)

@@ -1,0 +1,4 @@
+import { testParsers } from './laws.ts'
+import { DERIVATIONS } from './derivations.ts'
+
+testParsers(DERIVATIONS)

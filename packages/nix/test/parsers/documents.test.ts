@@ -1,0 +1,4 @@
+import { testParsers } from './laws.ts'
+import { DOCUMENTS } from './documents.ts'
+
+testParsers(DOCUMENTS)

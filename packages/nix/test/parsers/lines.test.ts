@@ -1,0 +1,4 @@
+import { testParsers } from './laws.ts'
+import { LINES } from './lines.ts'
+
+testParsers(LINES)

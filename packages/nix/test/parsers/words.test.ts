@@ -1,0 +1,4 @@
+import { testParsers } from './laws.ts'
+import { WORDS } from './words.ts'
+
+testParsers(WORDS)
