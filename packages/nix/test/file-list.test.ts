@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   filesOfStorePath,
@@ -86,41 +85,6 @@ describe('a file list', () => {
     ],
   ])('is refused with %s', (_, text, code) => {
     expect(() => parse(text)).toThrow(expect.objectContaining({ code }))
-  })
-
-  test('cut off anywhere but after a line is refused', () => {
-    const text = line(`${base}/a`) + line(`${base}/b`)
-    for (let length = 1; length < text.length; length++)
-      if (length !== line(`${base}/a`).length)
-        expect(() => parse(text.slice(0, length))).toThrow(
-          expect.objectContaining({ code: 'FILE_LIST_LINE' }),
-        )
-  })
-
-  test('with one bit flipped is refused, or spells other bytes', () => {
-    const text = line(`${base}/a%20b`, 12)
-    for (let bit = 0; bit < text.length * 8; bit++) {
-      const bytes = Buffer.from(text)
-      bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7))
-      try {
-        const parsed = parseFileList(bytes)
-        expect(makeFileList(parsed.files).text).toBe(bytes.toString())
-      } catch (error) {
-        expect(error).toMatchObject({ name: 'NixError' })
-      }
-    }
-  })
-
-  test('parses back to itself for any names', () => {
-    const component = fc
-      .string({ unit: 'grapheme', minLength: 1, maxLength: 8 })
-      .filter((name) => !/[/\0]|^\.\.?$/.test(name) && name.isWellFormed())
-    fc.assert(
-      fc.property(fc.uniqueArray(component), (names) => {
-        const list = makeFileList(names.map((name) => file(`${base}/${name}`)))
-        expect(parseFileList(Buffer.from(list.text))).toEqual(list)
-      }),
-    )
   })
 
   test('gives the files of one store path, and not those of its namesakes', () => {

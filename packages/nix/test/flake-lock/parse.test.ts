@@ -1,12 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import {
-  findFlakeInput,
-  FLAKE_LOCK_MAX_BYTES,
-  flakeInputs,
-  parseFlakeLock,
-  printFlakeLock,
-} from '@bagcheck/nix'
+import { findFlakeInput, flakeInputs, parseFlakeLock, printFlakeLock } from '@bagcheck/nix'
 import type { FlakeLock } from '@bagcheck/nix'
 import { github, lockText, NAR_HASH, REV } from './locks.ts'
 
@@ -216,54 +210,11 @@ describe('a flake.lock', () => {
     expect(() => parseFlakeLock(Buffer.from(text))).toThrow(expect.objectContaining({ code }))
   })
 
-  test('is refused above its limits', () => {
-    const limit = expect.objectContaining({ code: 'FLAKE_LOCK_LIMIT' })
-    expect(() => parseFlakeLock(new Uint8Array(FLAKE_LOCK_MAX_BYTES + 1))).toThrow(
-      expect.objectContaining({ code: 'JSON_LIMIT' }),
-    )
-    const many = Object.fromEntries(Array.from({ length: 10_001 }, (_, n) => [`n${n}`, {}]))
-    expect(() => parse({ root: {}, ...many })).toThrow(limit)
-    const chain = Object.fromEntries(
-      Array.from({ length: 300 }, (_, n) => [`i${n}`, n === 299 ? 'a' : [`i${n + 1}`]]),
-    )
-    expect(() => parse({ a: github('a'), root: { inputs: chain } })).toThrow(limit)
-    const wide = Object.fromEntries(Array.from({ length: 100_001 }, (_, n) => [`i${n}`, 'a']))
-    expect(() => parse({ a: github('a'), root: { inputs: wide } })).toThrow(limit)
-  })
-
   test('with follows that double at every step is read in one pass', () => {
     const doubling = Object.fromEntries(
       Array.from({ length: 200 }, (_, n) => [`x${n}`, n === 199 ? [] : [`x${n + 1}`, `x${n + 1}`]]),
     )
     expect(findFlakeInput(parse({ root: { inputs: doubling } }), ['x0'])?.key).toBe('root')
-  })
-
-  const text = lockText({
-    a: github('a', { inputs: { b: 'b', c: ['b'] }, parent: [] }),
-    b: github('b', { flake: false }),
-    root: { inputs: { a: 'a', b: 'b' } },
-  })
-
-  test('cut off anywhere is refused', () => {
-    for (let length = 0; length < text.length; length++)
-      expect(() => parseFlakeLock(text.subarray(0, length))).toThrow(
-        expect.objectContaining({ code: 'JSON_SYNTAX' }),
-      )
-  })
-
-  test('with one bit flipped is refused with a code, or is another lock', () => {
-    const before = printFlakeLock(parseFlakeLock(text))
-    for (let bit = 0; bit < text.length * 8; bit++) {
-      const bytes = Buffer.from(text)
-      bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7))
-      try {
-        // Only the version is not printed: versions 5 and 6 read the same.
-        const lock = parseFlakeLock(bytes)
-        if (lock.version === 7) expect(printFlakeLock(lock)).not.toBe(before)
-      } catch (error) {
-        expect(error).toMatchObject({ name: 'NixError' })
-      }
-    }
   })
 
   test('made of anything is refused with a code', () => {

@@ -42,6 +42,7 @@ const codes = /^NAR_(TRUNCATED|TOKEN|PADDING|NAME|ORDER|TARGET|LIMIT|TRAILING)$/
 const both = {
   samples: [sample, nar(...regular('x')), nar(...symlink('x'))],
   codes,
+  cutCode: 'NAR_TRUNCATED',
   words: [...words.map((one) => text(str(one))), text(sample), '\0', '\0'.repeat(8), '\xff'],
 }
 

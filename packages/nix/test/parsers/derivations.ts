@@ -71,6 +71,7 @@ export const DERIVATIONS: readonly Parser[] = [
     parse: (raw) => parseDerivation(raw, 'x'),
     print: (value) => [formatDerivation(value)],
     codes: new RegExp(`^(DRV_(TRUNCATED|SYNTAX|ORDER|VERSION)|${DRV_CODES})$`),
+    cutCode: 'DRV_TRUNCATED',
     values: derivationsOf(byteStrings),
     words: ['Derive(', '[', ']', '(', ')', ',', '"', '\\', '""', '"a"', `"${drv}"`, '\n', '\0'],
     limits: [
@@ -92,6 +93,7 @@ export const DERIVATIONS: readonly Parser[] = [
       // Versions 1 and 2 are read in one way, and only 2 holds all that this can give.
       print: (all) => [printJson(all, version === 1 ? 2 : version)],
       codes: new RegExp(`^(DRV_JSON|${JSON_CODES}|${DRV_CODES})$`),
+      cutCode: 'JSON_SYNTAX',
       lenient: true,
       values: fc
         .tuple(...[1, 2].map(() => derivationsOf(utf8Strings, { dynamic: version > 1 })))

@@ -92,6 +92,7 @@ export const DOCUMENTS: readonly Parser[] = [
     parse: (raw) => JSON.stringify(parseStrictJson(raw, 1000)),
     print: (value) => [Buffer.from(value)],
     codes: new RegExp(`^${JSON_CODES}$`),
+    cutCode: 'JSON_SYNTAX',
     lenient: true,
     values: fc
       .jsonValue({ maxDepth: 4 })
@@ -111,6 +112,7 @@ export const DOCUMENTS: readonly Parser[] = [
     parse: parseFlakeLock,
     print: (value) => [Buffer.from(printFlakeLock(value))],
     codes: new RegExp(`^(FLAKE_LOCK_(VERSION|NODE|INPUT|CYCLE|LIMIT)|${JSON_CODES})$`),
+    cutCode: 'JSON_SYNTAX',
     lenient: true,
     printsLess: true, // in version 7, without what nothing reaches
     words: [
@@ -147,6 +149,7 @@ export const DOCUMENTS: readonly Parser[] = [
     parse: parseBootspec,
     print: (value) => [json(bootDocument(value))],
     codes: new RegExp(`^(BOOTSPEC|${JSON_CODES})$`),
+    cutCode: 'JSON_SYNTAX',
     lenient: true,
     words: [...JSON_WORDS.filter((one) => one !== '-'), `"${V1}"`, '"init"', '"x"', '{}', 'null'],
     limits: [
@@ -171,6 +174,7 @@ export const DOCUMENTS: readonly Parser[] = [
       parse: parsePathInfoJson,
       print: (infos) => [json(infos)],
       codes: new RegExp(`^(PATH_INFO_ENTRY|${JSON_CODES})$`),
+      cutCode: 'JSON_SYNTAX',
       lenient: true,
       mayNotNotice: true, // paths that are not valid, and members that are not used
       ...(form === 'an array' && {
@@ -214,6 +218,7 @@ export const DOCUMENTS: readonly Parser[] = [
     parse: parseNarListing,
     print: (value) => [Buffer.from(formatNarListing(value))],
     codes: new RegExp(`^(LISTING_ENTRY|${JSON_CODES})$`),
+    cutCode: 'JSON_SYNTAX',
     lenient: true,
     words: [...JSON_WORDS, '"entries"', '"type"', '"regular"', '"size"', listed, '".."', '"a/b"'],
     limits: [

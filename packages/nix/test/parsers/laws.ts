@@ -73,7 +73,7 @@ export function testParsers(parsers: readonly Parser[]): void {
 }
 
 function testParser(parser: Parser): void {
-  const { samples, isWhole, values, print, mayNotNotice, limits = [] } = parser
+  const { samples, isWhole, cutCode, values, print, mayNotNotice, limits = [] } = parser
 
   test('reads its samples, and refuses what is cut off at any byte or says something of its own', async () => {
     for (const sample of samples) {
@@ -81,6 +81,8 @@ function testParser(parser: Parser): void {
       for (let length = 0; length < sample.length; length++) {
         const prefix = sample.subarray(0, length)
         const whole = isWhole?.(text(prefix)) === true
+        if (cutCode !== undefined && !whole)
+          await expect(async () => parser.parse(prefix)).rejects.toMatchObject({ code: cutCode })
         if (((await read(parser, prefix)) !== REFUSED) !== whole)
           expect.fail(`${JSON.stringify(text(prefix))} is ${whole ? 'refused' : 'read'}`)
       }

@@ -19,7 +19,7 @@ import {
   storePathBase,
 } from '@bagcheck/nix'
 import type { ListedFile, PathInfo } from '@bagcheck/nix'
-import { factsLists, glibc, hello } from '../path-info/facts.ts'
+import { anyFacts, factsLists, glibc, hello } from '../path-info/facts.ts'
 import { base, bounded, bytes, counted, numbers, parser, repeated } from './parser.ts'
 import type { Parser } from './parser.ts'
 
@@ -115,6 +115,22 @@ export const LINES: readonly Parser[] = [
     lenient: true,
     printsLess: true,
     isWhole: (prefix) => prefix.endsWith('\n') && NAR_INFO_NEEDS.test(prefix),
+    values: fc
+      .tuple(
+        anyFacts,
+        fc.record(
+          {
+            url: fc.stringMatching(/^nar\/[a-z0-9]{1,40}\.nar$/),
+            compression: fc.constantFrom('none', 'xz', 'zstd', 'bzip2', 'br'),
+            signatures: fc.array(fc.nat().map(signature), { maxLength: 3 }),
+            fileSha256: fc.string().map(sha256Hex),
+            fileSize: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
+            ca: fc.constantFrom(hello.ca ?? '', `fixed:sha1:${'a'.repeat(32)}`),
+          },
+          { requiredKeys: ['url', 'compression', 'signatures'] },
+        ),
+      )
+      .map(([facts, file]) => ({ ...facts, ...file, quirks: [] })),
     words: [...narInfo.split(/(?<=\n)/), 'System: x\n', 'Deriver: unknown-deriver\n', '\n', ': '],
     limits: [
       bounded(NAR_INFO_MAX_BYTES, 'NAR_INFO_LIMIT'),

@@ -35,7 +35,7 @@ import {
   storePathBase,
   storePathOf,
 } from '@bagcheck/nix'
-import type { StorePath } from '@bagcheck/nix'
+import type { IngestionMethod, StorePath } from '@bagcheck/nix'
 import { glibc } from '../path-info/facts.ts'
 import { bytes, counted, parser, word } from './parser.ts'
 import type { Limit, Parser } from './parser.ts'
@@ -85,7 +85,9 @@ export const WORDS: readonly Parser[] = [
   }),
   word(
     'parseHash',
-    ENCODINGS.map((one) => formatHash({ algorithm: 'sha256', digest: digest(32) }, one)),
+    HASH_ALGORITHMS.flatMap((algorithm) =>
+      ENCODINGS.map((one) => formatHash({ algorithm, digest: digest(hashLength(algorithm)) }, one)),
+    ),
     parseHash,
     (hash) => ENCODINGS.map((one) => formatHash(hash, one)),
     {
@@ -134,6 +136,20 @@ export const WORDS: readonly Parser[] = [
     formatContentAddress,
     {
       codes: /^(HASH|CONTENT_ADDRESS)$/,
+      values: fc.constantFrom(...HASH_ALGORITHMS).chain((algorithm) =>
+        fc.record({
+          method: fc.constantFrom<IngestionMethod>(
+            'flat',
+            'nar',
+            ...(algorithm === 'sha256' ? (['text', 'git'] as const) : []),
+            ...(algorithm === 'sha1' ? (['git'] as const) : []),
+          ),
+          hash: fc.record({
+            algorithm: fc.constant(algorithm),
+            digest: digests(hashLength(algorithm)),
+          }),
+        }),
+      ),
       words: ['fixed:', 'r:', 'git:', 'text:', 'sha256:', 'sha1:', nix32],
     },
   ),

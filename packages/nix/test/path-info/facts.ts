@@ -31,17 +31,20 @@ const path = fc
   .tuple(fc.integer({ min: 0, max: 255 }), fc.stringMatching(/^[a-z0-9_+][a-zA-Z0-9.+_?=-]{0,20}$/))
   .map(([seed, name]) => storePath(seed, name))
 
-/** Any facts that registrations can hold, each path once. */
-export const factsLists: fc.Arbitrary<PathInfo[]> = fc.uniqueArray(
-  fc.record(
-    {
-      path,
-      narHash: fc.uint8Array({ minLength: 32, maxLength: 32 }).map(narHashFromDigest),
-      narSize: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
-      references: fc.uniqueArray(path, { maxLength: 4 }).map((paths) => paths.sort(byteOrder)),
-      deriver: path,
-    },
-    { requiredKeys: ['path', 'narHash', 'narSize', 'references'] },
-  ),
-  { maxLength: 6, selector: (info) => info.path },
+/** Any facts that registrations can hold. */
+export const anyFacts: fc.Arbitrary<PathInfo> = fc.record(
+  {
+    path,
+    narHash: fc.uint8Array({ minLength: 32, maxLength: 32 }).map(narHashFromDigest),
+    narSize: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
+    references: fc.uniqueArray(path, { maxLength: 4 }).map((paths) => paths.sort(byteOrder)),
+    deriver: path,
+  },
+  { requiredKeys: ['path', 'narHash', 'narSize', 'references'] },
 )
+
+/** Such facts, each path once. */
+export const factsLists: fc.Arbitrary<PathInfo[]> = fc.uniqueArray(anyFacts, {
+  maxLength: 6,
+  selector: (info) => info.path,
+})
