@@ -183,9 +183,13 @@ export class NixDaemon implements ClosureSource {
 async function readPathInfo(input: WireReader, path: StorePath): Promise<PathInfo> {
   const deriver = await input.string(MAX_PATH_BYTES, 'a deriver')
   const narHash = parseNarHash(await input.string(MAX_TEXT_BYTES, 'a NAR hash'))
-  const references = await input.strings(MAX_REFERENCES, MAX_PATH_BYTES, 'a reference')
+  const named = await input.strings(MAX_REFERENCES, MAX_PATH_BYTES, 'a reference')
+  const references = named.map(parseStorePath).sort(byteOrder)
+  if (references.some((reference, index) => reference === references[index - 1]))
+    throw new NixError('DAEMON_PROTOCOL', 'expected each reference once')
   await input.number(Number.MAX_SAFE_INTEGER, 'a registration time')
   const narSize = await input.number(Number.MAX_SAFE_INTEGER, 'a NAR size')
+  if (narSize === 0) throw new NixError('DAEMON_PROTOCOL', 'expected a NAR size above 0')
   const ultimate = (await input.number(1, 'a flag')) === 1
   const signatures = await input.strings(MAX_SIGNATURES, MAX_TEXT_BYTES, 'a signature')
   const ca = await input.string(MAX_TEXT_BYTES, 'a content address')
@@ -193,7 +197,7 @@ async function readPathInfo(input: WireReader, path: StorePath): Promise<PathInf
     path,
     narHash,
     narSize,
-    references: references.map(parseStorePath).sort(byteOrder),
+    references,
     ...(deriver === '' ? {} : { deriver: parseStorePath(deriver) }),
     ultimate,
     signatures,

@@ -91,10 +91,12 @@ class Database implements NixDatabase {
 
   constructor(database: DatabaseSync) {
     this.#database = database
-    // An image may hold any file: a view could say anything, and take for ever to say it.
+    // An image may hold any file: a view could say anything, and take for ever to say it, and so could a
+    // column that is computed. SQLite says what a table is; its text can be written in many ways.
     const tables = database
-      .prepare(`select name from sqlite_schema where type = 'table' and name in ('ValidPaths', 'Refs')
-                and sql not like 'create virtual%'`)
+      .prepare(`select name from pragma_table_list as listed where schema = 'main' and type = 'table'
+                and name in ('ValidPaths', 'Refs')
+                and not exists (select 1 from pragma_table_xinfo(listed.name) where hidden <> 0)`)
       .all()
     if (tables.length !== 2) throw new Error('the tables ValidPaths and Refs are not both there')
     this.#path = database.prepare(`${FACTS} ValidPaths where path = ?`)
@@ -181,7 +183,9 @@ function parseReferences(
       if (place !== undefined) return place
       throw new NixError('DATABASE_ROW', `expected a valid path with id ${quote(id)}`)
     })
-  return found.sort((a, b) => a - b)
+  found.sort((a, b) => a - b)
+  if (found.every((place, index) => place !== found[index - 1])) return found
+  throw new NixError('DATABASE_ROW', 'expected each reference once')
 }
 
 function parseSize(value: SQLOutputValue | undefined): number {

@@ -5,9 +5,11 @@ import { createServer } from 'node:net'
 import type { Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { connectDaemon, parseStorePath, readClosure } from '@bagcheck/nix'
+import { connectDaemon, NixError, parseStorePath, readClosure } from '@bagcheck/nix'
 import type { PathInfo } from '@bagcheck/nix'
+import { anyFacts } from './path-info/facts.ts'
 import { str } from './nar/archive.ts'
 
 const u64 = (value: number | bigint): Buffer => {
@@ -150,19 +152,6 @@ describe('the daemon client', () => {
       })
   })
 
-  test('an answer with any byte wrong is refused with a code, or is facts all the same', async () => {
-    const bytes = answer(a, b)
-    for (let at = 0; at < bytes.length; at++) {
-      const flipped = Buffer.from(bytes)
-      flipped[at] = (flipped[at] ?? 0) ^ (1 << (at & 7))
-      const found = await ask(hello34, flipped).catch((error: unknown) => {
-        expect(error).toMatchObject({ code: expect.stringMatching(/^DAEMON_/) })
-        return undefined
-      })
-      if (found !== undefined) expect(found.path).toBe(a)
-    }
-  })
-
   const fields = (...parts: readonly Buffer[]): Buffer => Buffer.concat([LAST, u64(1), ...parts])
   const digest = str(hash('sha256', ''))
   test.each([
@@ -188,6 +177,12 @@ describe('the daemon client', () => {
     ['a hash that is none', [hello34, fields(str(''), str('x'))], 'DAEMON_PROTOCOL'],
     ['2^32 references', [hello34, fields(str(''), digest, u64(2n ** 32n))], 'DAEMON_LIMIT'],
     ['a reference that is no path', [hello34, answer('/etc/passwd')], 'DAEMON_PROTOCOL'],
+    ['a reference twice', [hello34, answer(b, b)], 'DAEMON_PROTOCOL'],
+    [
+      'a size of 0',
+      [hello34, fields(str(''), digest, list(), u64(0), u64(0), u64(0), list(), str(''))],
+      'DAEMON_PROTOCOL',
+    ],
     [
       'a size of 2^53',
       [hello34, fields(str(''), digest, list(), u64(0), u64(2n ** 53n))],
@@ -229,5 +224,148 @@ describe('the daemon client', () => {
     const waiting = daemon.queryPathInfo(a)
     controller.abort('enough')
     await expect(waiting).rejects.toMatchObject({ code: 'DAEMON_CLOSED', cause: 'enough' })
+  })
+})
+
+describe('a peer that is no daemon', () => {
+  const facts = (info: PathInfo): Buffer =>
+    Buffer.concat([
+      ...[LAST, u64(1), str(info.deriver ?? ''), str(info.narHash), list(...info.references)],
+      ...[u64(1), u64(info.narSize), u64(0), list(...(info.signatures ?? [])), str(info.ca ?? '')],
+    ])
+  let current: {
+    readonly pieces: readonly Uint8Array[]
+    readonly last: 'end' | 'break' | 'silence'
+  }
+  let socketPath: string
+  beforeAll(async () => {
+    socketPath = join(scratch, 'peer')
+    const server = createServer({ noDelay: true }, (socket) => {
+      socket.on('error', () => undefined).resume()
+      for (const piece of current.pieces) socket.write(piece)
+      if (current.last === 'end') socket.end()
+      else if (current.last === 'break') socket.destroy()
+    })
+    servers.push(server)
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve))
+  })
+
+  /** What three questions at once are answered with: facts, nothing, or a code. */
+  async function answers(timeoutMs: number): Promise<(PathInfo | string | undefined)[]> {
+    const codeOf = (error: unknown): string => {
+      if (!(error instanceof NixError) || !error.code.startsWith('DAEMON_')) throw error
+      return error.code
+    }
+    try {
+      await using daemon = await connectDaemon({ socketPath, timeoutMs })
+      const asked = [a, b, a].map((path) => daemon.queryPathInfo(path).catch(codeOf))
+      return await Promise.all(asked)
+    } catch (error) {
+      return [codeOf(error)]
+    }
+  }
+
+  const isFact = ({ path, narSize, references, narHash }: PathInfo): boolean =>
+    [path, ...references].every((one) => parseStorePath(one) === one) &&
+    references.every((one, n) => n === 0 || (references[n - 1] ?? '') < one) &&
+    /^sha256-.{44}$/.test(narHash) &&
+    narSize > 0
+
+  function cutInto(bytes: Uint8Array, sizes: readonly number[]): Uint8Array[] {
+    const pieces: Uint8Array[] = []
+    for (let at = 0, n = 0; at < bytes.length; n++) {
+      const size = sizes[n % sizes.length] ?? bytes.length
+      pieces.push(bytes.subarray(at, at + size))
+      at += size
+    }
+    return pieces
+  }
+
+  const sizes = fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 5 })
+  const whole = [hello34, hello38].map((hello) =>
+    Buffer.concat([hello, chatter, answer(a, b), refused, invalid]),
+  )
+
+  test('any facts come back, in pieces of any size', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        anyFacts,
+        sizes,
+        fc.constantFrom(hello34, hello38),
+        async (info, cut, hello) => {
+          const bytes = Buffer.concat([hello, facts(info), refused, facts(info)])
+          current = { pieces: cutInto(bytes, cut), last: 'silence' }
+          const expected = { ...info, path: a, ultimate: false, signatures: [] }
+          expect(await answers(10_000)).toEqual([expected, 'DAEMON_ERROR', expected])
+        },
+      ),
+    )
+  })
+
+  test('with any bit flipped in all that it sends is given facts or a code for each question', async () => {
+    for (const bytes of whole)
+      for (let at = 0; at < bytes.length; at++) {
+        const flipped = Buffer.from(bytes)
+        flipped[at] = (flipped[at] ?? 0) ^ (1 << (at & 7))
+        current = { pieces: [flipped], last: 'end' }
+        for (const one of await answers(10_000))
+          if (typeof one === 'object') expect(isFact(one)).toBe(true)
+      }
+  })
+
+  test('that sends anything, in any pieces, and hangs up, breaks off or falls silent, keeps nobody waiting', async () => {
+    const word = fc.constantFrom<Uint8Array>(
+      ...[hello34, hello38, LAST, chatter, answer(a), refused, invalid, u64(0), u64(1), str('x')],
+      ...[u64(0x6f6c6d67), u64(0x63787470), u64(2n ** 32n), u64(2n ** 64n - 1n), u64(4096)],
+    )
+    const mixed = fc
+      .array(fc.oneof(word, fc.uint8Array({ maxLength: 16 })), { maxLength: 8 })
+      .map((parts) => Buffer.concat(parts))
+    const cut = fc
+      .tuple(fc.constantFrom(...whole), fc.nat(), fc.nat(40), mixed)
+      .map(([bytes, at, drop, put]) => {
+        const from = at % bytes.length
+        return Buffer.concat([bytes.subarray(0, from), put, bytes.subarray(from + drop)])
+      })
+    const greeted = mixed.map((bytes) => Buffer.concat([hello34, bytes]))
+    const ending = fc.constantFrom('end', 'end', 'end', 'break', 'silence')
+    await fc.assert(
+      fc.asyncProperty(
+        fc.oneof(mixed, greeted, cut),
+        sizes,
+        ending,
+        async (bytes, pieces, last) => {
+          current = { pieces: cutInto(bytes, pieces), last }
+          for (const one of await answers(last === 'silence' ? 5 : 10_000))
+            if (typeof one === 'object') expect(isFact(one)).toBe(true)
+        },
+      ),
+      { numRuns: 500 },
+    )
+  })
+
+  const open = Buffer.concat([hello34, LAST, u64(1)])
+  const named = Buffer.concat([open, str(''), str(hash('sha256', ''))])
+  const sized = Buffer.concat([named, list(), u64(1), u64(8), u64(0)])
+  const error = Buffer.concat([hello34, u64(0x63787470), str(''), u64(0), str('')])
+  test.each<[string, Buffer, number]>([
+    ['features', Buffer.concat([MAGIC, u64(0x126)]), 100],
+    ['bytes of version', Buffer.concat([MAGIC, u64(0x122)]), 4096],
+    ['bytes of deriver', open, 512],
+    ['bytes of NAR hash', Buffer.concat([open, str('')]), 4096],
+    ['references', named, 100_000],
+    ['bytes of reference', Buffer.concat([named, u64(1)]), 512],
+    ['signatures', sized, 1000],
+    ['bytes of signature', Buffer.concat([sized, u64(1)]), 4096],
+    ['bytes of content address', Buffer.concat([sized, list()]), 4096],
+    ['bytes of log', Buffer.concat([hello34, u64(0x6f6c6d67)]), 1 << 20],
+    ['fields', Buffer.concat([hello34, u64(0x52534c54), u64(1), u64(1)]), 1000],
+    ['bytes of error', error, 1 << 20],
+    ['traces', Buffer.concat([error, str(''), u64(0)]), 1000],
+  ])('that announces too many %s is not waited for', async (_, before, max) => {
+    current = { pieces: [before, u64(max)], last: 'end' }
+    expect((await answers(10_000))[0]).toMatch(/^DAEMON_(CLOSED|UNREACHABLE)$/) // it was waited for
+    current = { pieces: [before, u64(max + 1)], last: 'silence' }
+    expect((await answers(10_000))[0]).toBe('DAEMON_LIMIT')
   })
 })

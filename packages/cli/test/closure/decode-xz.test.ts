@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto'
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { decompressNar, narHashFromDigest } from '@bagcheck/nix'
 import type { CompressedNar } from '@bagcheck/nix'
@@ -72,6 +73,23 @@ describe('xz, on a machine without the program', () => {
         expect(error).toMatchObject(refused)
       }
     }
+  })
+
+  test('any bytes, and any bytes in the place of others, are refused, or are the same archive', async () => {
+    const edited = fc
+      .record({ at: fc.nat(file.length), put: fc.uint8Array(), drop: fc.nat(20) })
+      .map(({ at, put, drop }) =>
+        Buffer.concat([file.subarray(0, at), put, file.subarray(at + drop)]),
+      )
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(edited, fc.uint8Array()), async (bytes) => {
+        try {
+          expect(await decode(bytes)).toEqual(text)
+        } catch (error) {
+          expect(error).toMatchObject(refused)
+        }
+      }),
+    )
   })
 
   test.each([
