@@ -6,6 +6,7 @@ import { copyFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { DatabaseSync } from 'node:sqlite'
+import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
 import { NixError, openLedger } from '@bagcheck/nix'
 import type { LedgerRecord, StorePath } from '@bagcheck/nix'
@@ -16,6 +17,8 @@ const scratch = makeScratch()
 afterAll(() => rmSync(scratch, { recursive: true }))
 
 const SMALL = 20 // entries
+const PAGE = 8192
+const runs = { numRuns: 40 } // each waits for the disk
 const HASHES = [0, 1, 2, 3, 4, 5, 6]
 const [path] = RECORD_PATHS as readonly [StorePath, ...StorePath[]]
 
@@ -132,6 +135,35 @@ test('a bit flipped anywhere is never part of an answer', () => {
     bent[at] = (bent[at] ?? 0) ^ (1 << (at % 8))
     expectTruth(target, bent)
   }
+}, 120_000)
+
+test('a ledger with pages moved, or of any bytes, says what was written, or nothing', () => {
+  const bytes = readFileSync(written('moved', true, SMALL))
+  const target = join(scratch, 'moved-target')
+  const page = fc.nat(bytes.length / PAGE - 1)
+  const edit = fc.record({
+    from: page,
+    to: page,
+    at: fc.nat(bytes.length - 9),
+    put: fc.uint8Array(),
+  })
+  fc.assert(
+    fc.property(fc.array(edit, { minLength: 1, maxLength: 3 }), (edits) => {
+      const bent = Buffer.from(bytes)
+      for (const { from, to, at, put } of edits) {
+        bytes.copy(bent, to * PAGE, from * PAGE, from * PAGE + PAGE)
+        bent.set(put.subarray(0, 9), at)
+      }
+      expectTruth(target, bent, undefined, SMALL)
+    }),
+    runs,
+  )
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (any) => {
+      expectTruth(target, any)
+    }),
+    runs,
+  )
 }, 120_000)
 
 test('no column can be changed, nor a record moved to another path', () => {

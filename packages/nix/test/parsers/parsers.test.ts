@@ -1,5 +1,6 @@
-// The list of parsers against what the package exports: a new one is tested like the others, or says where.
-import { existsSync } from 'node:fs'
+// The list of parsers against what the package exports, and against docs/nix-parsers.md: a new one is tested like the
+// others, or says where.
+import { existsSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import * as nix from '@bagcheck/nix'
 import { ARCHIVES } from './archives.ts'
@@ -33,4 +34,22 @@ test('the list has every parser that the package exports', () => {
   expect(Object.keys(ELSEWHERE).filter((name) => !parsers.includes(name))).toEqual([])
   for (const file of Object.values(ELSEWHERE))
     expect(existsSync(new URL(`../${file}`, import.meta.url)), file).toBe(true)
+})
+
+test('docs/nix-parsers.md has each parser with its shapes and limits, and no other', () => {
+  const rows = new Map<string, { forms: string[]; limits: string[] }>()
+  for (const { name, form, limits = [] } of PARSERS) {
+    const row = rows.get(name) ?? { forms: [], limits: [] }
+    if (form !== undefined) row.forms.push(form)
+    row.limits.push(...limits.map(({ what }) => what))
+    rows.set(name, row)
+  }
+  const expected = [...rows]
+    .filter(([name]) => name in nix)
+    .map(
+      ([name, { forms, limits }]) =>
+        `| \`${name}\` | ${forms.join(', ') || '–'} | ${limits.join(', ') || '–'} |`,
+    )
+  const page = readFileSync('docs/nix-parsers.md', 'utf8').split('\n')
+  expect(page.filter((line) => line.startsWith('| `'))).toEqual(expected)
 })
