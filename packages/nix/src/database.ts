@@ -12,6 +12,7 @@ import { pathToFileURL } from 'node:url'
 import { DatabaseSync } from 'node:sqlite'
 import type { SQLOutputValue, StatementSync } from 'node:sqlite'
 import type { ClosureSource } from './closure.ts'
+import { refuseSharedPages } from './database-pages.ts'
 import { NixError, quote } from './error.ts'
 import { parseNarHash } from './hash.ts'
 import type { PathInfo } from './manifest.ts'
@@ -52,7 +53,8 @@ type Row = Record<string, SQLOutputValue>
 /**
  * Opens Nix's database.
  *
- * @param options.immutable Take the file as one that nobody writes, as in an image mounted read-only.
+ * @param options.immutable Take the file as one that nobody writes, as in an image mounted read-only. Then, and only
+ * then, it is also refused where it is made to keep SQLite busy.
  * @throws {NixError} DATABASE_OPEN – missing, unreadable or without the tables of schema 10
  */
 export function openNixDatabase(
@@ -63,7 +65,8 @@ export function openNixDatabase(
   try {
     const url = pathToFileURL(file)
     if (options.immutable === true) url.searchParams.set('immutable', '1')
-    database = new DatabaseSync(url, { readOnly: true, timeout: 5000 })
+    const opened = (database = new DatabaseSync(url, { readOnly: true, timeout: 5000 }))
+    if (options.immutable === true) refuseSharedPages(file, () => rootPages(opened)) // before SQLite looks
     checkWhole(database, file)
     return new Database(database)
   } catch (cause) {
@@ -80,6 +83,11 @@ export function openNixDatabase(
 function checkWhole(database: DatabaseSync, file: string): void {
   const pageSize = Number(database.prepare('pragma page_size').get()?.['page_size'])
   if (!(statSync(file).size % pageSize === 0)) throw new Error('it is cut off')
+}
+
+function rootPages(database: DatabaseSync): number[] {
+  const rows = database.prepare('select rootpage from sqlite_schema where rootpage <> 0').all()
+  return rows.map((row) => Number(row['rootpage']))
 }
 
 class Database implements NixDatabase {

@@ -107,6 +107,21 @@ function isFact({ path, narHash, narSize, references, deriver }: PathInfo): bool
   return parseNarHash(narHash) === narHash && Number.isSafeInteger(narSize) && narSize > 0 && rising
 }
 
+/** A page with forty cells, all of which lead to `child`. */
+function manyWays(child: number, type: number, head = 0): Buffer {
+  const page = Buffer.alloc(PAGE)
+  page[head] = type
+  page.writeUInt16BE(40, head + 3)
+  page.writeUInt32BE(child, head + 8)
+  for (let cell = 0; cell < 40; cell++) {
+    const at = PAGE - 6 * (cell + 1)
+    page.writeUInt16BE(at, head + 12 + 2 * cell)
+    page.writeUInt32BE(child, at)
+    page.set([0x81, cell], at + 4)
+  }
+  return page
+}
+
 const REFUSED = /^(DATABASE_(OPEN|ROW)|PATH_INVALID|STORE_PATH|HASH)$/
 
 async function expectFactsOrCode(bytes: Uint8Array): Promise<void> {
@@ -170,6 +185,34 @@ describe("Nix's database", () => {
       }),
       { numRuns: 500 },
     )
+  })
+
+  test('that is made to keep SQLite busy is refused, whichever tree it is', async () => {
+    const database = new DatabaseSync(join(scratch, 'whole'))
+    const roots = database.prepare('select name, rootpage from sqlite_schema').all()
+    database.close()
+    expect(roots.length).toBeGreaterThan(5)
+    const pages = whole.length / PAGE
+    // Each level has forty ways to the next, and there is a row at the end of every one.
+    const levels = Array.from({ length: 18 }, (_, n) => manyWays(pages + n + 2, 5))
+    const leaf = Buffer.alloc(PAGE)
+    leaf.set([13, 0, 0, 0, 1, 1, 249, 0, 1, 249])
+    leaf.set([5, 1, 3, 1, 1, 9, 9], PAGE - 7)
+    for (const { name, rootpage } of [...roots, { name: 'the schema', rootpage: 1 }]) {
+      const bytes = Buffer.concat([whole, ...levels, leaf])
+      const start = (Number(rootpage) - 1) * PAGE
+      const index = whole[start] === 2 || whole[start] === 10
+      const head = rootpage === 1 ? 100 : 0
+      manyWays(pages + 1, index ? 2 : 5, head).copy(bytes, start + head, head)
+      bytes.writeUInt32BE(bytes.length / PAGE, 28)
+      put(bytes)
+      expect(() => openNixDatabase(target, { immutable: true }), String(name)).toThrow(
+        expect.objectContaining({
+          code: 'DATABASE_OPEN',
+          message: expect.stringContaining('stands in it twice'),
+        }),
+      )
+    }
   })
 
   test('is refused when it is any bytes', async () => {
