@@ -39,6 +39,7 @@ export function directoryStorage(directory: string, signal?: AbortSignal): Cache
         throw new NixError('CACHE_RESPONSE', `expected no query in ${quote(name)}`)
       try {
         await using handle = await openFile(file)
+        signal?.throwIfAborted() // a stream that is made then fails before anyone listens
         const stream = handle.createReadStream({ autoClose: false, signal })
         yield* stream as AsyncIterable<Buffer>
       } catch (cause) {

@@ -162,6 +162,16 @@ describe.each(['directory', 'file URL', 'HTTP'] as const)('a binary cache by %s'
     await expect(cache.queryPathInfo(root)).rejects.toEqual(code('CACHE_UNREACHABLE'))
   })
 
+  // Whoever reads several archives at once closes the cache as soon as one of them is wrong.
+  test('gives the reason too where it is closed while an archive is being opened', async () => {
+    const cache = await openCache()
+    const info = await cache.queryPathInfo(doubly)
+    if (info === undefined) throw new TypeError('expected a path of the cache')
+    const first = cache.openNar(info).next()
+    await cache.close()
+    await expect(first).rejects.toEqual(code('CACHE_UNREACHABLE'))
+  })
+
   test('needs a threshold that its keys can meet', async () => {
     await expect(openCache({ trust: { keys: [] } })).rejects.toThrow(TypeError)
     await expect(openCache({ concurrency: 0 })).rejects.toThrow(TypeError)
