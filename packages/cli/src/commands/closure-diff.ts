@@ -28,7 +28,8 @@ export const closureDiff = command({
     'bagcheck closure diff /run/booted-system /run/current-system',
     'bagcheck closure diff orders-1.0.manifest orders-1.1.manifest --json',
   ],
-  run: async ({ signal, color, result }, values, [a = '', b = '']) => {
+  run: async ({ signal, color, result, progress }, values, [a = '', b = '']) => {
+    progress('reading closures')
     const before = await readBag(a, values, signal)
     const after = await readBag(b, values, signal)
     const identify = values.names

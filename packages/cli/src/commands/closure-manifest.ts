@@ -24,7 +24,8 @@ export const closureManifest = command({
     'bagcheck closure manifest /nix/store/…-orders-1.0 --source https://cache.example --trusted-key cache-1:…',
   ],
   run: async (context, values, [root = '']) => {
-    const { signal, json, print, result } = context
+    const { signal, json, print, result, progress } = context
+    progress('reading the closure')
     const manifest = await readClosureFrom(await resolveRoot(root), values, signal)
     const files =
       values.files === undefined ? undefined : await readFileList(manifest, values, context)

@@ -75,6 +75,7 @@ export const closureVerify = command({
     const readAttributes = values['skip-attributes'] ? undefined : await loadAttributeReader()
     const ledger = values.ledger === undefined ? undefined : openLedger(values.ledger)
     try {
+      progress(`reading ${entries.length} paths`)
       const verification = await verifyClosure(
         { entries },
         {

@@ -48,6 +48,7 @@ export const closureWhy = command({
   examples: ['bagcheck closure why /run/current-system openssl-1.1.1w --files'],
   run: async ({ signal, result, progress }, values, [root = '', wanted = '']) => {
     const maxChains = parseLimit(values.limit)
+    progress('reading the closure')
     const manifest = await readBag(root, values, signal)
     const facts = {
       schema: 'bagcheck.closure-why/v1',
