@@ -36,7 +36,10 @@ function describePaths(what: string, paths: readonly ComparedPath[]): string[] {
   return [
     ...paths
       .slice(0, SHOWN)
-      .map(({ to, fromHash, toHash }) => `            ${what} ${to}: ${fromHash} → ${toHash}`),
+      .map(
+        ({ to, fromHash, toHash }) =>
+          `            ${what} ${to}: ${fromHash === toHash ? 'other references' : `${fromHash} → ${toHash}`}`,
+      ),
     ...(paths.length > SHOWN ? [`            and ${paths.length - SHOWN} more`] : []),
   ]
 }

@@ -71,7 +71,8 @@ function nameAndContent({ path, narHash }: PathInfo): string {
   return `${storePathName(path)} ${narHash}`
 }
 
-function sameFacts(a: PathInfo, b: PathInfo): boolean {
+/** Whether a manifest says the same of both, apart from the path. */
+export function sameFacts(a: PathInfo, b: PathInfo): boolean {
   return (
     a.narHash === b.narHash &&
     a.narSize === b.narSize &&

@@ -1,7 +1,7 @@
 // "Same intent, new hash": why are these two builds not one? Decided from four comparisons, in this order:
 //
 //   content    derivation   intent      verdict
-//   altered    any          any         altered             one path, two contents
+//   altered    any          any         altered             one path, two contents or sets of references
 //   same       same         any         identical
 //   same       different    same        impure-evaluation
 //   same       different    other       cut-off             how it is made changed, what is made did not
@@ -25,8 +25,9 @@ export const BUILD_VERDICTS = {
   identical:
     'The builds are the same, path by path and byte for byte. There is nothing to approve.',
   altered:
-    'One store path has two contents: its build is not deterministic, or one of the two was altered. Trust ' +
-    'neither until a second builder agrees with one of them; compare the two contents to see what differs.',
+    'One store path has two contents, or one content with two sets of references: its build is not deterministic, ' +
+    'or one of the two was altered. Trust neither until a second builder agrees with one of them; compare the ' +
+    'two contents to see what differs.',
   'impure-evaluation':
     'The same inputs gave other derivations, so evaluation read something that no lock pins: a tree with ' +
     'uncommitted changes, the clock, the environment, a path outside the flake, other settings or another Nix, ' +

@@ -1,8 +1,10 @@
-// The content of two closures, path by path. A path that is in both with one NAR hash is the same. The others
+// The content of two closures, path by path. A path that is in both with one NAR hash and the same references is the
+// same; the references are part of what is approved, and follow from the content. The others
 // are paired: by their derivations where these are known, otherwise by name where it is unique. Then the archive of
 // the old one is read with every hash of a pair, its own included, replaced by that of the partner: if it then
 // hashes to what the new one is recorded with, the two are the same but for where their dependencies lie. The
 // new one need not be there. What is compressed inside a file hides its hashes, and counts as different.
+import { sameFacts } from '../closure-diff/pair.ts'
 import type { DerivationGraph } from '../derivation/graph.ts'
 import { outputPath } from '../derivation/derivation.ts'
 import { pairDerivations } from '../derivation/pair.ts'
@@ -23,9 +25,9 @@ export interface ComparedPath {
 
 /** How the contents of two closures compare. Lists are in byte order of the old path, `added` of the new one. */
 export interface ContentComparison {
-  /** Paths that both have, with the same content. */
+  /** Paths that both have, with the same content and references. */
   readonly same: number
-  /** One path, two contents. */
+  /** One path, two contents; or two sets of references, where the hashes are equal. */
   readonly altered: readonly ComparedPath[]
   /** Other paths, the same content but for the hashes of dependencies. */
   readonly moved: readonly ComparedPath[]
@@ -69,7 +71,7 @@ export async function compareContents(
     if (other === undefined) continue
     const compared = describe(entry, other)
     if (other.path === path) {
-      if (entry.narHash !== other.narHash) altered.push(compared)
+      if (!sameFacts(entry, other)) altered.push(compared)
     } else if (entry.narHash === other.narHash) {
       moved.push(compared)
     } else if (entry.narSize !== other.narSize) {
@@ -84,7 +86,7 @@ export async function compareContents(
   }
   const taken = new Set(partners.values())
   return {
-    same: [...old].filter(([path, { narHash }]) => young.get(path)?.narHash === narHash).length,
+    same: [...old].filter(([path]) => young.has(path)).length - altered.length,
     altered,
     moved,
     changed,

@@ -101,6 +101,19 @@ describe('two builds', () => {
     expect(harmless).toMatchObject({ verdict: 'impure-evaluation', content: { result: 'same' } })
   })
 
+  test('with one path and one content, but other references: what is approved is not the same', async () => {
+    const a = build({ intent })
+    const entries = a.made.closure.entries.map((entry) =>
+      entry.path === a.lib ? { ...entry, references: [] } : entry,
+    )
+    const closure = buildManifest(a.root, entries)
+    expect(closure.digest).not.toBe(a.made.closure.digest)
+    expect(await classify(a, { ...a, made: { ...a.made, closure } })).toMatchObject({
+      verdict: 'altered',
+      content: { same: 1, altered: [{ from: a.lib, to: a.lib }] },
+    })
+  })
+
   test('with one path and two contents: not deterministic or altered, whatever else', async () => {
     const a = build({ intent })
     for (const b of [
