@@ -16,8 +16,10 @@ export const FLAKE_LOCK_PROBLEMS = {
   'revision-malformed': 'error',
   /** A registry name in `locked`: whoever edits the registry chooses the input. */
   indirect: 'error',
-  /** A relative path without the flake that it is relative to; Nix 2.8 refuses such a lock. */
+  /** A relative path with neither the flake that it is relative to nor a hash; Nix 2.8 refuses such a lock. */
   'parent-missing': 'error',
+  /** A relative path with both: Nix 2.26 and later read it in the parent's tree, older ones take the tree of the hash. */
+  'parent-ambiguous': 'error',
   /** `__final` tells Nix to believe the other attributes; Nix itself never writes it to a lock. */
   'final-claimed': 'error',
   /** A repository without a commit id: `narHash` fixes the tree, but no history knows it. */
@@ -34,7 +36,7 @@ export const FLAKE_LOCK_PROBLEMS = {
   'origin-differs': 'warning',
   /** A fetcher that is not known here. */
   'type-unknown': 'warning',
-  /** A directory in the tree of another input, fixed by that input. */
+  /** A directory in the tree of another input, fixed by that input; before Nix 2.26 by a hash of its own. */
   'relative-path': 'note',
   /** No input leads to this node; Nix drops it when it writes the lock. */
   unreachable: 'note',
@@ -93,9 +95,13 @@ function* checkPin(node: LockedNode): Generator<Found> {
   const { type, rev } = locked
   if ('__final' in locked) yield ['final-claimed', `__final is ${locked['__final']}`]
   if (isRelativePath(node)) {
-    if (parent === undefined)
-      yield ['parent-missing', `the path ${say(locked['path'])} starts nowhere`]
-    else yield ['relative-path', `${say(locked['path'])} in the tree of ${sayInput(parent)}`]
+    const path = say(locked['path'])
+    if (parent !== undefined && narHash !== undefined)
+      yield ['parent-ambiguous', `${path} in the tree of ${sayInput(parent)}, or by its own hash`]
+    else if (parent !== undefined)
+      yield ['relative-path', `${path} in the tree of ${sayInput(parent)}`]
+    else if (narHash !== undefined) yield ['relative-path', `${path} by its own hash`]
+    else yield ['parent-missing', `the path ${path} starts nowhere`]
     return
   }
   if (rev !== undefined && !isCommit(rev)) yield ['revision-malformed', `rev is ${say(rev)}`]

@@ -83,7 +83,7 @@ export function findFlakeInput(lock: FlakeLock, path: readonly string[]): FlakeN
   return at
 }
 
-/** True for a path input that is a directory in the tree of another flake of the same lock. */
+/** True for a path input that is given from the directory of the flake that has it. */
 export function isRelativePath({ locked }: LockedNode): boolean {
   const { type, path } = locked
   return type === 'path' && typeof path === 'string' && !path.startsWith('/')
@@ -104,9 +104,14 @@ type Trees = Map<LockedNode, FlakeTree | undefined>
 
 function findTree(lock: FlakeLock, node: LockedNode, trees: Trees): FlakeTree | undefined {
   if (trees.has(node)) return trees.get(node)
-  const tree = isRelativePath(node) ? relativeTree(lock, node, trees) : ownTree(node)
+  const tree = isInParent(node) ? relativeTree(lock, node, trees) : ownTree(node)
   trees.set(node, tree)
   return tree
+}
+
+/** Whether it is a directory in the tree of its parent. Before Nix 2.26 it was copied, and locked as a tree of its own. */
+function isInParent(node: LockedNode): boolean {
+  return isRelativePath(node) && (node.parent !== undefined || node.narHash === undefined)
 }
 
 function ownTree(node: LockedNode): FlakeTree | undefined {
@@ -117,7 +122,7 @@ function ownTree(node: LockedNode): FlakeTree | undefined {
 }
 
 function pinOf(node: LockedNode): FlakePin {
-  if (isRelativePath(node)) return node.parent === undefined ? 'nothing' : 'parent'
+  if (isInParent(node)) return node.parent === undefined ? 'nothing' : 'parent'
   if (node.narHash !== undefined) return 'narHash'
   return isCommit(node.locked['rev']) ? 'commit' : 'nothing'
 }

@@ -65,6 +65,15 @@ describe('the audit of a lock', () => {
     expect(problems(path, path, { parent: [] })).toEqual(['relative-path'])
   })
 
+  test('takes a relative path as fixed by its hash, as Nix before 2.26 does, unless it has a parent too', () => {
+    const path = { type: 'path', path: './lib', narHash: NAR_HASH }
+    expect(problems(path)).toEqual(['relative-path'])
+    const [input] = flakeInputs(lockOf({ locked: path, original: path }))
+    const tree = { storePath: expect.stringMatching(/-source$/), directory: '' }
+    expect(input).toMatchObject({ pinnedBy: 'narHash', tree })
+    expect(problems(path, path, { parent: [] })).toEqual(['parent-ambiguous'])
+  })
+
   test('sees an input that is locked to another repository than flake.nix asks for', () => {
     const fork = lockOf(github('nixpkgs', {}, { owner: 'mallory' }))
     expect(auditFlakeLock(fork)).toEqual([

@@ -63,9 +63,11 @@ describe.runIf(nixAvailable())('a flake.lock of real Nix', () => {
     const data = flake('data', EMPTY)
     writeFileSync(join(data, 'caf\u00e9'), 'text')
     run('tar', '-C', scratch, '-czf', join(scratch, 'data.tar.gz'), 'data')
+    flake('root/below', EMPTY)
     const root = flake(
       'root',
       `inputs = {
+         below.url = "path:./below";
          left.url = "${left}";
          right = { url = "${right}"; inputs.left.follows = "left"; };
          again = { url = "${right}"; };
@@ -89,7 +91,7 @@ describe.runIf(nixAvailable())('a flake.lock of real Nix', () => {
 
     const evaluated = flakes('eval', '--json', `path:${root}#paths`)
     const paths = JSON.parse(evaluated) as Record<string, string>
-    expect(Object.keys(paths)).toHaveLength(8)
+    expect(Object.keys(paths)).toHaveLength(9)
     for (const [name, path] of Object.entries(paths)) {
       const node = findFlakeInput(lock, name.split('/')) as LockedNode
       expect([name, flakeTree(lock, node)]).toEqual([name, { storePath: path, directory: '' }])
@@ -99,6 +101,7 @@ describe.runIf(nixAvailable())('a flake.lock of real Nix', () => {
     const problems = auditFlakeLock(lock).map(({ path, problem }) => [path?.join('/'), problem])
     expect(problems).toContainEqual(['data', 'local-path'])
     expect(problems).toContainEqual(['archive', 'mutable-url'])
+    expect(problems).toContainEqual(['below', 'relative-path'])
     expect(problems.filter(([, problem]) => problem === 'unlocked')).toEqual([])
 
     // What `nix flake metadata` prints is the lock too.
