@@ -42,7 +42,10 @@ export async function buildFileListFromNars(
   const work = async (): Promise<void> => {
     for (let entry = waiting.pop(); entry !== undefined; entry = waiting.pop()) {
       signal.throwIfAborted()
-      for (const file of await hashFiles(entry, openNar(entry), signal)) files.push(file)
+      const found = await hashFiles(entry, openNar(entry), signal).catch((error: unknown) => {
+        throw namingPath(error, entry.path)
+      })
+      for (const file of found) files.push(file)
       onProgress?.({ paths: ++paths, totalPaths: manifest.entries.length })
     }
   }
@@ -112,6 +115,13 @@ async function hashFiles(
   throw new NixError('CONTENT_MISMATCH', `expected ${quote(path)} with ${narHash}, got ${seen}`, {
     detail: { path },
   })
+}
+
+/** Of a thousand archives, one is wrong. What another one ended this with names that already. */
+function namingPath(error: unknown, path: StorePath): unknown {
+  if (!(error instanceof NixError) || 'path' in error.detail) return error
+  const { code, message, detail } = error
+  return new NixError(code, `${path}: ${message}`, { cause: error, detail: { ...detail, path } })
 }
 
 function joinPath(path: StorePath, open: readonly string[], name: string | undefined): string {

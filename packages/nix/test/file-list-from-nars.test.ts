@@ -129,11 +129,15 @@ describe('a file list from archives', () => {
   test.each([
     ['cut off', (bytes: Buffer) => bytes.subarray(0, -8), 'NAR_TRUNCATED'],
     ['longer', (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(8)]), 'NAR_TRAILING'],
-  ])('an archive that is %s is refused', async (_, change, code) => {
-    const reading = buildFileListFromNars(manifest, ({ path }) =>
-      pieces(change(archives.get(path) ?? Buffer.alloc(0))),
+  ])('an archive that is %s is refused and names the path', async (_, change, code) => {
+    const reading = buildFileListFromNars(manifest, (entry) =>
+      entry.path === single ? pieces(change(archives.get(single) ?? Buffer.alloc(0))) : open(entry),
     )
-    await expect(reading).rejects.toMatchObject({ code })
+    await expect(reading).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(`${single}: `),
+      detail: { path: single },
+    })
   })
 
   test('lets all archives go when one fails', async () => {
@@ -151,7 +155,10 @@ describe('a file list from archives', () => {
     const reading = buildFileListFromNars(manifest, ({ path }) =>
       path === single ? pieces(Buffer.from('no archive at all')) : endless(),
     )
-    await expect(reading).rejects.toMatchObject({ code: expect.stringMatching(/^NAR_/) })
+    await expect(reading).rejects.toMatchObject({
+      code: expect.stringMatching(/^NAR_/),
+      detail: { path: single },
+    })
     await closed
   })
 
