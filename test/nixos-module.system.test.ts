@@ -126,7 +126,7 @@ describe.runIf(nixAvailable()).each(evaluators)('with %s', (_name, lib) => {
     },
   )
 
-  test('nothing else runs unless an action restarts; then on the socket of deploy/systemd', () => {
+  test('nothing else runs unless an action needs root; then on the socket of deploy/systemd', () => {
     expect(Object.keys(enabled().services)).toEqual(['bagcheck-agent', 'bagcheck-measurer'])
     expect(enabled().sockets).toEqual({})
     const host = enabled(RESTART)
@@ -180,7 +180,9 @@ describe.runIf(nixAvailable()).each(evaluators)('with %s', (_name, lib) => {
        unitsDir = "/run/u"; nix.database = "/n/db"; nix.daemonSocket = "/n/socket";
        storeCheckIntervalSeconds = 0.5; observeIntervalSeconds = 0;
        actions = [ { id = "page"; do = "webhook"; url = "https://hooks.test/x"; ca = "/etc/hooks.pem";
-         afterSeconds = 3; minIntervalSeconds = 20; on = { units = [ "orders" ]; codes = [ "TRACED" ]; }; } ];
+         afterSeconds = 3; minIntervalSeconds = 20; on = { units = [ "orders" ]; codes = [ "TRACED" ]; }; }
+         { id = "back"; do = "rollback"; profile = "/nix/var/nix/profiles/system"; hostClass = "web";
+           on.units = [ "a.service" "b.service" ]; } ];
        tokenFiles = [ { unit = "a.service"; audience = "https://a.test"; path = "/run/bagcheck/t/a";
          owner = { uid = 7; gid = 8; }; mode = "0400"; profile = "p"; ttlSeconds = 60; } ];`,
       'joinTokenFile = "/var/lib/secrets/join.json";',
@@ -195,6 +197,10 @@ describe.runIf(nixAvailable()).each(evaluators)('with %s', (_name, lib) => {
         {
           ...{ id: 'page', do: 'webhook', url: 'https://hooks.test/x', ca: '/etc/hooks.pem' },
           ...{ afterSeconds: 3, minIntervalSeconds: 20, units: ['orders'], codes: ['TRACED'] },
+        },
+        {
+          ...{ id: 'back', do: 'rollback', profile: '/nix/var/nix/profiles/system' },
+          ...{ hostClass: 'web', minIntervalSeconds: 3600, units: ['a.service', 'b.service'] },
         },
       ],
       tokenFiles: [

@@ -99,7 +99,13 @@ NoNewPrivileges=yes
       storeCheckIntervalSeconds: 0,
       measurer: { socket: '/run/bagcheck-measurer/measurer.sock' },
       tokenFiles: [{ unit: 'reports.service', audience: BEARER, path: TOKEN_FILE }],
-      actions: [{ id: 'again', do: 'restart', on: { units: ['orders.service'] } }],
+      actions: [
+        { id: 'again', do: 'restart', on: { units: ['orders.service'] } },
+        {
+          ...{ id: 'back', do: 'rollback', profile: '/nix/var/nix/profiles/orders' },
+          on: { units: ['orders.service'], codes: ['CLOSURE_REVOKED'] },
+        },
+      ],
     }
     systemd.write('/etc/bagcheck/agent.json', JSON.stringify(config))
     systemd.write('/etc/bagcheck/join.json', '{}')
@@ -202,6 +208,18 @@ NoNewPrivileges=yes
     expect(systemd.mainPid('orders.service')).toBe(after)
     broker.denied.clear()
     expect(await ask()).toHaveProperty('accessToken')
+  })
+
+  test('a rollback is tried when its code comes, and the policy that it needs is there', async () => {
+    const policy = '/run/bagcheck/policy.json'
+    expect(systemd.run('stat', '--format=%U %a', policy)).toBe('bagcheck-agent 644\n')
+    expect(JSON.parse(systemd.run('cat', policy))).toMatchObject({ version: 1 })
+    broker.denied.set(AUDIENCE, 'CLOSURE_REVOKED')
+    expect(await ask()).toMatchObject({ code: 'CLOSURE_REVOKED' })
+    // Nobody has signed this broker's policy.
+    const said = (): string => systemd.run('cat', '/run/log')
+    await until(() => /"no action".*"reason":"(TRUST_ROOT|POLICY)_/.test(said()), 60_000)
+    broker.denied.clear()
   })
 
   test('the process that restarts has no capability, and answers the agent alone', () => {

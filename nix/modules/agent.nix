@@ -20,13 +20,15 @@ let
 
   action = record {
     id = required (types.strMatching "[a-z0-9][a-z0-9-]{0,63}") "Its name, unique.";
-    do = required (types.enum [ "restart" "webhook" ]) "What follows the denial.";
+    do = required (types.enum [ "restart" "rollback" "webhook" ]) "What follows the denial.";
     on = {
       units = required (types.listOf unit) "Whose denials.";
       codes = optional (types.nullOr (types.listOf (types.strMatching "[A-Z_]+"))) null "Codes among the reasons; null: every code.";
     };
     afterSeconds = optional (types.ints.between 0 86400) 0 "Only if the unit has had nothing by then.";
-    minIntervalSeconds = optional (types.ints.between 10 86400) 300 "Between two of the same for one unit.";
+    minIntervalSeconds = optional (types.nullOr (types.ints.between 10 86400)) null "Between two of the same for one unit; null: 300, for a rollback 3600.";
+    profile = optional (types.nullOr file) null "Of a rollback: the profile, such as /nix/var/nix/profiles/system.";
+    hostClass = optional (types.nullOr types.str) null "Of a rollback: `profile` is the system of hosts of this class.";
     url = optional (types.nullOr types.str) null "Of a webhook. It is in the store, which everybody reads.";
     ca = optional (types.nullOr types.path) null "PEM file of the authority behind `url`.";
   };
@@ -60,7 +62,7 @@ let
       storeCheckIntervalSeconds = optional (types.numbers.between 0 60) 1 "How long one check of a closure's content serves several requests.";
       observeIntervalSeconds = optional (types.numbers.between 0 86400) 300 "Between two looks at observed units; 0 observes none.";
       actions = optional (types.listOf action) [ ] "What follows a denial.";
-      actionsSocket = optional file "/run/bagcheck-actions/actions.sock" "Where the process that restarts services listens.";
+      actionsSocket = optional file "/run/bagcheck-actions/actions.sock" "Where the process that restarts services and rolls profiles back listens.";
       tokenFiles = optional (types.listOf tokenFile) [ ] "Tokens for programs that know nothing of sockets.";
     };
   };
@@ -79,7 +81,7 @@ let
   );
   configFile = "/etc/bagcheck/agent.json";
 
-  restarts = builtins.any (entry: entry.do == "restart") settings.actions;
+  byRoot = builtins.any (entry: entry.do != "webhook") settings.actions;
   inRuntimeDirectory = path: path == null || builtins.match "/run/bagcheck/[^/]+" path != null;
   assertions = [
     {
@@ -155,7 +157,7 @@ in
 {
   options.services.bagcheck.agent = {
     enable = mkEnableOption "the Bagcheck agent, which obtains tokens for live units whose closure is approved";
-    package = required types.package "What holds `bin/bagcheck-agent` and `bin/bagcheck-measurer`.";
+    package = required types.package "What holds `bin/bagcheck-agent` and `bin/bagcheck-measurer`, and for rollbacks `bagcheck` beside the agent's program.";
     joinTokenFile = optional (types.nullOr file) null "The join token's file on the host, readable by `settings.user`. Used once.";
     settings = required settingsType "The agent's configuration file, key by key as docs/operations.md has it.";
   };
@@ -215,8 +217,8 @@ in
       };
     };
 
-    # The part that restarts services is root; it is there where an action wants it.
-    systemd.sockets = lib.mkIf restarts {
+    # The part that restarts services and rolls profiles back is root; it is there where an action wants it.
+    systemd.sockets = lib.mkIf byRoot {
       bagcheck-actions = {
         description = "Bagcheck actions";
         wantedBy = [ "sockets.target" ];
@@ -228,12 +230,15 @@ in
         };
       };
     };
-    systemd.services.bagcheck-actions = lib.mkIf restarts {
+    systemd.services.bagcheck-actions = lib.mkIf byRoot {
       description = "Bagcheck actions";
       requires = [ "bagcheck-actions.socket" ];
       inherit path restartTriggers;
       serviceConfig = confined // {
         ExecStart = "${cfg.package}/bin/bagcheck-agent --actions --config ${configFile}";
+        StateDirectory = "bagcheck-actions";
+        StateDirectoryMode = "0700";
+        ReadWritePaths = "-/nix/var/nix/profiles";
         AmbientCapabilities = "";
         CapabilityBoundingSet = "";
         PrivateNetwork = true;

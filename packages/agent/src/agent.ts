@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openLedger } from '@bagcheck/nix'
+import { policyFileOf } from './actions/rollback.ts'
 import { measurerSettings, type AgentConfig } from './config.ts'
 import { Actions } from './front/actions/actions.ts'
 import { awaitStart } from './front/await-start.ts'
@@ -37,7 +38,7 @@ import { readBootId } from './measure/host.ts'
 import type { ProcessInstance, SettledMeasurement } from './measure/messages.ts'
 import { assertProcfs } from './measure/proc-file.ts'
 import { startOwnMeasurer } from './own-measurer.ts'
-import { lockState, makeStateDirectory } from './state-directory.ts'
+import { lockState, makeStateDirectory, writeFile } from './state-directory.ts'
 import { connectToOwner, listenAt } from './unix-socket.ts'
 import { AGENT_VERSION } from './version.ts'
 
@@ -107,6 +108,9 @@ export async function startAgent(
   const roots = new Roots({
     ...{ state, broker, local, ledger, trustRootPin, intervalMs, now, log },
     hashContained: (instance, request) => measurer.hash(instance, request),
+    ...(config.actions.some((action) => action.do === 'rollback') && {
+      keepPolicy: (response: string) => keepPolicy(config, response, log),
+    }),
   })
   resources.defer(() => roots.close())
   const denials = new Denials(elapsed)
@@ -204,6 +208,15 @@ export async function startAgent(
     node: node.node,
     socket: config.socket,
     [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
+}
+
+/** For `bagcheck-agent --actions`, which verifies it. Without it nothing is rolled back, and all else goes on. */
+function keepPolicy(config: AgentConfig, response: string, log: Log): void {
+  try {
+    writeFile(policyFileOf(config), response, 0o644)
+  } catch (error) {
+    log('warn', 'policy not kept for rollbacks', describe(error))
   }
 }
 

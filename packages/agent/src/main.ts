@@ -1,13 +1,15 @@
 #!/usr/bin/env -S node -C @bagcheck/source
 import { accessSync, chownSync, constants, mkdirSync, readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
+import { rollbackArguments, rollBack } from './actions/rollback.ts'
 import { createActionServer, listenForActions, restartService } from './actions/server.ts'
 import { startAgent, type AgentOptions } from './agent.ts'
 import { loadConfig, measurerSettings, type AgentConfig } from './config.ts'
 import { AgentError } from './error.ts'
+import type { RootAction } from './front/actions/config.ts'
 import { describe, jsonLog } from './log.ts'
 import { startOwnMeasurer } from './own-measurer.ts'
 import { assertApart, assertUnprivileged, becomeUser, findUser } from './privileges.ts'
@@ -50,10 +52,19 @@ async function main(): Promise<void> {
   await aborted(stopping.signal)
 }
 
-/** The part that restarts services, a process of its own. */
+/** The part that restarts services and rolls profiles back, a process of its own. */
 async function serveActions(config: AgentConfig, signal: AbortSignal): Promise<void> {
   const { actions, actionsSocket } = config
-  const context = { actions, restart: restartService, now: Date.now, log }
+  // Installed together; the directory is what systemd made for the unit.
+  const bagcheck = join(import.meta.dirname, 'bagcheck')
+  const state = process.env['STATE_DIRECTORY'] ?? '/var/lib/bagcheck-actions'
+  const perform = async (action: RootAction, unit: string): Promise<Record<string, unknown>> => {
+    if (action.do === 'rollback')
+      return rollBack(bagcheck, rollbackArguments(action, unit, config, state))
+    await restartService(unit)
+    return {}
+  }
+  const context = { actions, perform, now: Date.now, log }
   const server = createActionServer(context)
   await listenForActions(server, actionsSocket)
   process.stdout.write(`${JSON.stringify({ msg: 'ready', socket: actionsSocket })}\n`)

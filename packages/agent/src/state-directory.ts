@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
   closeSync,
+  fchmodSync,
   fstatSync,
   fsyncSync,
   lstatSync,
@@ -20,11 +21,12 @@ import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { AgentError, quote } from './error.ts'
 
-/** Replaces `path` (mode 0600), durably. */
-export function writeFile(path: string, text: string): void {
+/** Replaces `path`, durably. */
+export function writeFile(path: string, text: string, mode = 0o600): void {
   const temporary = `${path}.${randomBytes(6).toString('hex')}`
   const fd = openSync(temporary, 'wx', 0o600)
   try {
+    if (mode !== 0o600) fchmodSync(fd, mode)
     writeSync(fd, text)
     fsyncSync(fd)
   } catch (error) {

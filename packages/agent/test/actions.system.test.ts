@@ -20,7 +20,7 @@ const CONFIG = {
 /** Asks as the agent does, and prints what came of it. */
 const ASK = `import { requestAction } from ${JSON.stringify(join(REPOSITORY, 'packages/agent/src/front/actions/request.ts'))}
 const [unit] = process.argv.slice(2)
-await requestAction('${SOCKET}', { action: 'again', unit }).then(
+await requestAction('${SOCKET}', { action: 'again', unit, what: 'restart' }).then(
   () => console.log('done'),
   (error) => console.log(error.message),
 )

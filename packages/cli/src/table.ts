@@ -31,6 +31,7 @@ import { policyPin } from './commands/policy-pin.ts'
 import { policyPublish } from './commands/policy-publish.ts'
 import { policyShow } from './commands/policy-show.ts'
 import { policySign } from './commands/policy-sign.ts'
+import { rollback } from './commands/rollback.ts'
 import { token } from './commands/token.ts'
 
 /** `bagcheck`. */
@@ -60,6 +61,7 @@ export const TABLE: Group = group('bagcheck: no attested, policy-approved Nix cl
     revoke: authorityRevoke,
   }),
   exec,
+  rollback,
   token,
   explain,
   decisions,

@@ -145,7 +145,7 @@ function isAbout({ attestation, manifest, files }: AttestedClosure, digest: Sha2
  * inherited along the edges, so that a successor is never allowed more than what it came from. The state is
  * not: a successor is approved by itself, and revoking a bag must not take down the one that repairs it.
  */
-function checkState(
+export function checkState(
   role: IndexedRole,
   approved: ApprovedRoot,
   audience: string,

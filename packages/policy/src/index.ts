@@ -1,4 +1,5 @@
 export type { Approval, ApprovalContent } from './approval.ts'
+export { approvedForHosts, approvedForService, type ApprovedBag } from './approved-bags.ts'
 export type { AttestedClosure, ClosureIndex } from './closures.ts'
 export { DENIAL_CODES, type DenialCode, type DenialReason, type Nearest } from './denial.ts'
 export { POLICY_ERROR_CODES, PolicyError, type PolicyErrorCode } from './error.ts'

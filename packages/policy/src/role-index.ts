@@ -60,10 +60,14 @@ export class RoleIndex {
   rolesOf(unit: UnitFacts): readonly IndexedRole[] {
     if (unit.launcher === 'oci')
       return this.#ofContainers.filter(({ means }) => means(unit)).map(({ role }) => role)
-    const named = this.#byUnit.get(unitKey(unit.launcher, unit.name)) ?? []
-    return named.filter(
+    return this.rolesNamed(unit.launcher, unit.name).filter(
       ({ role }) => role.unit.launcher !== 'systemd' || role.unit.cgroup === unit.cgroup,
     )
+  }
+
+  /** The roles of units of this name, wherever they are. */
+  rolesNamed(launcher: string, name: string): readonly IndexedRole[] {
+    return this.#byUnit.get(unitKey(launcher, name)) ?? []
   }
 }
 

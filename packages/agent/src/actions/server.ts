@@ -1,7 +1,8 @@
-// `bagcheck-agent --actions`: restarts services for an agent that may not. Runs as root, reads the same
-// configuration as the agent, speaks to nobody else, and takes one message: an action that the configuration
-// names, for a unit that this action lists. What a taken-over agent gains is to restart those units, each no more
-// often than configured, and all together no more than six times a minute.
+// `bagcheck-agent --actions`: restarts services and rolls profiles back for an agent that may not. Runs as root,
+// reads the same configuration as the agent, speaks to nobody else, and takes one message: an action that the
+// configuration names, for a unit that this action lists. What a taken-over agent gains is to have that done, each no
+// more often than configured, and all together no more than six times a minute; of a rollback it chooses nothing
+// (rollback.ts).
 //
 // The socket's file mode says who may ask: it is made by systemd (`SocketUser=`, `SocketMode=0600`) and handed
 // over as descriptor 3, or made here for root alone. sd_listen_fds(3).
@@ -11,11 +12,10 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { AgentError, quote } from '../error.ts'
-import type { Action } from '../front/actions/config.ts'
-import { ACTION_SCHEMA, MAX_LINE_BYTES } from '../front/actions/request.ts'
+import type { Action, RootAction } from '../front/actions/config.ts'
+import { ACTION_SCHEMA, ACTION_TIMEOUT_MS, MAX_LINE_BYTES } from '../front/actions/request.ts'
 import { describe, type Log } from '../log.ts'
 
-const TIMEOUT_MS = 90_000
 const READ_TIMEOUT_MS = 5000
 const MAX_CONNECTIONS = 16
 const MAX_PER_MINUTE = 6
@@ -24,8 +24,8 @@ const SERVICE = /^[A-Za-z0-9:_.@][A-Za-z0-9:_.@-]{0,191}\.service$/
 /** What the server works with. */
 export interface ActionServerContext {
   readonly actions: readonly Action[]
-  /** Restarts a service whose name was checked. */
-  readonly restart: (unit: string) => Promise<void>
+  /** Does an action for a service whose name was checked; resolves to what is worth logging. */
+  readonly perform: (action: RootAction, unit: string) => Promise<Readonly<Record<string, unknown>>>
   readonly now: () => number
   readonly log: Log
 }
@@ -34,7 +34,7 @@ export interface ActionServerContext {
 export async function restartService(unit: string): Promise<void> {
   if (!SERVICE.test(unit)) throw new TypeError('expected the name of a service')
   await promisify(execFile)('systemctl', ['--no-ask-password', 'restart', '--', unit], {
-    timeout: TIMEOUT_MS,
+    timeout: ACTION_TIMEOUT_MS.restart,
     env: { PATH: '/run/current-system/sw/bin:/usr/bin:/bin' },
     cwd: '/',
   })
@@ -66,18 +66,21 @@ export async function listenForActions(server: Server, path: string): Promise<vo
   })
 }
 
+const DONE = { restart: 'restarted', rollback: 'rolled back' } as const
+
 async function serve(socket: Socket, context: ActionServerContext, limits: Limits): Promise<void> {
   socket.on('error', () => socket.destroy())
   try {
     const { action, unit } = parseRequest(await readLine(socket), context.actions)
     limits.take(action, unit)
-    await context.restart(unit)
-    context.log('warn', 'restarted', { action: action.id, unit })
+    const done = await context.perform(action, unit)
+    context.log('warn', DONE[action.do], { action: action.id, unit, ...done })
     socket.end('{"ok":true}\n')
   } catch (error) {
     const said = describe(error)
-    context.log('warn', 'no action', said)
-    socket.end(`${JSON.stringify({ ok: false, code: said.code })}\n`)
+    const reason = (error as { detail?: { reason?: unknown } } | null)?.detail?.reason
+    context.log('warn', 'no action', { ...said, ...(reason === undefined ? {} : { reason }) })
+    socket.end(`${JSON.stringify({ ok: false, code: said.code, reason })}\n`)
   }
 }
 
@@ -85,7 +88,7 @@ async function serve(socket: Socket, context: ActionServerContext, limits: Limit
 export function parseRequest(
   line: string,
   actions: readonly Action[],
-): { action: Action; unit: string } {
+): { action: RootAction; unit: string } {
   let value: unknown
   try {
     value = JSON.parse(line)
@@ -97,9 +100,9 @@ export function parseRequest(
     unknown
   >
   const { schema, action: id, unit } = members
-  const action = actions.find((one) => one.do === 'restart' && one.id === id)
+  const action = actions.find((one) => one.do !== 'webhook' && one.id === id)
   const known = Object.keys(members).every((key) => ['schema', 'action', 'unit'].includes(key))
-  if (schema !== ACTION_SCHEMA || !known || action === undefined)
+  if (schema !== ACTION_SCHEMA || !known || action === undefined || action.do === 'webhook')
     throw new AgentError('ACTION_REFUSED', `expected a configured action, saw ${quote(id)}`)
   if (typeof unit !== 'string' || !SERVICE.test(unit) || !action.units.includes(unit))
     throw new AgentError('ACTION_REFUSED', `expected a unit of ${action.id}, saw ${quote(unit)}`)
@@ -117,7 +120,7 @@ class Limits {
   }
 
   /** @throws {AgentError} ACTION_LIMIT */
-  take({ id, minIntervalSeconds }: Action, unit: string): void {
+  take({ id, minIntervalSeconds }: RootAction, unit: string): void {
     const now = this.#now()
     const key = `${id} ${unit}`
     this.#lately = this.#lately.filter((at) => now - at < 60_000)

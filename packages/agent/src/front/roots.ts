@@ -79,6 +79,8 @@ export interface RootsContext {
   ) => Promise<readonly PathHash[]>
   readonly trustRootPin: string
   readonly intervalMs: number
+  /** Puts the broker's policy, as it came, where others read it. */
+  readonly keepPolicy?: (response: string) => void
   readonly now: () => number
   readonly log: Log
 }
@@ -168,6 +170,7 @@ export class Roots {
     const policy = readPolicyView(response, { pin: trustRootPin, highest })
     if (policy.version > highest) state.writePolicyVersion(policy.version)
     this.#policy = policy
+    this.#context.keepPolicy?.(JSON.stringify(response))
     log('info', 'policy read', { version: policy.version })
   }
 

@@ -9,9 +9,15 @@ import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { selfSignedCertificate } from '@bagcheck/testkit'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { rollbackArguments } from '../../src/actions/rollback.ts'
 import { createActionServer, listenForActions, restartService } from '../../src/actions/server.ts'
 import { Actions } from '../../src/front/actions/actions.ts'
-import { parseActions, type WebhookAction } from '../../src/front/actions/config.ts'
+import {
+  parseActions,
+  type RollbackAction,
+  type WebhookAction,
+} from '../../src/front/actions/config.ts'
+import { AgentError } from '../../src/error.ts'
 import { requestAction } from '../../src/front/actions/request.ts'
 import { deliver } from '../../src/front/actions/webhook.ts'
 import { signingKey } from '../../src/front/jws.ts'
@@ -22,6 +28,10 @@ const key = signingKey(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privat
 const RESTART = {
   ...{ id: 'again', do: 'restart', minIntervalSeconds: 60 },
   on: { units: ['orders.service', 'ledger.service'] },
+}
+const ROLLBACK = {
+  ...{ id: 'back', do: 'rollback', profile: '/nix/var/nix/profiles/orders' },
+  on: { units: ['orders.service'] },
 }
 const parse = (...entries: unknown[]) => parseActions(entries, (path) => `/etc/${path}`)
 
@@ -67,8 +77,41 @@ describe('the configuration of actions', () => {
       { ...RESTART, do: 'webhook', url: 'https://me:pw@hooks.example' },
     ],
     ['a webhook without an address', { ...RESTART, do: 'webhook' }],
+    ['a restart with a profile', { ...RESTART, profile: '/nix/var/nix/profiles/orders' }],
+    ['a rollback without a profile', { ...ROLLBACK, profile: undefined }],
+    ['a rollback of a relative profile', { ...ROLLBACK, profile: 'profiles/orders' }],
+    ['a rollback with an option for a profile', { ...ROLLBACK, profile: '--policy' }],
+    ['a rollback of two services', { ...ROLLBACK, on: RESTART.on }],
+    ['a rollback of a unit that nobody starts again', { ...ROLLBACK, on: { units: ['orders'] } }],
+    ['a rollback with an address', { ...ROLLBACK, url: 'https://h.example' }],
+    ['a rollback of an odd class', { ...ROLLBACK, hostClass: '--state=/tmp' }],
   ])('%s is refused', (_what, entry) => {
     expect(() => parse(entry)).toThrow(expect.objectContaining({ code: 'CONFIG_INVALID' }))
+  })
+
+  test('a rollback waits for an hour, and may be of a system for many services', () => {
+    const system = { ...ROLLBACK, id: 'system', on: RESTART.on, hostClass: 'web' }
+    expect(parse(ROLLBACK, system)).toMatchObject([
+      { minIntervalSeconds: 3600, hostClass: null, profile: ROLLBACK.profile },
+      { hostClass: 'web' },
+    ])
+  })
+
+  test('a rollback is called with what is configured, and the unit', () => {
+    const [action] = parse(ROLLBACK) as [RollbackAction]
+    const config = {
+      ...{ socket: '/run/bagcheck/agent.sock', trustRootPin: 'a'.repeat(64) },
+      ...{ installation: 'demo', nix: { daemonSocket: '/none', database: '/db' } },
+    }
+    expect(rollbackArguments(action, 'orders.service', config, '/state')).toEqual([
+      ...['rollback', ROLLBACK.profile, '--json', '--unit', 'orders.service'],
+      ...['--policy', '/run/bagcheck/policy.json', '--trust', `sha256:${'a'.repeat(64)}`],
+      ...['--installation', 'demo', '--state', '/state', '--min-interval', '3600'],
+      ...['--source', 'database', '--daemon-socket', '/none', '--database', '/db'],
+    ])
+    const system = rollbackArguments({ ...action, hostClass: 'web' }, 'a.service', config, '/s')
+    expect(system).not.toContain('a.service')
+    expect(system.slice(3, 5)).toEqual(['--host-class', 'web'])
   })
 
   test('two of one name are refused', () => {
@@ -84,10 +127,16 @@ describe('the process that restarts', () => {
     nowMs = 0
     restarted = []
     const server = createActionServer({
-      actions: parse(RESTART, { ...RESTART, id: 'hook', do: 'webhook', url: 'https://h.example' }),
-      restart: (unit) => {
-        restarted.push(unit)
-        return Promise.resolve()
+      actions: parse(
+        RESTART,
+        { ...RESTART, id: 'hook', do: 'webhook', url: 'https://h.example' },
+        { ...ROLLBACK, minIntervalSeconds: 60 },
+      ),
+      perform: ({ id }, unit) => {
+        restarted.push(id === 'again' ? unit : `${id} ${unit}`)
+        if (id === 'again') return Promise.resolve({})
+        const detail = { reason: 'ROLLBACK_NONE' }
+        return Promise.reject(new AgentError('ACTION_FAILED', 'no rollback', { detail }))
       },
       now: () => nowMs,
       log: () => undefined,
@@ -110,7 +159,9 @@ describe('the process that restarts', () => {
     })
 
   test('does what is configured, and is reached by its owner alone', async () => {
-    await requestAction(socket, { action: 'again', unit: 'orders.service' })
+    await requestAction(socket, {
+      ...{ action: 'again', unit: 'orders.service', what: 'restart' as const },
+    })
     expect(restarted).toEqual(['orders.service'])
     expect(statSync(socket).mode & 0o777).toBe(0o600)
   })
@@ -139,6 +190,9 @@ describe('the process that restarts', () => {
     ['a list of units', { action: 'again', unit: ['orders.service'] }],
     ['an action that is not configured', { action: 'other', unit: 'orders.service' }],
     ['an action that is no restart', { action: 'hook', unit: 'orders.service' }],
+    ['a rollback of a unit that it does not list', { action: 'back', unit: 'ledger.service' }],
+    ['a generation', { action: 'back', unit: 'orders.service', generation: 1 }],
+    ['a profile', { action: 'back', unit: 'orders.service', profile: '/tmp/evil' }],
     ['a member more', { action: 'again', unit: 'orders.service', verb: 'stop' }],
   ])('refuses %s', async (_what, request) => {
     const answer = await say(`${JSON.stringify({ schema: 'bagcheck.action/v1', ...request })}\n`)
@@ -154,9 +208,16 @@ describe('the process that restarts', () => {
     },
   )
 
+  test('says why nothing was rolled back', async () => {
+    const back = { action: 'back', unit: 'orders.service', what: 'rollback' as const }
+    await expect(requestAction(socket, back)).rejects.toThrow('ROLLBACK_NONE')
+    expect(restarted).toEqual(['back orders.service'])
+    await expect(requestAction(socket, back)).rejects.toThrow('ACTION_LIMIT')
+  })
+
   test('makes no storm of a workload that flaps, nor of an agent that was taken over', async () => {
     const ask = (unit: string) =>
-      requestAction(socket, { action: 'again', unit }).then(
+      requestAction(socket, { action: 'again', unit, what: 'restart' }).then(
         () => 'done',
         () => 'refused',
       )

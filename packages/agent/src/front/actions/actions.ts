@@ -1,5 +1,5 @@
-// What follows a denial, besides that nothing is handed out any more. Here is decided when; a restart is done by
-// another process (actions/server.ts), because this one needs no right to it.
+// What follows a denial, besides that nothing is handed out any more. Here is decided when; a restart or a
+// rollback is done by another process (actions/server.ts), because this one needs no right to it.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, type Log } from '../../log.ts'
 import type { SigningKey } from '../jws.ts'
@@ -68,7 +68,7 @@ export class Actions implements AsyncDisposable {
         await sleep(action.afterSeconds * 1000, undefined, { signal, ref: false })
       if (!outcomes.isDenied(denial)) return log('info', 'action not needed any more', about)
       if (action.do === 'webhook') await deliver(action, denial, { ...this.#context, signal })
-      else await requestAction(actionsSocket, { action: action.id, unit })
+      else await requestAction(actionsSocket, { action: action.id, unit, what: action.do })
       log('warn', 'acted on a denial', about)
     } catch (error) {
       if (!signal.aborted) log('error', 'action failed', { ...about, ...describe(error) })

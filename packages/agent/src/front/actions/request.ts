@@ -2,15 +2,18 @@
 // configuration and one of the units that this action lists, and nothing else can be said.
 import { createConnection } from 'node:net'
 import { AgentError, quote } from '../../error.ts'
+import type { RootAction } from './config.ts'
 
 export const ACTION_SCHEMA = 'bagcheck.action/v1'
 export const MAX_LINE_BYTES = 1024
-const TIMEOUT_MS = 120_000
+/** A rollback reads whole closures before it switches to one. */
+export const ACTION_TIMEOUT_MS = { restart: 90_000, rollback: 20 * 60_000 } as const
+const SLACK_MS = 30_000
 
 /** @throws {AgentError} ACTION_FAILED */
 export function requestAction(
   socketPath: string,
-  { action, unit }: { action: string; unit: string },
+  { action, unit, what }: { action: string; unit: string; what: RootAction['do'] },
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = createConnection(socketPath)
@@ -19,7 +22,7 @@ export function requestAction(
       socket.destroy()
       reject(new AgentError('ACTION_FAILED', `${action} on ${unit}: ${why}`, { cause }))
     }
-    socket.setTimeout(TIMEOUT_MS, () => fail('no answer in time'))
+    socket.setTimeout(ACTION_TIMEOUT_MS[what] + SLACK_MS, () => fail('no answer in time'))
     socket.on('error', (cause) => fail(`cannot reach ${socketPath}`, cause))
     socket.on('data', (chunk: Buffer) => {
       text += chunk.toString()
