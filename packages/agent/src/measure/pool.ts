@@ -7,8 +7,8 @@
 //   - who has waited for too long is told so, and may ask again. Its front gives the whole measurer up when an answer
 //     does not come, and one unit must not bring that about by making others of its cgroup wait.
 //   - a thread that does not answer in time (a read that hangs) is given up and another takes its place. Its unit
-//     is not measured again before it ends. With too many given up nothing is measured any more, because a
-//     kernel that hangs on reads is no host to vouch for.
+//     is not measured again before it ends, nor is any of its user (but root's) while two of that user's hang. With
+//     too many given up nothing is measured any more, because a kernel that hangs on reads is no host to vouch for.
 //
 // The content of a container's own store is hashed alike: by jobs of their own, a few seconds each, on that unit's
 // time.
@@ -27,6 +27,7 @@ import type {
   PathHash,
   ProcessInstance,
 } from './messages.ts'
+import { readProcText } from './proc-file.ts'
 import { findCgroupMount, unitKeyOf } from './unit-key.ts'
 
 /** Limits of a {@link MeasurerPool}. */
@@ -38,8 +39,9 @@ export interface PoolLimits {
   readonly maxWaitingOfUnit: number
   /** Longest wait. With `timeoutMs` it must be less than a front waits for an answer. */
   readonly maxWaitMs: number
-  /** Threads given up before nothing is measured any more. */
+  /** Threads given up before nothing is measured any more, and nothing of one user. */
   readonly maxLost: number
+  readonly maxLostOfUser: number
 }
 
 /** Bounds that suit a host with some hundred units. */
@@ -50,6 +52,7 @@ export const DEFAULT_POOL_LIMITS: PoolLimits = {
   maxWaitingOfUnit: 128,
   maxWaitMs: 10_000,
   maxLost: 8,
+  maxLostOfUser: 2,
 }
 
 /** Thread time that a unit gets at once, and per millisecond. */
@@ -65,6 +68,8 @@ type Done = MeasureReply & { readonly ok: true }
 
 interface Asker {
   readonly instance: ProcessInstance
+  /** Whose process it is. */
+  readonly uid: number
   /** What is hashed is for this asker alone. */
   readonly hash?: HashRequest
   readonly resolve: (reply: Done) => void
@@ -109,7 +114,8 @@ export class MeasurerPool implements AsyncDisposable {
   // In the order in which they are looked at: who was measured goes to the end.
   readonly #units = new Map<string, Unit>()
   #waiting = 0
-  #lost = 0
+  /** Threads that were given up and have not ended, by the user whose process they hang in. */
+  readonly #lost = new Map<Thread, number>()
   #nextId = 1
   #wake: NodeJS.Timeout | undefined
   #closed = false
@@ -148,11 +154,11 @@ export class MeasurerPool implements AsyncDisposable {
 
   #ask(instance: ProcessInstance, hash?: HashRequest): Promise<Done> {
     return new Promise((resolve, reject) => {
-      const { maxWaiting, maxWaitingOfUnit, maxWaitMs, maxLost } = this.#limits
+      const { maxWaiting, maxWaitingOfUnit, maxWaitMs } = this.#limits
       if (this.#closed || this.#waiting >= maxWaiting)
         throw new AgentError('MEASURER_BUSY', 'too many measurements are waiting')
-      if (this.#lost >= maxLost)
-        throw new AgentError('MEASURER_BUSY', `${this.#lost} measurements hang`)
+      const uid = realUserOf(instance.pid)
+      this.#assertFewLost(uid)
       const unit = this.#unit(unitKeyOf(instance.pid, this.#cgroupMount))
       if (unit.hangs)
         throw new AgentError('MEASUREMENT_TIMEOUT', 'an earlier measurement of this unit hangs')
@@ -162,7 +168,7 @@ export class MeasurerPool implements AsyncDisposable {
       if (hash !== undefined && restMs > MAX_REST_MS)
         throw new AgentError('MEASURER_BUSY', 'this unit has had more than its share of time')
       const asker: Asker = {
-        instance,
+        ...{ instance, uid },
         ...(hash === undefined ? {} : { hash }),
         resolve: (done) => {
           clearTimeout(patience)
@@ -179,6 +185,17 @@ export class MeasurerPool implements AsyncDisposable {
       this.#waiting += 1
       this.#next()
     })
+  }
+
+  /** @throws {AgentError} MEASURER_BUSY */
+  #assertFewLost(uid: number): void {
+    const { maxLost, maxLostOfUser } = this.#limits
+    if (this.#lost.size >= maxLost)
+      throw new AgentError('MEASURER_BUSY', `${this.#lost.size} measurements hang`)
+    const own = this.#lostOf(uid)
+    // Root's services have nothing in common but their user, and root could do worse.
+    if (uid !== 0 && own >= maxLostOfUser)
+      throw new AgentError('MEASURER_BUSY', `${own} measurements of user ${uid} hang`)
   }
 
   /** Refuses who still waits; who is being measured may yet get that measurement, and no other. */
@@ -229,6 +246,8 @@ export class MeasurerPool implements AsyncDisposable {
         wakeMs = Math.min(wakeMs, -leftMs / SHARE)
         continue
       }
+      // Who came before the others hung must not lose more threads.
+      if (!this.#dropHopeless(unit) || this.#mayLoseMore(unit)) continue
       const thread = this.#freeThread()
       if (thread === undefined) break
       this.#units.delete(key)
@@ -236,6 +255,32 @@ export class MeasurerPool implements AsyncDisposable {
       this.#give(thread, unit)
     }
     if (wakeMs < Infinity) this.#wake = setTimeout(() => this.#next(), Math.ceil(wakeMs))
+  }
+
+  #lostOf(uid: number): number {
+    return [...this.#lost.values()].filter((user) => user === uid).length
+  }
+
+  /** Refuses who waits in `unit` and may not be measured any more; true if others are left. */
+  #dropHopeless(unit: Unit): boolean {
+    for (const asker of unit.waiting.splice(0)) {
+      try {
+        this.#assertFewLost(asker.uid)
+        unit.waiting.push(asker)
+      } catch (error) {
+        this.#waiting -= 1
+        asker.reject(error as AgentError) // nothing else is thrown above
+      }
+    }
+    return unit.waiting.length > 0
+  }
+
+  /** True if what runs of its user, should that hang like what did before, is as much as may: its turn comes later. */
+  #mayLoseMore({ waiting }: Unit): boolean {
+    const uid = waiting[0]?.uid ?? 0
+    const lost = this.#lostOf(uid)
+    const running = [...this.#threads].filter(({ job }) => job?.askers[0].uid === uid).length
+    return uid !== 0 && lost > 0 && lost + running >= this.#limits.maxLostOfUser
   }
 
   #freeThread(): Thread | undefined {
@@ -329,12 +374,12 @@ export class MeasurerPool implements AsyncDisposable {
 
   #giveUp(thread: Thread): void {
     const { timeoutMs } = this.#limits
-    const unit = thread.job?.unit
+    const { unit, askers } = thread.job ?? {}
     const error = new AgentError('MEASUREMENT_TIMEOUT', `no answer within ${timeoutMs} ms`)
-    this.#lost += 1
+    this.#lost.set(thread, askers?.[0].uid ?? 0)
     // It ends, at the latest, with the read that it hangs in.
     thread.worker.once('exit', () => {
-      this.#lost -= 1
+      this.#lost.delete(thread)
       if (unit !== undefined) unit.hangs = false
       this.#next()
     })
@@ -396,6 +441,14 @@ function share(
   }
   return true
 }
+
+/** The user that started a process; what it may have become since is no other's business. @throws {AgentError} PROCESS_GONE */
+function realUserOf(pid: number): number {
+  const uid = /^Uid:\t(\d+)\t/m.exec(readProcText(`/proc/${pid}/status`, MAX_STATUS_BYTES))?.[1]
+  if (uid === undefined) throw new AgentError('PROC_FORMAT', `expected a user of process ${pid}`)
+  return Number(uid)
+}
+const MAX_STATUS_BYTES = 64 * 1024
 
 const tired = (): AgentError =>
   new AgentError('MEASURER_BUSY', 'others of this unit are measured first, and that takes long')
