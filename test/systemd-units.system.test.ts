@@ -12,7 +12,14 @@ import {
 } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startSystemd, systemdAvailable, type TestSystemd } from '@bagcheck/testkit'
+import {
+  bindMount,
+  containerConfig,
+  containersAvailable,
+  startSystemd,
+  systemdAvailable,
+  type TestSystemd,
+} from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { FakeBroker, PIN } from '../packages/agent/test/fixture/fake-broker.ts'
 import { until } from '../packages/agent/test/fixture/unit.ts'
@@ -33,14 +40,14 @@ const inPrivateRoot = process.env['BAGCHECK_PRIVATE_ROOT'] !== undefined
 const THREE = '0000010000080004'
 const NONE = '0000000000000000'
 
-/** Asks for a token each time somebody writes a line to /run/ask. */
+/** Asks for a token each time somebody writes a line to /run/ask, or to what it is told. */
 const ASK = `const { readFileSync } = require('node:fs')
 const { request } = require('node:http')
 const body = JSON.stringify({ audience: '${AUDIENCE}' })
 const headers = { 'content-type': 'application/json', 'content-length': body.length }
 const options = { socketPath: '/run/bagcheck/agent.sock', path: '/v1/token', method: 'POST', headers }
 const ask = () => {
-  readFileSync('/run/ask')
+  readFileSync(process.argv[2] ?? '/run/ask')
   const call = request({ ...options, agent: false }, (response) => {
     let text = ''
     response.on('data', (chunk) => (text += chunk))
@@ -235,6 +242,32 @@ NoNewPrivileges=yes
     const connect = `require('node:net').connect('${socket}').on('error', ({ code }) => console.log(code))`
     const other = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] as const
     expect(systemd.run(...other, node, '-e', connect)).toBe('EACCES\n')
+  })
+
+  test('a container of runc is measured from within the sandbox of the shipped unit', async (context) => {
+    if (!containersAvailable('runc', 'unified')) return context.skip()
+    const config = containerConfig({
+      args: [node, join(directory, 'ask.js'), '/run/box/ask'],
+      uid: 65_534,
+      mounts: ['/nix', '/usr', '/run/bagcheck', '/run/box'].map((path) => bindMount(path)),
+      linux: { cgroupsPath: '/boxes/box-1' },
+    })
+    systemd.write('/var/box/config.json', JSON.stringify(config))
+    const start = `cd /var/box; mkdir -p rootfs/proc rootfs/dev rootfs/nix rootfs/usr rootfs/run/bagcheck rootfs/run/box
+      for path in /bin /lib /lib64; do cp -P $path rootfs/; done
+      mkdir /run/box; mkfifo -m 666 /run/box/ask; mknod -m 666 /dev/tty c 5 0
+      runc run --detach --bundle /var/box box-1 > /run/box/answers 2>&1 < /dev/null || cat /run/box/answers >&2`
+    systemd.run('sh', '-c', start)
+    systemd.run('sh', '-c', 'echo > /run/box/ask')
+    const answers = (): string => systemd.run('cat', '/run/box/answers')
+    await until(() => answers().includes('\n'), 60_000)
+    expect(JSON.parse(answers())).toHaveProperty('accessToken')
+    expect(broker.evidence.at(-1)?.facts.unit).toMatchObject({
+      ...{ launcher: 'oci', name: 'box-1', cgroup: '/boxes/box-1' },
+      container: { runtime: 'runc', store: 'host' },
+      contract: { executable: node, intact: true },
+    })
+    systemd.run('runc', 'delete', '--force', 'box-1')
   })
 
   test('each thread of the measurer has three capabilities, and of the front none', () => {
