@@ -45,14 +45,13 @@ export function startMeasurer(
     { ...settings.options, sharedMemoryDevice: sharedMemoryDevice() },
     firstSightsIn(join(settings.stateDir, 'first-sights.json')),
   )
-  const { unitsDir } = settings.options
   const events =
     connector === undefined
       ? undefined
       : new UnitEvents(connector, (cause) =>
           log('warn', 'no events of processes any more', { cause: String(cause) }),
         )
-  const fronts = { pool, unitsDir, changes: events ?? NO_UNIT_CHANGES, log }
+  const fronts = { pool, places: settings.options, changes: events ?? NO_UNIT_CHANGES, log }
   const server = createServer()
   const held = resources.move()
   return {

@@ -91,6 +91,11 @@ describe.runIf(nixAvailable())('a container', () => {
       arguments: (places) => ['--argstr', 'box', JSON.stringify(boxOf(places.agentSocket))],
       roles: () => ({
         orders: { unit: "{ launcher: oci, container: 'orders-*' }", uid: UID },
+        watched: {
+          unit: "{ launcher: oci, container: 'watched-*' }",
+          uid: UID,
+          more: ['observe: true'],
+        },
         layers: { unit: "{ launcher: oci, container: 'layers-*', store: [container] }", uid: UID },
         boxed: {
           unit: "{ launcher: oci, container: 'boxed-*' }",
@@ -102,7 +107,7 @@ describe.runIf(nixAvailable())('a container', () => {
           uid: MAPPED_ROOT + UID,
         },
       }),
-      agent: () => ({ ociStateDirs: [`${stateDirs}/*`] }),
+      agent: () => ({ ociStateDirs: [`${stateDirs}/*`], observeIntervalSeconds: 1 }),
     })
   })
   afterAll(async () => {
@@ -248,6 +253,35 @@ describe.runIf(nixAvailable())('a container', () => {
         expect((await container.ask()).codes).toEqual(['MOUNT_BELOW_STORE'])
         mountInto(container.pid, 'tmpfs', '/nix/store')
         expect((await container.ask()).codes).toContain('CONTAINER_STORE')
+      })
+
+      test('that asks for nothing is observed under its id, each of them, and others are not', async () => {
+        await using good = await start(runtime, { id: unique('watched') })
+        await using bad = await start(runtime, { id: unique('watched') })
+        await using other = await start(runtime)
+        copyFileSync('/bin/busybox', join(bad.upper, 'busybox'))
+        const foreign = bad.exec('/busybox', 'sleep', '1000')
+        await until(() => bad.processes().length === 2)
+        const observed = async (unit: string): Promise<readonly string[] | undefined> => {
+          const args = ['decisions', '--observed', '--limit', '1', '--unit', unit, '--json']
+          const { stdout } = await installation.bagcheck(...args)
+          const [seen] = (JSON.parse(stdout) as { decisions: { reasons: { code: string }[] }[] })
+            .decisions
+          return seen?.reasons.map(({ code }) => code)
+        }
+        const seen = async (unit: string, code?: string): Promise<void> => {
+          for (const deadline = Date.now() + 60_000; ; await setTimeout(200)) {
+            const found = await observed(unit)
+            if (found !== undefined && (code ? found.includes(code) : found.length === 0)) return
+            if (Date.now() > deadline) throw new Error(`observed ${unit}: ${found}`)
+          }
+        }
+        await seen(good.id)
+        await seen(bad.id, 'FILE_NOT_IN_CLOSURE')
+        expect(await observed(other.id)).toBeUndefined()
+        await foreign.end()
+        // Nothing follows from it: who was observed as wrong is judged anew when it asks.
+        expect(await bad.ask()).toEqual(PASS)
       })
 
       test('of the same image and another id is another unit', async () => {

@@ -120,17 +120,19 @@ export class Observer implements AsyncDisposable {
     this.#round += 1
     let left = MAX_PER_ROUND
     for (const unit of [...units.slice(start), ...units.slice(0, start)]) {
-      try {
-        for (const instance of await measurer.find(unit)) {
-          if (left-- <= 0 || this.#stopping.signal.aborted) return
-          await this.#observe(unit, instance)
-          await pause(BETWEEN_MS)
-        }
-      } catch (error) {
+      const failed = (error: unknown): void => {
         const { code, ...said } = describe(error)
         this.#count(code)
         log('info', 'not observed', { unit: unit.name, code, ...said })
-        if (error instanceof BrokerProblem && error.status === 429) return
+        if (error instanceof BrokerProblem && error.status === 429) left = 0
+      }
+      const instances = await measurer.find(unit).catch((error: unknown) => (failed(error), []))
+      if (left <= 0) return
+      // Of containers many have one name, and what is wrong with one says nothing of the others.
+      for (const instance of instances) {
+        if (left-- <= 0 || this.#stopping.signal.aborted) return
+        await this.#observe(unit, instance).catch(failed)
+        await pause(BETWEEN_MS)
       }
     }
   }
@@ -139,8 +141,9 @@ export class Observer implements AsyncDisposable {
     const { issuing, log } = this.#context
     const audience = unit.audiences[this.#round % unit.audiences.length]
     if (audience === undefined) return
-    const said = await issuing.broker.observe(await state(issuing, instance, audience))
-    const { launcher, name } = unit
+    const { name, observation } = await state(issuing, instance, audience)
+    const said = await issuing.broker.observe(observation)
+    const { launcher } = unit
     const key = `${launcher} ${name} ${audience}`
     this.#last.delete(key)
     this.#last.set(key, {
@@ -167,12 +170,12 @@ export class Observer implements AsyncDisposable {
   }
 }
 
-/** What runs, signed, and no wish. The order is that of issue.ts: the facts are fresher than the nonce. */
+/** What runs, signed, with the unit's name, and no wish. The order is that of issue.ts: the facts are fresher than the nonce. */
 async function state(
   context: ObserveContext['issuing'],
   instance: ProcessInstance,
   audience: string,
-): Promise<string> {
+): Promise<{ readonly name: string; readonly observation: string }> {
   const { broker, roots, node, key, now } = context
   const challenge = await broker.challenge(node.node, 'observe')
   const measurement = await context.measure(instance)
@@ -203,5 +206,6 @@ async function state(
     host: measurement.host,
     agent: await context.agent(),
   }
-  return signJws({ typ: 'bagcheck-observation+jwt', kid: key.thumbprint }, observation, key)
+  const header = { typ: 'bagcheck-observation+jwt', kid: key.thumbprint }
+  return { name: measurement.unit.name, observation: signJws(header, observation, key) }
 }

@@ -90,7 +90,10 @@ export function readPolicyView(
     if (isContainer) byPattern.set(matcher(name), list)
     else byUnit.set(name, list)
     const launcher = unit?.['launcher']
-    if (role['observe'] === true && (launcher === 'systemd' || launcher === 'bagcheck-exec')) {
+    if (
+      role['observe'] === true &&
+      (launcher === 'systemd' || launcher === 'bagcheck-exec' || launcher === 'oci')
+    ) {
       const key = `${launcher} ${name}`
       const audiences = [
         ...(observed.get(key)?.audiences ?? []),

@@ -7,14 +7,22 @@ import { readCgroupPath } from './cgroup.ts'
 import { contractOf, readExecRecords } from './exec-record.ts'
 import { readInstance } from './instance.ts'
 import type { ProcessInstance } from './messages.ts'
+import { findOciStates } from './oci-state.ts'
 import { systemdRuns, unitObjectPath } from './systemd.ts'
+import { findCgroupMount } from './unit-key.ts'
 
 const BUSCTL_TIMEOUT_MS = 5000
 
-/** A unit by the name that its launcher gives it. */
+/** A unit by the name that its launcher gives it; of containers, by ids in which `*` stands for anything. */
 export interface WantedUnit {
-  readonly launcher: 'bagcheck-exec' | 'systemd'
+  readonly launcher: 'bagcheck-exec' | 'systemd' | 'oci'
   readonly name: string
+}
+
+/** Where launchers keep what they started. */
+export interface UnitPlaces {
+  readonly unitsDir: string
+  readonly ociStateDirs: readonly string[]
 }
 
 /** A unit of systemd has its kind in its name. */
@@ -23,14 +31,24 @@ export function wantedUnit(name: string): WantedUnit {
 }
 
 /**
- * The main processes of the units with this name that run: of `bagcheck exec` there can be several.
+ * The main processes of the units with this name that run: of `bagcheck exec` there can be several, and containers.
  * @throws {AgentError} UNIT_RECORD, MEASUREMENT_LIMIT, PROC_FORMAT, PROC_UNREADABLE
  */
 export async function findMainProcesses(
   { launcher, name }: WantedUnit,
-  unitsDir: string,
+  { unitsDir, ociStateDirs }: UnitPlaces,
 ): Promise<ProcessInstance[]> {
   if (launcher === 'systemd') return systemdRuns() ? askPid1(name) : []
+  if (launcher === 'oci') {
+    const mount = findCgroupMount()
+    if (mount === undefined) return []
+    return findOciStates(ociStateDirs, mount, name).flatMap(
+      ({ initPid, initStartTicks }) =>
+        unlessGone(() => [readInstance(initPid)])?.filter(
+          ({ startTicks }) => startTicks === initStartTicks,
+        ) ?? [],
+    )
+  }
   return readExecRecords(unitsDir)
     .filter((record) => record.name === name && contractOf(record).intact)
     .flatMap(({ pid }) => unlessGone(() => [readInstance(pid)]) ?? [])

@@ -58,15 +58,7 @@ export function findOciState(
   cgroupMount: string,
   cgroup: string,
 ): OciState | undefined {
-  const seen = new Set<string>()
-  const found: OciState[] = []
-  for (const stateDir of stateDirs.flatMap(expand)) {
-    for (const id of directoriesIn(stateDir)) {
-      const state = readState(stateDir, id, cgroupMount, seen)
-      if (state !== undefined && isWithin(cgroup, state.cgroup)) found.push(state)
-    }
-  }
-  for (const file of parsed.keys()) if (!seen.has(file)) parsed.delete(file)
+  const found = readStates(stateDirs, cgroupMount).filter((state) => isWithin(cgroup, state.cgroup))
   // One that ended and left its state behind claims nothing. Root's word about a live one does.
   const live = found.filter((state) => isLive(state))
   const [state, ...others] = live
@@ -83,6 +75,47 @@ export function findOciState(
       `expected the state of container ${quote(state.id)} to be root's alone: ${why}`,
     )
   return state
+}
+
+/**
+ * Containers that live and whose id is like `pattern`, in which `*` stands for anything. Nothing but their ids was
+ * looked at: what else there is to say of one its measurement does.
+ * @throws {AgentError} UNIT_RECORD, MEASUREMENT_LIMIT, PROC_FORMAT, PROC_UNREADABLE
+ */
+export function findOciStates(
+  stateDirs: readonly string[],
+  cgroupMount: string,
+  pattern: string,
+): OciState[] {
+  return readStates(stateDirs, cgroupMount).filter(
+    (state) => matchesGlob(state.id, pattern) && isLive(state),
+  )
+}
+
+/** In turns, without going back further than the last `*`: a pattern must not make us search for ever. */
+export function matchesGlob(text: string, pattern: string): boolean {
+  const [first = '', ...others] = pattern.split('*')
+  const last = others.pop()
+  if (last === undefined) return text === pattern
+  if (!text.startsWith(first)) return false
+  let at = first.length
+  for (const part of others) {
+    const found = text.indexOf(part, at)
+    if (found < 0) return false
+    at = found + part.length
+  }
+  return text.length - last.length >= at && text.endsWith(last)
+}
+
+function readStates(stateDirs: readonly string[], cgroupMount: string): OciState[] {
+  const seen = new Set<string>()
+  const found = stateDirs
+    .flatMap(expand)
+    .flatMap((stateDir) =>
+      directoriesIn(stateDir).flatMap((id) => readState(stateDir, id, cgroupMount, seen) ?? []),
+    )
+  for (const file of parsed.keys()) if (!seen.has(file)) parsed.delete(file)
+  return found
 }
 
 function expand(pattern: string): string[] {

@@ -83,10 +83,10 @@ export function parseQuestion(frame: Members): Question {
     const unit = parseMembers(frame['unit'], 'unit')
     assertMembers(unit, ['launcher', 'name'])
     const { launcher, name } = unit
-    if (launcher !== 'bagcheck-exec' && launcher !== 'systemd')
+    if (launcher !== 'bagcheck-exec' && launcher !== 'systemd' && launcher !== 'oci')
       throw unexpected('launcher', launcher)
-    if (typeof name !== 'string' || !/^[A-Za-z0-9:_.@-]{1,256}$/.test(name))
-      throw unexpected('name', name)
+    const grammar = launcher === 'oci' ? /^[A-Za-z0-9_+.*-]{1,256}$/ : /^[A-Za-z0-9:_.@-]{1,256}$/
+    if (typeof name !== 'string' || !grammar.test(name)) throw unexpected('name', name)
     return { id, ask: 'find', unit: { launcher, name } }
   }
   if (frame['ask'] === 'hash') {

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import { Channel } from '../channel.ts'
 import { AgentError, type AgentErrorCode } from '../error.ts'
 import { describe, type Log } from '../log.ts'
-import { findMainProcesses } from './find-units.ts'
+import { findMainProcesses, type UnitPlaces } from './find-units.ts'
 import { assertInstance, readInstance } from './instance.ts'
 import { settledOf } from './messages.ts'
 import type { MeasurerPool } from './pool.ts'
@@ -22,8 +22,8 @@ import type { UnitChanges } from './unit-events.ts'
 /** What answering takes. */
 export interface FrontsContext {
   readonly pool: MeasurerPool
-  /** Records of `bagcheck exec`. */
-  readonly unitsDir: string
+  /** Where units are looked for. */
+  readonly places: UnitPlaces
   /** Changes of units that were measured, where the kernel tells them. */
   readonly changes: UnitChanges
   readonly log: Log
@@ -57,7 +57,7 @@ export function serveFront(socket: Socket, context: FrontsContext): Promise<void
 }
 
 async function answer(question: Question, context: FrontsContext): Promise<Answer> {
-  const { pool, unitsDir, changes, log } = context
+  const { pool, places, changes, log } = context
   const { id } = question
   try {
     switch (question.ask) {
@@ -69,7 +69,7 @@ async function answer(question: Question, context: FrontsContext): Promise<Answe
       case 'find':
         return bounded({
           ...{ id, ok: true },
-          instances: await findMainProcesses(question.unit, unitsDir),
+          instances: await findMainProcesses(question.unit, places),
         })
       case 'measure': {
         const unitEvents = changes.isRunning ? 'process-connector' : 'none'

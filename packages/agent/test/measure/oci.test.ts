@@ -3,7 +3,12 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
 import { parseIdMap, parseOciConfig } from '../../src/measure/oci.ts'
-import { parseCrunStatus, parseRuncState, unifiedPath } from '../../src/measure/oci-state.ts'
+import {
+  matchesGlob,
+  parseCrunStatus,
+  parseRuncState,
+  unifiedPath,
+} from '../../src/measure/oci-state.ts'
 import { parseNsPids } from '../../src/measure/status.ts'
 
 const PLACE = {
@@ -132,4 +137,17 @@ test('maps of ids are lines of three numbers', () => {
 test('pids are ours first, the innermost last', () => {
   expect(parseNsPids('Name:\tNSpid:\t9\nNSpid:\t812\t7\t1\n')).toEqual([812, 7, 1])
   expect(() => parseNsPids('Name:\tx\n')).toThrow(AgentError)
+})
+
+test('ids are like a pattern where a regular expression says so', () => {
+  const letters = fc.array(fc.constantFrom('a', 'b', '*'), { maxLength: 8 })
+  fc.assert(
+    fc.property(letters, letters, (id, pattern) => {
+      const [text, glob] = [id.join('').replaceAll('*', 'c'), pattern.join('')]
+      expect(matchesGlob(text, glob)).toBe(new RegExp(`^${glob.replaceAll('*', '.*')}$`).test(text))
+    }),
+    { numRuns: 2000 },
+  )
+  // No pattern makes us search for ever.
+  expect(matchesGlob('a'.repeat(200), `${'*a'.repeat(100)}b`)).toBe(false)
 })

@@ -36,7 +36,7 @@ describe('a measurer', () => {
       connections += 1
       void serveFront(socket, {
         pool: pool as unknown as MeasurerPool,
-        unitsDir: join(directory, 'units'),
+        places: { unitsDir: join(directory, 'units'), ociStateDirs: [] },
         log: () => undefined,
         changes: {
           subscribe: () => () => undefined,
