@@ -2,7 +2,17 @@
 // a policy that has nothing against the same process without the attack.
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -229,6 +239,13 @@ describe.runIf(inPrivateRoot())('an attack on a live process', () => {
        try { execFileSync('mknod', ['${'/tmp'}/bagcheck-mem', 'c', '1', '1']); fd = fs.openSync('/tmp/bagcheck-mem', 'r') } catch {}
        fs.rmSync('/tmp/bagcheck-mem', { force: true }); must(fd); ready()`,
     ],
+    [
+      'mem that is held by its name alone',
+      `const { execFileSync } = require('node:child_process')
+       execFileSync('mknod', ['/tmp/bagcheck-mem', 'c', '1', '1'])
+       const O_PATH = 0o10000000; fs.openSync('/tmp/bagcheck-mem', O_PATH)
+       fs.rmSync('/tmp/bagcheck-mem'); ready()`,
+    ],
   ] as const)('the kernel’s memory as %s, open, denies', async ([, script], { skip }) => {
     await using unit = await attack(script)
     if (unit === undefined) return skip('this kernel does not give it away')
@@ -271,6 +288,47 @@ describe.runIf(inPrivateRoot())('an attack on a live process', () => {
     expect(ours(codes(unit))).toEqual(['JIT_NOT_ALLOWED'])
     expect(ours(codes(unit, jit()))).toEqual(['JIT_NAME_NOT_ALLOWED'])
     expect(ours(codes(unit, jit(`, allowNames: ['[heap]']`)))).toEqual([])
+  })
+
+  test('code that takes the name of an allowed JIT region has its bounds, and in another program nothing', async ({
+    skip,
+  }) => {
+    const named = (regions: number): string => `
+      const prctl = libc.func('int prctl(int, unsigned long, uintptr_t, size_t, str)')
+      for (let i = 0; i < ${regions}; i += 1) {
+        const at = must(mmap(0, 4096, 7, PRIVATE | ANONYMOUS, -1, 0)); must(prctl(0x53564d41, 0, at, 4096, 'jit'))
+        must(mmap(0, 4096, 0, PRIVATE | ANONYMOUS, -1, 0)) }
+      ready()`
+    await using few = await attack(named(1))
+    if (few === undefined) return skip('this kernel names no anonymous memory')
+    const allowed = jit(`, allowNames: ['[anon:jit]']`)
+    expect(ours(codes(few))).toEqual(['JIT_NOT_ALLOWED'])
+    expect(ours(codes(few, jit()))).toEqual(['JIT_NAME_NOT_ALLOWED'])
+    expect(ours(codes(few, allowed))).toEqual([])
+    const others = role(
+      '    allow:',
+      `      jit: [{ runtime: ${'0'.repeat(64)}, maxRegions: 8, maxBytes: 65536, allowNames: ['[anon:jit]'] }]`,
+    )
+    expect(ours(codes(few, others))).toEqual(['JIT_NOT_ALLOWED'])
+    await using many = (await attack(named(9)))!
+    expect(ours(codes(many, allowed))).toEqual(['JIT_REGIONS'])
+  })
+
+  test('a static program is whole until its code is written to', async () => {
+    await using unit = await start({ command: [...SLEEP] })
+    expect(ours(codes(unit))).toEqual([])
+    const [process0] = measurer.measure(unit.instance()).processes
+    expect(process0).toMatchObject({
+      ...{ executable: { path: BUSYBOX, isStoreFile: true }, files: [] },
+    })
+    const maps = readFileSync(`/proc/${unit.pid}/maps`, 'utf8').split('\n')
+    const text = maps.find((line) => / r-xp .*busybox$/.test(line)) ?? ''
+    const [range = '', , offset = ''] = text.split(' ')
+    const memory = openSync(`/proc/${unit.pid}/mem`, 'r+')
+    const same = readFileSync(BUSYBOX).subarray(Number.parseInt(offset, 16)).subarray(0, 16)
+    writeSync(memory, same, 0, same.length, Number.parseInt(range.split('-')[0] ?? '', 16))
+    closeSync(memory)
+    expect(ours(codes(unit))).toEqual(['TEXT_MODIFIED'])
   })
 
   test('code in a memfd denies, unless it is that runtime’s allowance by name', async () => {

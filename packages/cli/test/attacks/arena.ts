@@ -86,8 +86,9 @@ export class Arena implements AsyncDisposable {
   /** Where every user may read. */
   readonly publicDirectory: string
   readonly agent: Program
+  readonly socket: string
   readonly #unitsDirectory: string
-  readonly #socket: string
+  readonly #clock: string
   #serial = 0
 
   private constructor(made: Made, resources: AsyncDisposableStack) {
@@ -95,7 +96,8 @@ export class Arena implements AsyncDisposable {
     this.publicDirectory = made.publicDirectory
     this.agent = made.agent
     this.#unitsDirectory = made.unitsDirectory
-    this.#socket = made.socket
+    this.socket = made.socket
+    this.#clock = made.clock
     this.#resources = resources
   }
 
@@ -112,7 +114,7 @@ export class Arena implements AsyncDisposable {
   async start(service: Service, start: Start = {}): Promise<Subject> {
     const { environment = {}, uid = service.uid, script, program } = start
     const instance = `n${(this.#serial += 1)}`
-    const variables = { AGENT_SOCKET: this.#socket, AUDIENCE, ...environment }
+    const variables = { AGENT_SOCKET: this.socket, AUDIENCE, ...environment }
     const subject = new Subject(service, [
       ...bagcheck('exec', '--name', service.name, '--instance', instance, '--user', String(uid)),
       ...['--units-dir', this.#unitsDirectory],
@@ -145,6 +147,11 @@ export class Arena implements AsyncDisposable {
     return directory
   }
 
+  /** Sets the wall clock of the agent and its measurer, and of nobody else. */
+  moveAgentClock(seconds: number): void {
+    writeFileSync(this.#clock, String(seconds * 1000))
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return this.#resources.disposeAsync()
   }
@@ -156,6 +163,7 @@ interface Made {
   readonly agent: Program
   readonly unitsDirectory: string
   readonly socket: string
+  readonly clock: string
 }
 
 async function make(
@@ -228,9 +236,14 @@ async function make(
       nix: { daemonSocket: NIX_DAEMON_SOCKET },
     },
   })
-  const agent = resources.use(new Program(source('agent', '--config', agentConfig)))
+  const clock = join(directory, 'clock')
+  writeFileSync(clock, '0', { mode: 0o644 })
+  const [node = '', ...args] = source('agent', '--config', agentConfig)
+  const moved = `${join(import.meta.dirname, 'moved-clock.ts')}?${encodeURIComponent(clock)}`
+  const command = [node, '--import', `file://${moved}`, ...args]
+  const agent = resources.use(new Program(command))
   await agent.nextOf(({ msg }) => msg === 'ready')
-  return { services, publicDirectory, agent, unitsDirectory, socket }
+  return { services, publicDirectory, agent, unitsDirectory, socket, clock }
 }
 
 const source = (name: 'broker' | 'agent' | 'cli', ...args: string[]): string[] => [
