@@ -9,8 +9,7 @@ import { STEPS } from '../packages/cli/src/demo/story.ts'
 const PAGE = 'docs/threat-model.md'
 
 /** Every test that the page names: `package/file` “title”, “title”. */
-function namedTests(): { file: string; title: string }[] {
-  const text = readFileSync(PAGE, 'utf8')
+function namedTests(text = readFileSync(PAGE, 'utf8')): { file: string; title: string }[] {
   return [...text.matchAll(/`([\w/-]+)` ((?:“[^”]+”(?:, )?)+)/g)].flatMap(([, file, titles]) =>
     [...(titles ?? '').matchAll(/“([^”]+)”/g)].map(([, title]) => ({
       file: file ?? '',
@@ -64,11 +63,16 @@ function titlesIn(source: string): Set<string> {
 /** The titles of a test file; the demo's steps for `demo`. */
 function titlesOf(file: string): ReadonlySet<string> {
   if (file === 'demo') return new Set(STEPS)
+  const found = pathOf(file)
+  return found === undefined ? new Set() : titlesIn(readFileSync(found, 'utf8'))
+}
+
+/** Where the test file of that name is. */
+function pathOf(file: string): string | undefined {
   const path = file.startsWith('test/') ? file : `packages/${file.replace('/', '/test/')}`
-  const found = [`${path}.test.ts`, `${path}.system.test.ts`, `${path}.host.test.ts`].find((name) =>
+  return [`${path}.test.ts`, `${path}.system.test.ts`, `${path}.host.test.ts`].find((name) =>
     existsSync(name),
   )
-  return found === undefined ? new Set() : titlesIn(readFileSync(found, 'utf8'))
 }
 
 const named = namedTests()
@@ -82,6 +86,34 @@ test(`every test that ${PAGE} names exists and is run`, () => {
   const titles = new Map([...new Set(named.map(({ file }) => file))].map((f) => [f, titlesOf(f)]))
   const missing = named.filter(({ file, title }) => titles.get(file)?.has(title) !== true)
   expect(missing, 'correct these names in the page').toEqual([])
+})
+
+describe('an attack on a running bag', () => {
+  const [, section = ''] = readFileSync(PAGE, 'utf8').split('### A running bag, attack by attack\n')
+  const rows = section
+    .split('\n### ')[0]!
+    .split('\n')
+    .filter((line) => line.startsWith('| '))
+    .slice(2) // the head and the rule below it
+    .map((line) => line.slice(2, -2).split(' | '))
+  const documented = readFileSync('docs/errors.md', 'utf8')
+
+  test('is one of many, each with a code, a test and something like it that passes', () => {
+    expect(rows.length).toBeGreaterThan(25)
+    for (const row of rows) expect(row).toHaveLength(4)
+  })
+
+  test.each(rows)('%s', (_attack, codes = '', staged = '', passes = '') => {
+    const sources = namedTests(staged).map(({ file }) => readFileSync(pathOf(file)!, 'utf8'))
+    expect(sources).not.toEqual([])
+    expect(namedTests(passes)).not.toEqual([])
+    expect(codes).toMatch(/^`[A-Z_]+`(, `[A-Z_]+`)*$/)
+    for (const code of codes.match(/[A-Z_]+/g) ?? []) {
+      expect(documented).toContain(`### ${code}\n`)
+      // Not as a word in passing: the tests compare with it.
+      expect(sources.some((source) => source.includes(`'${code}'`))).toBe(true)
+    }
+  })
 })
 
 describe('a title', () => {

@@ -457,9 +457,9 @@ describe.runIf(nixAvailable())('a container', () => {
           })
         // Root of the host, once among the container's processes and once not.
         expect(answer(...perl)).toMatch(/^HTTP\/1.1 200/)
-        expect(answer('nsenter', `--target=${container.pid}`, '--pid', '--', ...perl)).toContain(
-          "in the agent's pid namespace",
-        )
+        const refused = answer('nsenter', `--target=${container.pid}`, '--pid', '--', ...perl)
+        expect(refused).toContain("in the agent's pid namespace")
+        expect(refused).toContain('REQUEST_INVALID')
         const { pid } = container
         const unit = answer('perl', '-e', script.replace('pid=1', `pid=${pid}`), agentSocket)
         expect(unit).toContain(`"name":"${container.id}"`)

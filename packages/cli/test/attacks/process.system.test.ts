@@ -314,6 +314,17 @@ const attacks: readonly Attack[] = [
   },
 ]
 
+type Undeserved = [
+  what: string,
+  doing: (subject: Subject, arena: Arena) => unknown,
+  environment?: (arena: Arena) => Record<string, string>,
+]
+function foreignCode(arena: Arena): string {
+  const file = join(arena.publicDirectory, 'code.pl')
+  writeFileSync(file, 'our $foreign = 1;\n')
+  return file
+}
+
 describe.runIf(inArena())('an approved service', () => {
   let arena: Arena
   let service: Service
@@ -373,12 +384,34 @@ describe.runIf(inArena())('an approved service', () => {
     expect(await subject.ask()).toEqual({ token: true })
   })
 
-  // What tier 0 does not see, said in docs/threat-model.md: these get their token, and would not if we saw more.
-  test('gets a token, undeserved, when it read foreign code and closed the file again', async () => {
-    const code = join(arena.publicDirectory, 'code.pl')
-    writeFileSync(code, 'our $foreign = 1;\n')
-    await using subject = await arena.start(service)
-    await subject.tell(`evaluate ${code}`)
+  // What tier 0 does not see, said in docs/threat-model.md. If one of these is denied some day, say so there.
+  test.each<Undeserved>([
+    [
+      'it read foreign code and closed the file again',
+      (subject, arena) => subject.tell(`evaluate ${foreignCode(arena)}`),
+    ],
+    [
+      'its modules may come from elsewhere',
+      (subject, arena) => subject.tell(`evaluate ${foreignCode(arena)}`),
+      (arena) => ({ PERL5LIB: arena.publicDirectory, PYTHONPATH: arena.publicDirectory }),
+    ],
+    [
+      'it unloaded a foreign library before it was looked at',
+      async (subject, arena) =>
+        subject.tell(`load-unload ${arena.publish(await findSpareLibrary(), 'libbrief.so')}`),
+    ],
+    ['a descriptor is on its way through a socket', (subject) => subject.tell('memfd-in-flight')],
+    [
+      'a debugger came and went',
+      ({ pid }) => {
+        const [ptrace, seize] = [process.arch === 'arm64' ? 117 : 101, 0x4206]
+        const script = `exit(syscall(${ptrace}, ${seize}, ${pid}, 0, 0) == 0 ? 0 : 1)` // its end lets go
+        execFileSync('/usr/bin/perl', ['-e', script])
+      },
+    ],
+  ])('gets a token, undeserved, when %s', async (_what, doing, environment) => {
+    await using subject = await arena.start(service, { environment: environment?.(arena) ?? {} })
+    await doing(subject, arena)
     expect(await subject.ask()).toEqual({ token: true })
   })
 

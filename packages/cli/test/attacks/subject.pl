@@ -6,12 +6,14 @@
 #   spawn CMD ARG …     starts a child and lets it run
 #   map FILE            maps a file executable, as dlopen(3) does
 #   load FILE           dlopen(3)
+#   load-unload FILE    dlopen(3) and dlclose(3)
 #   open FILE           opens a file for reading and keeps it open
 #   open-write FILE     the same for writing
 #   anonymous           maps anonymous memory writable and executable
 #   write-execute       maps memory writable, fills it, and makes it executable
 #   memfd-map           maps a memfd executable
 #   memfd-open          has a memfd open
+#   memfd-in-flight     has one on its way through a socket, and no other descriptor of it
 #   memfd-spawn FILE …  copies a program into a memfd and starts a child on it
 #   userfaultfd, io_uring
 #   ask-on PATH         asks on a connection that it gets from whoever listens there
@@ -21,11 +23,12 @@ BEGIN { my ($bag) = $^X =~ m{^(.*)/bin/}; @INC = ("$bag/lib") }
 use strict;
 use warnings;
 use IO::Socket::UNIX;
+use Socket qw(AF_UNIX SOCK_STREAM);
 
 my $is_x86 = (unpack 'x18 v', do { open my $elf, '<', $^X or die; read $elf, my $head, 20; $head }) == 62;
 my %call = $is_x86
-  ? (mmap => 9, mprotect => 10, recvmsg => 47, memfd_create => 319, userfaultfd => 323, io_uring_setup => 425)
-  : (mmap => 222, mprotect => 226, recvmsg => 212, memfd_create => 279, userfaultfd => 282, io_uring_setup => 425);
+  ? (mmap => 9, mprotect => 10, sendmsg => 46, recvmsg => 47, memfd_create => 319, userfaultfd => 323, io_uring_setup => 425)
+  : (mmap => 222, mprotect => 226, sendmsg => 211, recvmsg => 212, memfd_create => 279, userfaultfd => 282, io_uring_setup => 425);
 my ($READ, $WRITE, $EXECUTE, $PRIVATE, $ANONYMOUS) = (1, 2, 4, 2, 32);
 my @kept;
 
@@ -101,6 +104,11 @@ my %commands = (
     call('mmap', 0, 4096, $READ | $EXECUTE, $PRIVATE, fileno $file, 0);
   },
   load => sub { require DynaLoader; DynaLoader::dl_load_file($_[0]) or die DynaLoader::dl_error(), "\n" },
+  'load-unload' => sub {
+    require DynaLoader;
+    my $library = DynaLoader::dl_load_file($_[0]) or die DynaLoader::dl_error(), "\n";
+    DynaLoader::dl_unload_file($library) or die DynaLoader::dl_error(), "\n";
+  },
   open => sub { open my $file, '<', $_[0] or die "$_[0]: $!\n"; push @kept, $file },
   'open-write' => sub { open my $file, '+<', $_[0] or die "$_[0]: $!\n"; push @kept, $file },
   anonymous => sub { call('mmap', 0, 4096, $READ | $WRITE | $EXECUTE, $PRIVATE | $ANONYMOUS, -1, 0) },
@@ -110,6 +118,16 @@ my %commands = (
   },
   'memfd-map' => sub { call('mmap', 0, 4096, $READ | $EXECUTE, 1, memfd(), 0) },
   'memfd-open' => sub { memfd() },
+  'memfd-in-flight' => sub {
+    socketpair my $to, my $from, AF_UNIX, SOCK_STREAM, 0 or die "socketpair: $!\n";
+    my $byte = 'x';
+    my $control = pack 'Q l l l x4', 20, 1, 1, memfd(); # struct cmsghdr: SOL_SOCKET, SCM_RIGHTS
+    my $vector = pack 'P Q', $byte, 1;
+    my $message = pack 'Q L x4 P Q P Q l x4', 0, 0, $vector, 1, $control, length $control, 0;
+    call('sendmsg', fileno $to, $message, 0);
+    close pop @kept;
+    push @kept, $to, $from;
+  },
   'memfd-spawn' => sub {
     my ($file, @arguments) = @_;
     open my $program, '<:raw', $file or die "$file: $!\n";
