@@ -15,27 +15,37 @@ export const AGENT_OPTIONS = {
 const MAX_ANSWER_BYTES = 1024 * 1024
 const TIMEOUT_MS = 30_000
 
-/** One exchange with the agent. @throws {CliError} AGENT_UNREACHABLE */
+/**
+ * One exchange with the agent.
+ * @throws {CliError} AGENT_UNREACHABLE; the reason of `signal` once that has fired
+ */
 export function askAgent(
   socket: string,
+  signal: AbortSignal,
   method: 'GET' | 'POST',
   path: string,
   body?: unknown,
 ): Promise<{ status: number; body: unknown }> {
+  const timeout = AbortSignal.timeout(TIMEOUT_MS)
   return new Promise((resolve, reject) => {
-    const fail = (error: Error): void =>
+    const fail = (failed: Error): void => {
+      if (signal.aborted) return reject(signal.reason as Error)
+      const error = timeout.aborted
+        ? new Error(`no answer within ${TIMEOUT_MS / 1000} s`, { cause: failed })
+        : failed
       reject(
         new CliError('AGENT_UNREACHABLE', `agent at ${socket}: ${error.message}${hint(error)}`, {
           cause: error,
         }),
       )
+    }
     const call = request(
       {
         socketPath: socket,
         method,
         path,
         headers: { 'content-type': 'application/json' },
-        signal: AbortSignal.timeout(TIMEOUT_MS),
+        signal: AbortSignal.any([signal, timeout]),
       },
       (response) => {
         const chunks: Buffer[] = []

@@ -28,12 +28,15 @@ const PACKAGES: Readonly<Record<string, string>> = {
 }
 
 /** Looks at everything, in the order in which one would set it up. */
-export async function examineHost(values: {
-  readonly agent: string
-  readonly broker: string | undefined
-  readonly 'broker-ca': string | undefined
-  readonly admin: string | undefined
-}): Promise<Finding[]> {
+export async function examineHost(
+  values: {
+    readonly agent: string
+    readonly broker: string | undefined
+    readonly 'broker-ca': string | undefined
+    readonly admin: string | undefined
+  },
+  signal: AbortSignal,
+): Promise<Finding[]> {
   return [
     examineNode(),
     await examineProc(),
@@ -41,7 +44,7 @@ export async function examineHost(values: {
     examineUser(),
     await examineDaemon(),
     ...(await Promise.all(NEEDED_COMMANDS.map(examineCommand))),
-    await examineAgent(values.agent),
+    await examineAgent(values.agent, signal),
     await examineBroker(values),
   ]
 }
@@ -117,7 +120,7 @@ async function examineCommand(name: string): Promise<Finding> {
     : { state: 'ok', what: name, seen: file }
 }
 
-async function examineAgent(socket: string): Promise<Finding> {
+async function examineAgent(socket: string, signal: AbortSignal): Promise<Finding> {
   const what = 'agent'
   if ((await stat(socket).catch(() => undefined)) === undefined)
     return { state: 'note', what, seen: `no socket ${socket}`, remedy: 'start bagcheck-agent' }
@@ -130,7 +133,7 @@ async function examineAgent(socket: string): Promise<Finding> {
       remedy: `chmod o+x ${closed}`,
     }
   try {
-    const { status } = await askAgent(socket, 'GET', '/healthz')
+    const { status } = await askAgent(socket, signal, 'GET', '/healthz')
     return status === 200
       ? { state: 'ok', what, seen: socket }
       : { state: 'missing', what, seen: `status ${status}`, remedy: "see the agent's log" }

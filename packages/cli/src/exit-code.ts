@@ -36,9 +36,9 @@ const NIX_UNREADABLE: ReadonlySet<NixErrorCode> = new Set<NixErrorCode>([
   'STORE_READ',
 ])
 
-/** Whether an answer with this status means that the other side could not, rather than would not. */
+/** Whether an answer with this status means that the other side could not now (429), rather than would not. */
 export function couldNot(status: number): boolean {
-  return status >= 500
+  return status >= 500 || status === 429
 }
 
 /** The exit code for anything that a command throws. What nobody gave a code is "could not run". */

@@ -18,7 +18,7 @@ describe('the exit code says whether we were refused or could not find out', () 
     expect(exitCodeOf(refusedWith(status))).toBe(EXIT.refused)
   })
 
-  test.each([500, 502, 503, 504])('a broker that answers %i could not', (status) => {
+  test.each([429, 500, 502, 503, 504])('a broker that answers %i could not', (status) => {
     expect(exitCodeOf(refusedWith(status))).toBe(EXIT.failed)
   })
 

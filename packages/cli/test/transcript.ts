@@ -11,11 +11,12 @@ export const NOW = new Date('2026-11-24T12:00:00Z')
 export async function run(
   argv: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<{ code: number; stdout: string; stderr: string }> {
   const printed = { stdout: '', stderr: '' }
   const code = await runCli(TABLE, argv, {
     env,
-    signal: new AbortController().signal,
+    signal,
     now: () => NOW,
     stdout: (text) => void (printed.stdout += text),
     stderr: (text) => void (printed.stderr += text),

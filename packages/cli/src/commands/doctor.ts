@@ -8,8 +8,8 @@ export const doctor = command({
   summary: 'Say what is missing on this host, and how to get it.',
   description: ['The exit code is 1 where something is missing that Bagcheck cannot do without.'],
   options: { ...AGENT_OPTIONS, ...BROKER_OPTIONS },
-  run: async ({ result }, values) => {
-    const findings = await examineHost(values)
+  run: async ({ result, signal }, values) => {
+    const findings = await examineHost(values, signal)
     const mark = { ok: 'ok     ', note: 'note   ', missing: 'MISSING' } as const
     result(
       { findings },

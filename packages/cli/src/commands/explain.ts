@@ -27,13 +27,13 @@ export const explain = command({
     ...AGENT_OPTIONS,
   },
   examples: ['bagcheck explain 4711', 'bagcheck explain 0198c2d4-…'],
-  run: async ({ result }, values, [subject = '']) => {
+  run: async ({ result, signal }, values, [subject = '']) => {
     if (!/^[1-9][0-9]{0,9}$/.test(subject)) {
       const decision = await openAdmin(values).decision(subject)
       result(decision, explainDecision(decision))
       return decision.allow ? EXIT.ok : EXIT.refused
     }
-    const said = await askAbout(Number(subject), values.agent)
+    const said = await askAbout(Number(subject), values.agent, signal)
     const decision = said.last === null ? await newestDecision(said, values) : undefined
     result(decision === undefined ? said : { ...said, decision }, [
       ...explanationLines(said),
@@ -43,8 +43,8 @@ export const explain = command({
   },
 })
 
-async function askAbout(pid: number, agent: string): Promise<Explanation> {
-  const { status, body } = await askAgent(agent, 'GET', `/v1/explain?pid=${pid}`)
+async function askAbout(pid: number, agent: string, signal: AbortSignal): Promise<Explanation> {
+  const { status, body } = await askAgent(agent, signal, 'GET', `/v1/explain?pid=${pid}`)
   if (status !== 200) {
     const problem = problemSchema.safeParse(body)
     const said = problem.success ? problem.data.error_description : `it answered ${status}`
