@@ -18,6 +18,7 @@ import {
   parseAnswer,
   parseNotice,
   type Answer,
+  type Asked,
   type UnitChangedNotice,
 } from '../measure/protocol.ts'
 
@@ -43,12 +44,6 @@ export interface Measurers {
    */
   hash(instance: ProcessInstance, request: HashRequest): Promise<readonly PathHash[]>
 }
-
-type Asked =
-  | { ask: 'instance'; pid: number }
-  | { ask: 'check' | 'measure'; instance: ProcessInstance }
-  | { ask: 'find'; unit: WantedUnit }
-  | { ask: 'hash'; instance: ProcessInstance; request: HashRequest }
 
 interface Waiting {
   readonly resolve: (answer: Answer & { ok: true }) => void

@@ -42,12 +42,13 @@ const MAX_PID = 4_194_304 // PID_MAX_LIMIT of 64-bit kernels
 const MAX_PROCESSES = 1024
 
 /** What the front asks. */
-export type Question = { readonly id: number } & (
+export type Asked =
   | { readonly ask: 'instance'; readonly pid: number }
   | { readonly ask: 'check' | 'measure'; readonly instance: ProcessInstance }
   | { readonly ask: 'find'; readonly unit: WantedUnit }
   | { readonly ask: 'hash'; readonly instance: ProcessInstance; readonly request: HashRequest }
-)
+/** That, as it is sent. */
+export type Question = { readonly id: number } & Asked
 
 /** What the measurer answers. */
 export type Answer = { readonly id: number } & (

@@ -85,8 +85,10 @@ export function combineThreads(pid: number, threads: readonly Credentials[]): Cr
         `expected one uid and gid in all threads of process ${pid}, saw ` +
           quote([first.uids, first.gids, thread.uids, thread.gids]),
       )
+    // Each member by name: one that is forgotten would be the leader's alone.
     combined = {
-      ...combined,
+      uids: first.uids,
+      gids: first.gids,
       capabilities: {
         inheritable: union(combined.capabilities.inheritable, thread.capabilities.inheritable),
         permitted: union(combined.capabilities.permitted, thread.capabilities.permitted),
