@@ -17,12 +17,10 @@ import {
 import { dumpNar, narHashFromDigest, NixError, type NarHash, type StorePath } from '@bagcheck/nix'
 import { AgentError } from '../error.ts'
 import type { HashRequest, PathHash } from './messages.ts'
-import { mountsBelow, parseMountinfo } from './mounts.ts'
-import { sameStore, readStore } from './process.ts'
-import { readProcText } from './proc-file.ts'
+import { mountsBelow } from './mounts.ts'
+import { readMounts, readStore, sameStore } from './surroundings.ts'
 
 const O_PATH = 0o10000000
-const MAX_MOUNTINFO_BYTES = 16 * 1024 * 1024
 /** Most entries of one store path. */
 const MAX_ENTRIES = 500_000
 /** Store paths remembered: some closures. */
@@ -48,7 +46,7 @@ export class ContainedStores {
    *   measured; PROCESS_GONE, PROC_UNREADABLE, MEASUREMENT_LIMIT
    */
   hash(request: HashRequest, pid: number, storeDir: string): PathHash[] {
-    const mounts = parseMountinfo(readProcText(`/proc/${pid}/mountinfo`, MAX_MOUNTINFO_BYTES))
+    const mounts = readMounts(pid)
     const store = readStore(pid, storeDir, mounts)
     if (store === null || !sameStore(store, request.store))
       throw new AgentError(

@@ -28,16 +28,13 @@ import { processesBeside } from './oci.ts'
 import {
   factsOf,
   readFiles,
-  readHost,
-  readSurroundings,
   takeSnapshot,
-  type Host,
   type MeasurerContext,
   type ProcessReading,
   type ProcessWeather,
-  type Surroundings,
 } from './process.ts'
 import { assertExecuted } from './runtime-stages.ts'
+import { readHost, readSurroundings, type Host, type Surroundings } from './surroundings.ts'
 import { unitOf } from './unit-of.ts'
 
 const ATTEMPTS = 4
@@ -115,9 +112,9 @@ export class Measurer {
     try {
       const { storeDir, sharedMemoryDevice } = this.#options
       const host = readHost(storeDir)
-      const context = { storeDir, sharedMemoryDevice, cache: this.#cache, budget }
+      const measurer = { storeDir, sharedMemoryDevice, cache: this.#cache, budget }
       const first = this.#read(instance, host, budget)
-      const files = this.#readAll(first, host, context)
+      const files = this.#readAll(first, host, measurer)
       const second = this.#read(instance, host, budget)
       if (!isDeepStrictEqual(stable(first), stable(second))) return undefined
       const { contract } = second.unit.facts
@@ -130,10 +127,8 @@ export class Measurer {
         const before = first.processes[index] as ProcessReading
         const mapped = files[index] as (typeof files)[number]
         const weather = worse(before.weather, reading.weather)
-        return factsOf(
-          ...([{ ...reading, weather }, mapped, host, context, launched] as const),
-          second.surroundings,
-        )
+        const { surroundings } = second
+        return factsOf({ ...reading, weather }, mapped, launched, { host, measurer, surroundings })
       })
       const { facts: unit, main } = second.unit
       const { namespaces, mounts, storeMount } = host
@@ -152,15 +147,15 @@ export class Measurer {
   #readAll(
     { unit, processes, surroundings }: UnitReading,
     host: Host,
-    context: MeasurerContext,
+    measurer: MeasurerContext,
   ): ReturnType<typeof readFiles>[] {
     const { cgroup } = unit.facts
-    const { budget } = context
+    const { budget } = measurer
     const before = budget.spentBytes
     budget.limitBytes(before + this.#allowances.left(cgroup))
     try {
       return processes.map(({ snapshot, mounts }) =>
-        readFiles(snapshot, mounts, host, context, surroundings),
+        readFiles(snapshot, mounts, { host, measurer, surroundings }),
       )
     } finally {
       this.#allowances.spend(cgroup, budget.spentBytes - before)

@@ -1,22 +1,13 @@
 // One process: what is read at each snapshot (cheap), and the facts made from it (with hashing).
-import {
-  closeSync,
-  constants,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  statSync,
-} from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { AgentError } from '../error.ts'
 import { readDescriptors } from './descriptors.ts'
 import { parseEnvironmentHints } from './environment.ts'
 import { groupMemory, splitExecutable, type ExecutableMemory } from './executable-memory.ts'
-import { HOST_PID } from './host-path.ts'
-import { formatDevice, readStat } from './instance.ts'
+import { readStat } from './instance.ts'
 import { isKernelRegion, parseMaps, type ExecutableRegion, type FileMapping } from './maps.ts'
-import type { ContainerFacts, MappedFile, ProcessFacts, StoreMount } from './messages.ts'
-import { isForeignFileSystem, mountsBelow, parseMountinfo, type Mount } from './mounts.ts'
+import type { MappedFile, ProcessFacts, StoreMount } from './messages.ts'
+import { mountsBelow, type Mount } from './mounts.ts'
 import { readNamespaces, type Namespaces } from './namespaces.ts'
 import { shares, statObject } from './native.ts'
 import { fileSystemsOf, readObject, type ObjectContext } from './objects.ts'
@@ -24,44 +15,24 @@ import { NAMESPACE_KINDS, type NamespaceKind } from './oci.ts'
 import { asProcError, readProcFile, readProcLink, readProcText } from './proc-file.ts'
 import type { ProcessStat } from './stat.ts'
 import { combineThreads, parseNsPids, parseStatus, type Credentials } from './status.ts'
+import {
+  objectOf,
+  readMounts,
+  readStore,
+  sameStore,
+  withoutMount,
+  type Host,
+  type Surroundings,
+} from './surroundings.ts'
 import { assertResident, modifiedTextBytes } from './text-pages.ts'
 
-const O_PATH = 0o10000000
 const MAX_MAPS_BYTES = 16 * 1024 * 1024
-const MAX_MOUNTINFO_BYTES = 16 * 1024 * 1024
 const MAX_STATUS_BYTES = 64 * 1024
 const MAX_THREADS = 4096
 const MAX_FILES = 4096
 const MAX_MOUNTS_TOLD = 64
 
-/** The host, read once for each measurement. */
-export interface Host {
-  readonly userNamespace: string
-  readonly namespaces: Namespaces
-  readonly mounts: readonly Mount[]
-  readonly root: string
-  readonly store: StoreMount
-  /** The mount that holds the store, and where on its file system the store lies. */
-  readonly storeMount: Mount
-  readonly storePlace: string
-}
-
-/** What the processes of a unit are compared with: the host, or the first process of their container. */
-export interface Surroundings {
-  /** The store that is verified for the unit; null where there is none. */
-  readonly store: StoreMount | null
-  /** Where names of a container's own store are looked up; null where the store is the host's. */
-  readonly containerRoot: string | null
-  /** Where such a store lies: device of its mount, and path in that file system. */
-  readonly containerPlace: { readonly device: string; readonly place: string } | null
-  readonly container: {
-    readonly namespaces: Namespaces
-    readonly userNamespace: string
-    readonly root: string
-  } | null
-}
-
-/** What must stay the same while a unit is measured; plain data, compared as JSON. */
+/** What must stay the same while a unit is measured; plain data, compared member by member. */
 export interface ProcessSnapshot {
   readonly pid: number
   readonly stat: Pick<ProcessStat, 'startTicks' | 'startCode' | 'startStack'>
@@ -94,28 +65,6 @@ export interface ProcessReading {
 }
 
 /**
- * Reads what the host is: what PID 1 sees. The measurer itself may be in a mount namespace of its own, in which
- * its service manager made much of the host read-only or hid it.
- * @throws {AgentError} PROC_UNREADABLE, PROC_FORMAT
- */
-export function readHost(storeDir: string): Host {
-  const mounts = parseMountinfo(readProcText(`/proc/${HOST_PID}/mountinfo`, MAX_MOUNTINFO_BYTES))
-  const store = readStore(HOST_PID, storeDir, mounts)
-  if (store === null)
-    throw new AgentError('PROC_UNREADABLE', `expected a store at ${storeDir}, saw none`)
-  const { mount: storeMount, ...directory } = store
-  return {
-    userNamespace: readProcLink(`/proc/${HOST_PID}/ns/user`),
-    namespaces: readNamespaces(`/proc/${HOST_PID}`),
-    mounts,
-    root: objectOf(`/proc/${HOST_PID}/root`),
-    store: directory,
-    storeMount,
-    storePlace: placeOf(storeMount, storeDir),
-  }
-}
-
-/**
  * Snapshot of a process, or undefined for what runs no user-space program: kernel threads, and zombies
  * without a living thread.
  * @throws {AgentError} PROCESS_HIDDEN if the leader is dead and other threads live: their program cannot
@@ -140,9 +89,7 @@ export function takeSnapshot(
   assertOnePlace(pid, threads, namespaces.mnt, root)
   // The same mount namespace and root show the same mounts: one parse for the whole host.
   const mounts =
-    namespaces.mnt === host.namespaces.mnt && root === host.root
-      ? host.mounts
-      : parseMountinfo(readProcText(`/proc/${pid}/mountinfo`, MAX_MOUNTINFO_BYTES))
+    namespaces.mnt === host.namespaces.mnt && root === host.root ? host.mounts : readMounts(pid)
   const maps = parseMaps(readProcText(`/proc/${pid}/maps`, MAX_MAPS_BYTES))
   budget.spendMappings(maps.count)
   const { files: regions, memory } = splitExecutable(maps.executable, sharedMemoryDevice)
@@ -176,11 +123,9 @@ export function takeSnapshot(
 export function readFiles(
   snapshot: ProcessSnapshot,
   mounts: readonly Mount[],
-  host: Host,
-  measurer: MeasurerContext,
-  surroundings: Surroundings,
+  facts: FactsContext,
 ): { executable: MappedFile; files: MappedFile[] } {
-  const context = contextOf(mounts, host, measurer, surroundings)
+  const context = contextOf(mounts, facts)
   const { pid } = snapshot
   const exe = `/proc/${pid}/exe`
   const { mountId, device } = asProcError(exe, () => statObject(exe))
@@ -207,14 +152,13 @@ export function readFiles(
 export function factsOf(
   { snapshot, weather, mounts, mapped, threads }: ProcessReading,
   files: { executable: MappedFile; files: MappedFile[] },
-  host: Host,
-  measurer: MeasurerContext,
   main: ProcessSnapshot | undefined,
-  surroundings: Surroundings,
+  context: FactsContext,
 ): ProcessFacts {
+  const { host, surroundings } = context
   const { credentials, store } = snapshot
   const open = readDescriptors(snapshot.pid, threads, mapped, {
-    ...contextOf(mounts, host, measurer, surroundings),
+    ...contextOf(mounts, context),
     mounts: new Map([...host.mounts, ...mounts].map((mount) => [mount.id, mount])),
     stores: [
       { device: host.storeMount.device, place: host.storePlace },
@@ -267,46 +211,6 @@ function inContainer(
   }
 }
 
-/** True if both are one directory, reached at the same place of the same file system. */
-export function sameStore(a: StoreMount, b: StoreMount): boolean {
-  return a.directory === b.directory && a.place === b.place
-}
-
-/**
- * What the processes of a container are compared with: its first process.
- * @throws {AgentError} PROCESS_GONE, PROC_UNREADABLE, PROC_FORMAT
- */
-export function readSurroundings(
-  initPid: number,
-  host: Host,
-  storeDir: string,
-): Surroundings & { readonly kind: ContainerFacts['store'] } {
-  const mounts = parseMountinfo(readProcText(`/proc/${initPid}/mountinfo`, MAX_MOUNTINFO_BYTES))
-  const store = readStore(initPid, storeDir, mounts)
-  // Bytes of a file system that a program answers for are others at each read.
-  const isForeign = store === null || isForeignFileSystem(store.mount.fsType)
-  const isHosts = store !== null && sameStore(store, host.store)
-  const kind = isHosts ? 'host' : isForeign ? 'other' : 'container'
-  return {
-    kind,
-    store: store === null || kind === 'other' ? null : withoutMount(store),
-    containerPlace:
-      store === null || kind !== 'container'
-        ? null
-        : { device: store.mount.device, place: placeOf(store.mount, storeDir) },
-    containerRoot: kind === 'container' ? `/proc/${initPid}/root` : null,
-    container: {
-      namespaces: readNamespaces(`/proc/${initPid}`),
-      userNamespace: readProcLink(`/proc/${initPid}/ns/user`),
-      root: objectOf(`/proc/${initPid}/root`),
-    },
-  }
-}
-
-const withoutMount = ({ directory, device, place }: StoreMount): StoreMount => ({
-  ...{ directory, device, place },
-})
-
 /** True of a process and its forks until either executes something: exec draws both addresses anew. */
 function sameImage(a: ProcessSnapshot, b: ProcessSnapshot): boolean {
   return (
@@ -330,17 +234,21 @@ export type MeasurerContext = Pick<
   ObjectContext,
   'storeDir' | 'sharedMemoryDevice' | 'cache' | 'budget'
 >
+/** What the facts of a process are made with and compared with. */
+export interface FactsContext {
+  readonly host: Host
+  readonly measurer: MeasurerContext
+  readonly surroundings: Surroundings
+}
 type SnapshotContext = Pick<MeasurerContext, 'storeDir' | 'sharedMemoryDevice' | 'budget'>
 
 function contextOf(
   mounts: readonly Mount[],
-  host: Host,
-  measurer: MeasurerContext,
-  { containerRoot }: Surroundings,
+  { host, measurer, surroundings }: FactsContext,
 ): ObjectContext {
   return {
     ...measurer,
-    containerRoot,
+    containerRoot: surroundings.containerRoot,
     storeDevice: host.store.device,
     ...fileSystemsOf(host.mounts, mounts),
   }
@@ -362,48 +270,6 @@ function assertOnePlace(pid: number, threads: readonly string[], mnt: string, ro
         'THREADS_DIFFER',
         `expected one root and one mount namespace in all threads of process ${pid}`,
       )
-  }
-}
-
-/** Where on its file system a directory lies that `mount` shows. */
-function placeOf({ root, mountPoint }: Mount, directory: string): string {
-  const below = mountPoint === '/' ? directory : directory.slice(mountPoint.length)
-  return `${root === '/' ? '' : root}${below}`
-}
-
-function objectOf(link: string): string {
-  const { device, inode } = asProcError(link, () => statObject(link))
-  return `${device}/${inode}`
-}
-
-/** The store as the process sees it: which directory, on which mount. The mount id of an open file decides. */
-export function readStore(
-  pid: number,
-  storeDir: string,
-  mounts: readonly Mount[],
-): (StoreMount & { readonly mount: Mount }) | null {
-  let fd: number
-  try {
-    fd = openSync(
-      `/proc/${pid}/root${storeDir}`,
-      O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-    )
-  } catch {
-    return null // A process without a store has no verified one; the fact says so.
-  }
-  try {
-    const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
-    const id = Number(/^mnt_id:\t(\d+)$/m.exec(info)?.[1] ?? Number.NaN)
-    const mount = mounts.find((candidate) => candidate.id === id)
-    if (mount === undefined) return null
-    // A link on the way leads to a directory of another name, and what is mounted below that has other names.
-    if (readlinkSync(`/proc/self/fd/${fd}`) !== storeDir) return null
-    const { dev, ino } = statSync(`/proc/self/fd/${fd}`, { bigint: true })
-    const device = formatDevice(dev)
-    const place = `${mount.device} ${placeOf(mount, storeDir)}`
-    return { directory: `${device}/${ino}`, device, place, mount }
-  } finally {
-    closeSync(fd)
   }
 }
 
