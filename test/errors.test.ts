@@ -60,3 +60,17 @@ describe(PAGE, () => {
     expect(empty.map((entry) => entry.code)).toEqual([])
   })
 })
+
+test('each reason to deny is given by a rule, and by a test of the policy', () => {
+  const textOf = (glob: string): string =>
+    globSync(glob)
+      .filter((file) => !file.endsWith('/denial.ts'))
+      .map((file) => readFileSync(file, 'utf8'))
+      .join('\n')
+  const rules = textOf('packages/policy/src/**/*.ts')
+  const tests = textOf('packages/policy/test/**/*.ts')
+  const codes = code.get('DENIAL_CODES') ?? []
+  expect(codes.length).toBeGreaterThan(0)
+  expect(codes.filter((one) => !rules.includes(`'${one}'`))).toEqual([])
+  expect(codes.filter((one) => !tests.includes(`'${one}'`))).toEqual([])
+})
