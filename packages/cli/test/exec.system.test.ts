@@ -12,7 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -171,6 +171,16 @@ describe.runIf(ready)('bagcheck exec', () => {
     child.kill('SIGTERM')
     expect(await ended(child)).toBe(143)
   })
+
+  test.each(['SIGINT', 'SIGQUIT'] as const)(
+    '%s of a terminal ends a shell that waits for its command, as it does without us',
+    async (signal) => {
+      const { child } = await startUnit('waits', '--', '/bin/sh', '-c', 'sleep 100; exit 0')
+      await sleep(200) // sleep runs by then, or the shell ends before it does: both are right
+      child.kill(signal)
+      expect(await ended(child)).toBe(128 + constants.signals[signal])
+    },
+  )
 
   test('the record names the program, its arguments and its process, for root alone', async () => {
     const { child, record } = await startUnit('record', '--', '/bin/sleep', '100')

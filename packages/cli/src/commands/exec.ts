@@ -14,7 +14,7 @@ export const exec = command({
       'supplementary groups and an environment that holds PATH and what --env says. What was started is ' +
       'recorded where only root can write, so that the agent can tell what an interpreter was told to run. Its ' +
       'working directory is /; standard input and outputs are ours, and no other open file.',
-    'Signals are passed on to CMD. The exit code is that of CMD, 128 + N where signal N ended it; where CMD did not ' +
+    'Signals are passed on to CMD, SIGINT and SIGQUIT to its process group, as a terminal does. The exit code is that of CMD, 128 + N where signal N ended it; where CMD did not ' +
       'start, a line says why and the code is 2 or 3. Whatever is left of the unit ends with CMD.',
   ],
   options: {

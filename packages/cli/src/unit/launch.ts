@@ -70,7 +70,7 @@ export async function launchUnit(launch: Launch, signal: AbortSignal): Promise<n
     signal.throwIfAborted()
     closeInheritedFiles()
     const child = start(before)
-    const forward = (name: NodeJS.Signals): void => void child.kill(name)
+    const forward = (name: NodeJS.Signals): void => passOn(name, child)
     for (const signal of FORWARDED) process.on(signal, forward)
     try {
       const ended = new Promise<number>((resolve, reject) => {
@@ -193,6 +193,21 @@ function start([first]: readonly (readonly string[])[]): ChildProcess {
     stdio: 'inherit',
     env: { PATH: SYSTEM_PATH },
   })
+}
+
+/**
+ * What a terminal sends goes to all that run in its foreground, and shells count on that: to the program's process
+ * group, which is of its session alone. The rest is for the program.
+ */
+function passOn(name: NodeJS.Signals, child: ChildProcess): void {
+  const { pid, exitCode, signalCode } = child
+  if (pid === undefined || exitCode !== null || signalCode !== null) return
+  if (name !== 'SIGINT' && name !== 'SIGQUIT') return void child.kill(name)
+  try {
+    process.kill(-pid, name)
+  } catch {
+    // Nobody is left in the group: it has ended, and we are about to hear of it.
+  }
 }
 
 /** Waits until the program runs, writes the record, and lets the program go on; false if it has ended by then. */
