@@ -10,16 +10,15 @@
 // not lost: NAME.starting, which holds the cgroup, tells the agent that it is too early.
 // `--env` may hold LD_PRELOAD and the like; it is set only after root's privileges are gone.
 import { spawn, type ChildProcess } from 'node:child_process'
-import { closeSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { closeSync, readdirSync, readFileSync } from 'node:fs'
 import { access, chmod, constants as modes, mkdir, open, realpath, rm } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { dirname, join } from 'node:path'
-import { setImmediate as yieldTurn } from 'node:timers/promises'
-import type { UnitRecord } from '@bagcheck/api'
 import { CliError } from '../error.ts'
 import { writeOutput } from '../files.ts'
-import { freeze, makeCgroup, removeCgroup, thaw, type UnitCgroup } from './cgroup.ts'
 import type { Account } from './account.ts'
+import { makeCgroup, removeCgroup, type UnitCgroup } from './cgroup.ts'
+import { recordLaunch } from './record.ts'
 
 /** What is started. */
 export interface Launch {
@@ -34,9 +33,6 @@ export interface Launch {
   readonly unitsDirectory: string
   readonly cgroupParent: string | undefined
 }
-
-/** Most time between the start and the program's own execution. */
-const START_TIMEOUT_MS = 10_000
 
 /** What the shell says when it cannot execute a program. */
 const NOT_EXECUTABLE = 126
@@ -79,7 +75,7 @@ export async function launchUnit(launch: Launch, signal: AbortSignal): Promise<n
           resolve(name === null ? (code ?? 0) : 128 + constants.signals[name]),
         )
       })
-      const recorded = await record(launch, program, before, cgroup, child, recordFile)
+      const recorded = await recordLaunch(launch, program, before, cgroup, child, recordFile)
       await rm(startingFile, { force: true })
       const code = await ended
       if (!recorded && (code === NOT_EXECUTABLE || code === NOT_FOUND))
@@ -208,92 +204,4 @@ function passOn(name: NodeJS.Signals, child: ChildProcess): void {
   } catch {
     // Nobody is left in the group: it has ended, and we are about to hear of it.
   }
-}
-
-/** Waits until the program runs, writes the record, and lets the program go on; false if it has ended by then. */
-async function record(
-  launch: Launch,
-  program: string,
-  before: readonly (readonly string[])[],
-  cgroup: UnitCgroup,
-  child: ChildProcess,
-  recordFile: string,
-): Promise<boolean> {
-  const wanted = statSync(program, { bigint: true })
-  // Between fork and exec the child still shows our own.
-  const ours = readFileSync('/proc/self/cmdline', 'utf8')
-  const lines = [ours, ...before.map((stage) => `${stage.join('\0')}\0`)]
-  const { pid } = child
-  const deadline = Date.now() + START_TIMEOUT_MS
-  for (;;) {
-    // Over already: nobody is left whom a record could help.
-    if (pid === undefined || child.exitCode !== null || child.signalCode !== null) return false
-    if (runs(pid, lines)) break
-    if (Date.now() > deadline) {
-      throw new CliError('COMMAND_NOT_STARTED', `${program} did not start within 10 s`)
-    }
-    await yieldTurn() // no timer: the program must not get far before it is frozen
-  }
-  await freeze(cgroup)
-  const stat = readStat(pid)
-  if (stat === undefined) return false
-  const { uid, gid } = launch.account
-  const contract: UnitRecord = {
-    schema: 'bagcheck.unit/v1',
-    name: launch.name,
-    cgroup: cgroup.path,
-    cgroupInode: cgroup.inode,
-    executable: program,
-    arguments: launch.arguments,
-    uid,
-    gid,
-    noNewPrivs: true,
-    pid,
-    ...stat,
-    executableDevice: formatDevice(wanted.dev),
-    executableInode: wanted.ino.toString(),
-  }
-  await writeOutput(recordFile, `${JSON.stringify(contract)}\n`, 0o600)
-  await thaw(cgroup)
-  return true
-}
-
-/** `st_dev` as `major:minor`, <sys/sysmacros.h>. */
-function formatDevice(dev: bigint): string {
-  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xffff_f000n)
-  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffff_ff00n)
-  return `${major}:${minor}`
-}
-
-/**
- * Whether the process has come to the program: its command line is none of those before. The file that it
- * executes would not do: it may be that of a stage, and a program that at once executes another one has
- * passed before we look. Then the record does not fit, and the agent says so (CONTRACT_BROKEN).
- */
-function runs(pid: number, stageLines: readonly string[]): boolean {
-  try {
-    const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-    return line !== '' && !stageLines.includes(line)
-  } catch {
-    return false // gone, which the caller notices
-  }
-}
-
-/**
- * Fields 22, 26 and 28 of `/proc/PID/stat`, counted after the command's name, which may hold anything;
- * undefined if the process is no more.
- */
-function readStat(
-  pid: number,
-): { startTicks: number; startCode: number; startStack: number } | undefined {
-  let text: string
-  try {
-    text = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  } catch {
-    return undefined
-  }
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
-  const field = (number: number): number => Number(fields[number - 3])
-  if (fields[0] === 'Z' || fields[0] === 'X') return undefined
-  return { startTicks: field(22), startCode: field(26), startStack: field(28) }
 }
