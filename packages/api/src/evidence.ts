@@ -119,6 +119,15 @@ const processFacts = z.strictObject({
   verifiedStoreMount: z.boolean(),
   mountsBelowStore: z.array(filePath).max(64),
   environmentHints: z.array(text(256)).max(64),
+  searchPaths: z
+    .array(
+      z.strictObject({
+        variable: text(256),
+        storePaths: z.array(storePath).max(1024),
+        elsewhere: count,
+      }),
+    )
+    .max(32),
   argv: z.array(z.string().max(4096)).max(256),
   namespaces,
   descriptors: z.array(descriptor).max(64),

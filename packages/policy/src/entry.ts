@@ -38,14 +38,14 @@ export function checkEntry(
   checkExecutable(role, closure, contract, main, denials)
   if (entry.kind === 'interpreter') {
     checkScript(role, closure, contract, entry, denials)
-    if (main) checkEnvironment(main, denials)
+    if (main) checkEnvironment(main, closure, denials)
   } else if (entry.arguments !== null) compareArguments(entry.arguments, contract, denials)
   if (main && !sameArguments(main.argv.slice(1), contract.arguments))
     denials.add(
       'ARGUMENTS_MISMATCH',
       `process ${main.pid} shows other arguments than it was started with: ${difference(contract.arguments, main.argv.slice(1))}`,
     )
-  checkOthers(role, facts, main, denials)
+  checkOthers(role, closure, facts, main, denials)
 }
 
 function checkExecutable(
@@ -103,22 +103,38 @@ function checkScript(
   )
 }
 
-/** Variables that interpreters read as further arguments. Search paths are not among them, see README. */
+/** Variables that interpreters read as further arguments. */
 const FURTHER_ARGUMENTS =
   /^(NODE_OPTIONS|PERL5OPT|PERL5DB|RUBYOPT|PYTHONSTARTUP|PYTHONINSPECT|BASH_ENV|ENV|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|LUA_INIT\w*|SHELLOPTS|BASHOPTS|BASH_FUNC_.+|PHPRC|PHP_INI_SCAN_DIR|ERL_([AZ]|OTP\d+_)?FLAGS|ELIXIR_ERL_OPTIONS|R_PROFILE(_USER)?|R_ENVIRON(_USER)?|DOTNET_STARTUP_HOOKS|MAKEFLAGS|GNUMAKEFLAGS|MAKEFILES)$/s
 
-function checkEnvironment(main: ProcessFacts, denials: Denials): void {
+function checkEnvironment(
+  main: ProcessFacts,
+  { attestation, manifest }: AttestedClosure,
+  denials: Denials,
+): void {
   for (const name of main.environmentHints)
     if (FURTHER_ARGUMENTS.test(name))
       denials.add(
         'ARGUMENTS_MISMATCH',
         `process ${main.pid} has ${name} in its environment, which adds arguments that nobody approved`,
       )
+  if (main.searchPaths.length === 0) return
+  const approved = new Set(manifest.entries.map(({ path }) => path))
+  for (const { variable, storePaths, elsewhere } of main.searchPaths) {
+    const foreign = storePaths.find((path) => !approved.has(path))
+    if (foreign === undefined && elsewhere === 0) continue
+    const where = foreign === undefined ? 'outside of the store' : show(foreign)
+    denials.add(
+      'SEARCH_PATH_FOREIGN',
+      `process ${main.pid} may take code from ${where}, which ${variable} names and the closure of ${attestation.root} does not hold`,
+    )
+  }
 }
 
 /** The contract says what one process and its forks run; of any other interpreter nobody knows. */
 function checkOthers(
   { role }: IndexedRole,
+  closure: AttestedClosure,
   facts: Facts,
   main: ProcessFacts | undefined,
   denials: Denials,
@@ -139,7 +155,7 @@ function checkOthers(
         'ARGUMENTS_MISMATCH',
         `process ${process.pid}, a fork of process ${main.pid}, shows other arguments: ${difference(main.argv.slice(1), process.argv.slice(1))}`,
       )
-    if (entry !== undefined) checkEnvironment(process, denials)
+    if (entry !== undefined) checkEnvironment(process, closure, denials)
   }
 }
 

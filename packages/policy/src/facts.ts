@@ -61,6 +61,8 @@ export interface ProcessFacts {
   readonly mountsBelowStore: readonly string[]
   /** Names (never values) of loader and interpreter variables that were found: a hint, because a process can wipe them. */
   readonly environmentHints: readonly string[]
+  /** Where an interpreter was told to take code from: store paths, and how many directories are in none. A hint as well. */
+  readonly searchPaths: readonly SearchPath[]
   /** The process's own word, shown to people and compared with the contract only to deny. */
   readonly argv: readonly string[]
   readonly namespaces: Namespaces
@@ -76,6 +78,13 @@ export interface ProcessFacts {
     readonly sharedNamespaces: readonly string[]
     readonly sharedRoot: boolean
   } | null
+}
+
+/** One variable, such as `PYTHONPATH`. */
+export interface SearchPath {
+  readonly variable: string
+  readonly storePaths: readonly StorePath[]
+  readonly elsewhere: number
 }
 
 /** Executable memory of one kind and name; names are the process's own choice. */

@@ -1,6 +1,6 @@
 // What the measurement adds to mapped files: memory, descriptors, files that interpreters read, namespaces,
 // confinement, the host. Each denies with its own code, and its benign twin passes.
-import { sha256Hex } from '@bagcheck/nix'
+import { sha256Hex, type StorePath } from '@bagcheck/nix'
 import { runningHost } from '@bagcheck/testkit'
 import { describe, expect, test } from 'vitest'
 import { DENIAL_CODES, evaluate, type HostFacts } from '../src/index.ts'
@@ -31,6 +31,37 @@ const NODE_DIGEST = sha256Hex('node')
 const policyWith = (...lines: string[]) => verified(`${policySource()}${lines.join('\n')}\n`)
 const codes = (change: (process: Process) => void, policy = verified()) =>
   codesOf(judge(factsWith(main(change)), policy))
+
+describe('search paths', () => {
+  const path =
+    (storePaths: string[], elsewhere: number): Edit =>
+    ({ processes: [process] }) =>
+      void process?.searchPaths.push({
+        ...{ variable: 'NODE_PATH', elsewhere },
+        storePaths: storePaths as StorePath[],
+      })
+
+  test.each<[what: string, edit: Edit]>([
+    ['outside of the store', path([], 1)],
+    ['partly outside of the store', path([ORDERS.root], 1)],
+    ['in the store, of no closure', path([ORDERS.root, inventPath('stranger')], 0)],
+  ])('SEARCH_PATH_FOREIGN: %s', (_what, edit) =>
+    expect(codesOf(judge(factsWith(edit)))).toEqual(['SEARCH_PATH_FOREIGN']),
+  )
+
+  test('SEARCH_PATH_FOREIGN: of a fork of the main process', () => {
+    const edit: Edit = (facts) => {
+      const [process] = facts.processes
+      if (process === undefined) throw new TypeError('expected a process')
+      const searchPaths = [{ variable: 'NODE_PATH', storePaths: [], elsewhere: 1 }]
+      facts.processes.push({ ...process, pid: 101, searchPaths })
+    }
+    expect(codesOf(judge(factsWith(edit)))).toEqual(['SEARCH_PATH_FOREIGN'])
+  })
+
+  test('of the closure pass', () =>
+    expect(codesOf(judge(factsWith(path([ORDERS.root], 0))))).toEqual([]))
+})
 
 describe('executable memory', () => {
   const jit = (more = '') =>

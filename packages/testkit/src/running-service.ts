@@ -72,6 +72,7 @@ export function runningProcess({ executable, libraries, script }: RunningService
     verifiedStoreMount: true,
     mountsBelowStore: [],
     environmentHints: [],
+    searchPaths: [],
     argv: ['node', '--jitless', script],
     namespaces: { ...NAMESPACES },
     // As Node has them: a ring for each event loop.

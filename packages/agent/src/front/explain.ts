@@ -115,6 +115,7 @@ function summary({ pid, uids, gids, executable, files, argv, ...rest }: ProcessF
     ...{ hostRoot: rest.hostRoot, hostUserNamespace: rest.hostUserNamespace },
     ...{ verifiedStoreMount: rest.verifiedStoreMount, mountsBelowStore: rest.mountsBelowStore },
     environmentHints: rest.environmentHints.map((hint) => hint.split('=', 1)[0]),
+    searchPaths: rest.searchPaths,
   }
 }
 

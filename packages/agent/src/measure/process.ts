@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs'
 import { AgentError } from '../error.ts'
 import { readDescriptors } from './descriptors.ts'
-import { parseEnvironmentHints } from './environment.ts'
+import { parseEnvironmentHints, parseSearchPaths } from './environment.ts'
 import { groupMemory, splitExecutable, type ExecutableMemory } from './executable-memory.ts'
 import { readStat } from './instance.ts'
 import { isKernelRegion, parseMaps, type ExecutableRegion, type FileMapping } from './maps.ts'
@@ -186,7 +186,7 @@ export function factsOf(
     verifiedStoreMount:
       store !== null && surroundings.store !== null && sameStore(store, surroundings.store),
     mountsBelowStore: snapshot.mountsBelowStore.map((path) => path.slice(0, 4096)),
-    environmentHints: readEnvironmentHints(snapshot.pid),
+    ...readEnvironment(snapshot.pid),
     argv: readArguments(snapshot.pid),
     namespaces: snapshot.namespaces,
     descriptors: [...open.descriptors],
@@ -274,9 +274,10 @@ function assertOnePlace(pid: number, threads: readonly string[], mnt: string, ro
 }
 
 const MAX_ENVIRONMENT_BYTES = 4 * 1024 * 1024
-/** Names of loader and interpreter variables. A process can wipe its environment: a hint only. */
-function readEnvironmentHints(pid: number): string[] {
-  return parseEnvironmentHints(readProcText(`/proc/${pid}/environ`, MAX_ENVIRONMENT_BYTES))
+/** Loader and interpreter variables. A process can wipe its environment: a hint only. */
+function readEnvironment(pid: number): Pick<ProcessFacts, 'environmentHints' | 'searchPaths'> {
+  const text = readProcText(`/proc/${pid}/environ`, MAX_ENVIRONMENT_BYTES)
+  return { environmentHints: parseEnvironmentHints(text), searchPaths: parseSearchPaths(text) }
 }
 
 /** The process's own word, cut to what evidence can carry. */

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test, type TestContext } from 
 import type { StorePath } from '@bagcheck/nix'
 import { DEFAULT_POOL_LIMITS, FirstSights, MeasurerPool } from '../../src/index.ts'
 import { parseMountinfo } from '../../src/measure/mounts.ts'
-import { readStore } from '../../src/measure/process.ts'
+import { readStore } from '../../src/measure/surroundings.ts'
 import { sharedMemoryDevice } from '../../src/peer.ts'
 import { inPrivateRoot } from '../fixture/private-root.ts'
 import { startUnit, until, type TestUnit } from '../fixture/unit.ts'

@@ -90,6 +90,8 @@ const REMEDIES: Readonly<Record<DenialCode, string | null>> = {
   ENTRY_MISMATCH: "start the role's entry executable",
   INTERPRETER_WITHOUT_CONTRACT: 'start the interpreter itself with bagcheck exec',
   ARGUMENTS_MISMATCH: 'start the unit with the arguments that the role names',
+  SEARCH_PATH_FOREIGN:
+    'take the variable out of the environment of the unit, or have it name paths of the closure only',
   SCRIPT_NOT_IN_CLOSURE: 'start the script of the approved closure',
   EVALUATION_FAILED: null,
 }
