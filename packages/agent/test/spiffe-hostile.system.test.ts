@@ -7,7 +7,7 @@ import { createConnection, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { frame, openCall, PREFACE } from './fixture/http2-frames.ts'
+import { frame, frameTypes, openCall, PREFACE } from './fixture/http2-frames.ts'
 import { inPrivateRoot } from './fixture/private-root.ts'
 import { startSpiffeAgent, type SpiffeAgent } from './fixture/spiffe-agent.ts'
 import { SpiffeAuthority } from './fixture/spiffe-authority.ts'
@@ -125,6 +125,19 @@ describe.runIf(inPrivateRoot())('the Workload API', () => {
     socket.on('data', () => undefined)
     socket.write(bytes)
     await closed
+    await stillServes()
+  })
+
+  test('answers a client that tells the path of the socket as :authority', async () => {
+    const socket = createConnection(agent.socket)
+    socket.on('error', () => undefined)
+    let answer = Buffer.alloc(0)
+    socket.on('data', (chunk) => (answer = Buffer.concat([answer, chunk])))
+    socket.write(openCall('/SpiffeWorkloadAPI/FetchX509Bundles', agent.socket))
+    const RST_STREAM = 3
+    await until(() => frameTypes(answer).some((type) => type === 0 || type === RST_STREAM))
+    expect(frameTypes(answer)).not.toContain(RST_STREAM)
+    socket.destroy()
     await stillServes()
   })
 

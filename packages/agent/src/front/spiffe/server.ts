@@ -21,6 +21,7 @@ import { describe, type Log } from '../../log.ts'
 import { BrokerProblem } from '../broker-client.ts'
 import type { Callers } from '../callers.ts'
 import { isTransient } from '../problem.ts'
+import { withHostAsAuthority } from './authority.ts'
 import { acceptCall, type Call } from './grpc.ts'
 import { METHODS } from './messages.ts'
 import { HANDLERS, type Exchange, type MethodContext } from './methods.ts'
@@ -185,7 +186,7 @@ export function createWorkloadApi(context: WorkloadApiContext): WorkloadApi {
 
 /** HTTP/2 on an admitted connection, with bounds on all that a peer can make us keep. */
 function startSession(socket: Socket): ServerHttp2Session {
-  return performServerHandshake(socket, {
+  return performServerHandshake(withHostAsAuthority(socket), {
     maxSessionMemory: 1,
     maxHeaderListPairs: 64,
     settings: {
