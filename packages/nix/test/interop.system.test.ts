@@ -46,7 +46,7 @@ const root = shellDerivation('root', 'mkdir $out; echo $library $source > $out/r
   source: 'builtins.toFile "source" "text"',
 })
 
-const releases = nixAvailable() ? nixReleases() : []
+const releases = nixAvailable() ? await nixReleases() : []
 // The reason is printed where there are none.
 test.skipIf(releases.length === 0)('there are newer releases of Nix to compare with', () => {
   expect(releases).not.toEqual([])

@@ -1,4 +1,5 @@
 export { attestClosure, inventPath, pureFacts, type TestClosure } from './attested-closure.ts'
+export { cached, runTool } from './cache.ts'
 export { selfSignedCertificate } from './certificate.ts'
 export {
   bindMount,

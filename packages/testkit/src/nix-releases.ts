@@ -1,20 +1,12 @@
 // Newer releases of Nix for tests that compare, without installing anything: `nix-bin` and what it depends
-// on are downloaded by apt from later Debian suites of the mirror that this machine uses, unpacked into a
+// on are downloaded by apt from later Debian suites of the mirror that this machine uses, unpacked into the
 // cache folder, and run from there by the loader that came with them. Opt-in, because it downloads some
-// 40 MB for each suite; the folder (BAGCHECK_CACHE, XDG_CACHE_HOME or /var/cache) may be deleted at will.
+// 40 MB for each suite.
 import { spawn, spawnSync } from 'node:child_process'
-import {
-  existsSync,
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, globSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { cached, runTool } from './cache.ts'
 import { NIX_TEST_SETTINGS } from './nix.ts'
 import type { TestNixDaemon } from './nix.ts'
 
@@ -34,20 +26,20 @@ export interface NixRelease {
  * The newer releases that tests can use here. Where there are none, prints why. They are never required:
  * they come from outside.
  */
-export function nixReleases(): readonly NixRelease[] {
+export async function nixReleases(): Promise<readonly NixRelease[]> {
   const reason = findObstacle()
   if (reason !== undefined) {
     console.warn(`tests with newer releases of Nix are skipped: ${reason}`)
     return []
   }
-  return SUITES.flatMap((suite) => {
+  const releases: NixRelease[] = []
+  for (const suite of SUITES)
     try {
-      return [findRelease(suite)]
+      releases.push(await findRelease(suite))
     } catch (error) {
       console.warn(`tests with Nix from ${suite} are skipped: ${(error as Error).message}`)
-      return []
     }
-  })
+  return releases
 }
 
 function findObstacle(): string | undefined {
@@ -59,30 +51,15 @@ function findObstacle(): string | undefined {
   return missing === undefined ? undefined : `${missing} is missing`
 }
 
-function findRelease(suite: string): NixRelease {
-  const cache = join(
-    process.env['BAGCHECK_CACHE'] ?? process.env['XDG_CACHE_HOME'] ?? '/var/cache',
-    'bagcheck',
-  )
-  const root = join(cache, `nix-${suite}`)
-  if (!existsSync(root)) {
-    mkdirSync(cache, { recursive: true })
-    // Renamed when it is complete: an interrupted download leaves nothing that looks like a release.
-    const scratch = mkdtempSync(join(cache, `${suite}-`))
-    try {
-      unpack(suite, scratch)
-      renameSync(join(scratch, 'root'), root)
-    } finally {
-      rmSync(scratch, { recursive: true })
-    }
-  }
+async function findRelease(suite: string): Promise<NixRelease> {
+  const root = await cached(`nix-${suite}`, (folder) => unpack(suite, folder))
   const said = runNixRelease({ root }, '/nonexistent', 'nix', ['--version'])
   const version = /\d+\.\d+\.\d+/.exec(said)?.[0]
   if (version === undefined) throw new Error(`"nix --version" says ${JSON.stringify(said)}`)
   return { suite, version, root }
 }
 
-function unpack(suite: string, scratch: string): void {
+async function unpack(suite: string, scratch: string): Promise<string> {
   for (const directory of ['lists/partial', 'archives/partial', 'none', 'root'])
     mkdirSync(join(scratch, directory), { recursive: true })
   const sources = join(scratch, 'sources.list')
@@ -102,17 +79,18 @@ function unpack(suite: string, scratch: string): void {
     'Acquire::Languages': 'none',
     'Acquire::Retries': '2',
   }
-  const apt = (...args: string[]): string =>
-    capture('apt-get', [
+  const apt = (...args: string[]): Promise<string> =>
+    runTool('apt-get', [
       '-qq',
       ...Object.entries(options).flatMap(([key, value]) => ['-o', `${key}=${value}`]),
       ...args,
     ])
-  apt('update')
-  apt('--yes', '--no-install-recommends', '--download-only', 'install', 'nix-bin')
+  await apt('update')
+  await apt('--yes', '--no-install-recommends', '--download-only', 'install', 'nix-bin')
   const packages = readdirSync(join(scratch, 'archives')).filter((name) => name.endsWith('.deb'))
   for (const name of packages)
-    capture('dpkg-deb', ['--extract', join(scratch, 'archives', name), join(scratch, 'root')])
+    await runTool('dpkg-deb', ['--extract', join(scratch, 'archives', name), join(scratch, 'root')])
+  return 'root'
 }
 
 /** Where this machine gets Debian from. */

@@ -22,7 +22,7 @@ const expressionFor = (set: string): string =>
   `builtins.mapAttrs (_: d: d.drvPath) (import ${file}).${set}`
 const evaluate = ['--eval', '--strict', '--json', '--read-write-mode', '--expr']
 
-const releases = nixAvailable() ? nixReleases() : []
+const releases = nixAvailable() ? await nixReleases() : []
 // The reason is printed where there are none.
 test.skipIf(releases.length === 0)('there are newer releases of Nix to compare with', () => {
   expect(releases).not.toEqual([])

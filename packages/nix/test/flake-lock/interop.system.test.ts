@@ -13,7 +13,7 @@ import {
 } from '@bagcheck/nix'
 import type { LockedNode } from '@bagcheck/nix'
 
-const releases = nixAvailable() ? nixReleases() : []
+const releases = nixAvailable() ? await nixReleases() : []
 // The reason is printed where there are none.
 test.skipIf(releases.length === 0)('there are newer releases of Nix that write locks', () => {
   expect(releases).not.toEqual([])
