@@ -138,33 +138,42 @@ export function pythonRuntime(scratch: string): ServicePlan['runtime'] | undefin
   return { name: 'python', program, data, plugins: globSync(`${library}/lib-dynload/*.so`) }
 }
 
+/** Debian's JDK, if there is one. */
+export function findJdk(): string | undefined {
+  return globSync('/usr/lib/jvm/java-*-openjdk-*/bin/java')
+    .map((file) => dirname(dirname(realpathSync(file))))
+    .find((home) => existsSync(join(home, 'bin/javac')))
+}
+
 /** A JVM that also compiles, if there is one from Debian. */
 export function javaRuntime(scratch: string): ServicePlan['runtime'] | undefined {
-  const [program] = globSync('/usr/lib/jvm/java-*-openjdk-*/bin/java')
-    .map((file) => realpathSync(file))
-    .filter((file) => existsSync(join(dirname(file), 'javac')))
-  if (program === undefined) return undefined
+  const home = findJdk()
+  if (home === undefined) return undefined
   const data = join(scratch, 'java')
-  const library = join(dirname(dirname(program)), 'lib')
+  const library = join(home, 'lib')
   copyWhole(library, data, /\/src\.zip$/)
   const settings = join(scratch, 'java-conf')
-  copyWhole(join(dirname(dirname(program)), 'conf'), settings, /^$/)
+  copyWhole(join(home, 'conf'), settings, /^$/)
   return {
     name: 'java',
-    program,
+    program: join(home, 'bin/java'),
     data,
     settings,
     plugins: globSync(`${library}/{*.so,server/*.so}`),
   }
 }
 
-/** Copies what is there, links followed: a distribution links parts of a runtime to elsewhere. */
-function copyWhole(from: string, to: string, leftOut: RegExp): void {
+/**
+ * Copies what is there, links followed: a distribution links parts of a runtime to elsewhere. (Without a filter,
+ * Node 24 keeps links that lie deeper.)
+ */
+export function copyWhole(from: string, to: string, leftOut: RegExp): void {
   const filter = (file: string): boolean => !leftOut.test(file) && existsSync(file)
   cpSync(from, to, { recursive: true, dereference: true, filter })
 }
 
-async function linkageOfAll(
+/** The loader and the libraries of a program, and the libraries that `plugins` need. */
+export async function linkageOfAll(
   program: string,
   plugins: readonly string[],
 ): Promise<{ loader: NamedFile; libraries: NamedFile[] }> {

@@ -1,10 +1,11 @@
 // Builds the bags of programs that speak SPIFFE.
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, readFileSync, realpathSync } from 'node:fs'
+import { cpSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { nixString } from '@bagcheck/testkit'
-import { nixEnvironment, writeInputs } from '../../src/demo/build.ts'
+import { named, nixEnvironment, writeInputs } from '../../src/demo/build.ts'
+import { javaRuntime, linkageOfAll } from '../attacks/services.ts'
 import { pythonLinkage } from './clients.ts'
 
 /** Builds `attribute` of workload.nix for `arguments_` and returns its store path. */
@@ -24,12 +25,27 @@ export async function buildBag(
 /** A Python of this machine, relinked, with the modules and the program in `folder`. */
 export function buildPython(scratch: string, folder: string): Promise<string> {
   const { program, loader, libraries } = pythonLinkage(folder)
-  const named = (file: string): object => ({ name: basename(file), path: realpathSync(file) })
   const linkage = {
     ...{ program: named(program), loader: named(loader), data: folder },
     libraries: libraries.map(named),
   }
   return buildBag(scratch, 'python', { linkage: JSON.stringify(linkage) })
+}
+
+/** A JVM of this machine, relinked, with the programs in `folder` and what they would unpack when they run. */
+export async function buildJava(scratch: string, folder: string): Promise<string> {
+  const runtime = javaRuntime(scratch)
+  if (runtime === undefined) throw new Error('the JDK that built the client is gone')
+  const { program, data = '', settings, plugins = [] } = runtime
+  // Where the JVM looks for the libraries of classes first. They have needs of their own.
+  const native = join(folder, 'native')
+  cpSync(native, data, { recursive: true })
+  const unpacked = readdirSync(native).map((file) => join(native, file))
+  const linkage = {
+    ...{ program: named(program), data, settings },
+    ...(await linkageOfAll(program, [...plugins, ...unpacked])),
+  }
+  return buildBag(scratch, 'java', { linkage: JSON.stringify(linkage), folder })
 }
 
 /** A folder with the workload and the packages that it needs, for {@link buildBag}. */

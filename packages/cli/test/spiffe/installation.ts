@@ -33,6 +33,8 @@ export interface SpiffeRole {
 /** A program that runs, and what it printed so far. */
 export interface Program extends AsyncDisposable {
   readonly lines: readonly string[]
+  /** What it printed on standard error. */
+  readonly complaints: readonly string[]
   /** Resolves to the first line that fits, from line `from` on; rejects if the program ends without one. */
   line(fits: (line: string) => boolean, from?: number): Promise<string>
   /** Resolves to the exit code. */
@@ -203,7 +205,7 @@ function startProgram([file = '', ...args]: readonly string[]): Program {
     })
   })
   return {
-    lines,
+    ...{ lines, complaints },
     ended: gone,
     async line(fits, from = 0) {
       for (const deadline = Date.now() + 60_000; ;) {

@@ -1,10 +1,12 @@
 // Unmodified SPIFFE clients of others against our Workload API: each is itself what runs in an approved closure,
 // and knows nothing but SPIFFE_ENDPOINT_SOCKET. Opt-in: BAGCHECK_INTEROP=1 (npm run interop).
+import { readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { sha256Hex } from '@bagcheck/nix'
 import { nixAvailable } from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { buildBag, buildPython } from './bags.ts'
-import { goProgram, pythonFolder, rustProgram, spireAgent } from './clients.ts'
+import { buildBag, buildJava, buildPython } from './bags.ts'
+import { goProgram, javaFolder, pythonFolder, rustProgram, spireAgent } from './clients.ts'
 import {
   AUDIENCE,
   startInstallation,
@@ -15,20 +17,23 @@ import {
 } from './installation.ts'
 
 const canRun = nixAvailable()
-const go = canRun ? goProgram() : undefined
-const spire = canRun ? spireAgent() : undefined
-const rust = canRun ? rustProgram() : undefined
-const python = canRun ? pythonFolder() : undefined
-const available = [go, spire, rust, python].some((one) => one !== undefined)
+const go = canRun ? await goProgram() : undefined
+const spire = canRun ? await spireAgent() : undefined
+const rust = canRun ? await rustProgram() : undefined
+const python = canRun ? await pythonFolder() : undefined
+const java = canRun ? await javaFolder() : undefined
+const available = [go, spire, rust, python, java].some((one) => one !== undefined)
 // The reason is printed where there are none.
 test.skipIf(!available)('there are SPIFFE clients of others', () => {
   expect(available).toBe(true)
 })
 
 type Said = Record<string, unknown>
-async function event(program: Program, kind: string, from = 0): Promise<Said> {
-  const line = await program.line((text) => parsed(text)?.['event'] === kind, from)
-  return JSON.parse(line) as Said
+async function event(program: Program, kind: string, from = 0, more: Said = {}): Promise<Said> {
+  const wanted = Object.entries({ event: kind, ...more })
+  const fits = (said: Said | undefined): boolean =>
+    wanted.every(([name, value]) => said?.[name] === value)
+  return JSON.parse(await program.line((text) => fits(parsed(text)), from)) as Said
 }
 function parsed(text: string): Said | undefined {
   try {
@@ -36,6 +41,28 @@ function parsed(text: string): Said | undefined {
   } catch {
     return undefined
   }
+}
+
+/** Alters a file of a bag for as long as `body` runs: of the same length and inode, as an attacker with root would. */
+async function whileAltered(file: string, body: () => Promise<void>): Promise<void> {
+  const before = readFileSync(file)
+  writeFileSync(file, '{"note":"other"}', { flag: 'r+' })
+  try {
+    await body()
+  } finally {
+    writeFileSync(file, before, { flag: 'r+' })
+  }
+}
+
+/** What most sources do at a denial: hand out what they have, also when it has expired, and ask again and again. */
+async function expectKept(source: Program, note: string): Promise<void> {
+  await event(source, 'held', 0, { expired: false })
+  await whileAltered(note, async () => {
+    const expired = await event(source, 'held', source.lines.length, { expired: true })
+    const later = await event(source, 'held', source.lines.length)
+    expect(later).toEqual(expired)
+  })
+  await event(source, 'held', source.lines.length, { expired: false })
 }
 
 describe.runIf(available)('against the Workload API', () => {
@@ -78,9 +105,20 @@ describe.runIf(available)('against the Workload API', () => {
           `arguments: ['{script}', '${AUDIENCE}']`,
         ],
         root: await buildPython(directory, python),
-        // What the C library reads of the host for its character sets.
-        allow: ["foreignFiles: ['/usr/lib/x86_64-linux-gnu/gconv/', '/usr/lib/locale/']"],
       })
+    if (java !== undefined) {
+      const root = await buildJava(directory, java)
+      const program = sha256Hex(readFileSync(realpathSync(join(root, 'bin/java'))))
+      const entry = [
+        'kind: interpreter',
+        "executable: 'runtime-java-*/bin/java'",
+        "script: 'java-program/lib/client.jar'",
+        `arguments: ['-jar', '{script}', '${AUDIENCE}']`,
+      ]
+      const allow = [`jit: [{ runtime: ${program}, maxRegions: 4096, maxBytes: ${2 ** 30} }]`]
+      unit('java-one', 61_206, { entry, root, allow })
+      unit('java-two', 61_207, { entry, root, allow })
+    }
     await installation.open(roles)
   }, 1_500_000)
   afterAll(() => installation[Symbol.asyncDispose]())
@@ -126,6 +164,13 @@ describe.runIf(available)('against the Workload API', () => {
         error: expect.stringContaining('PermissionDenied'),
       })
     })
+
+    test('keeps its last SVID when it is denied the next, and asks again', async () => {
+      const { root } = role('go-one')
+      await using source = program('go-one', 'hold')
+      await expectKept(source, join(root, 'share/note.json'))
+      expect(await event(source, 'error')).toMatchObject({ code: 'PermissionDenied' })
+    })
   })
 
   describe.runIf(spire !== undefined)('spire-agent', () => {
@@ -160,6 +205,19 @@ describe.runIf(available)('against the Workload API', () => {
       await watch.line((line) => line.includes(id('spire')))
       await watch.line((line) => line.includes(id('spire')), watch.lines.length)
     })
+
+    test('api watch says that it is denied, and asks again', async () => {
+      const { root } = role('spire')
+      const command = [join(root, 'bin/spire-agent'), 'api', 'watch']
+      const socket = ['-socketPath', installation.spiffeSocket]
+      await using watch = installation.exec(role('spire'), [...command, ...socket])
+      await watch.line((line) => line.includes(id('spire')))
+      await whileAltered(join(root, 'share/note.json'), async () => {
+        const complaints = (): string => watch.complaints.join('\n')
+        await expect.poll(complaints, { timeout: 60_000 }).toContain('PermissionDenied')
+      })
+      await watch.line((line) => line.includes(id('spire')), watch.lines.length)
+    })
   })
 
   describe.runIf(rust !== undefined)('the spiffe crate', () => {
@@ -171,6 +229,27 @@ describe.runIf(available)('against the Workload API', () => {
       expect(await event(program, 'jwt-source')).toMatchObject({ id: id('rust') })
       expect(await event(program, 'source')).toMatchObject({ id: id('rust') })
       await event(program, 'source', program.lines.length)
+    })
+
+    test('is told PermissionDenied when it may have none', async () => {
+      const command = [join(role('rust').root, 'bin/rust-program'), AUDIENCE]
+      const program = installation.exec({ name: 'rust', uid: 61_299 }, command)
+      expect(await event(program, 'failed')).toMatchObject({
+        error: expect.stringContaining('permission denied'),
+      })
+    })
+
+    test('withdraws its SVID when it is denied the next, and asks again', async () => {
+      const { root } = role('rust')
+      await using source = start('rust', join(root, 'bin/rust-program'), AUDIENCE)
+      await event(source, 'held')
+      await whileAltered(join(root, 'share/note.json'), async () => {
+        await event(source, 'withdrawn', source.lines.length)
+        expect(await event(source, 'none', source.lines.length)).toMatchObject({
+          error: expect.stringContaining('denied'),
+        })
+      })
+      await event(source, 'held', source.lines.length)
     })
   })
 
@@ -189,6 +268,76 @@ describe.runIf(available)('against the Workload API', () => {
       const first = await event(program, 'context')
       const next = await event(program, 'context', program.lines.length)
       expect(next['serial']).not.toBe(first['serial'])
+    })
+
+    test('keeps its last SVID when it is denied the next, says nothing, and asks again', async () => {
+      const { root } = role('python')
+      const command = [join(root, 'bin/python3.11'), join(root, 'lib/client.py'), AUDIENCE]
+      await using source = start('python', ...command)
+      await expectKept(source, join(root, 'lib/note.json'))
+      expect(source.lines.filter((line) => line.includes('"error"'))).toEqual([])
+    })
+
+    test('is told PermissionDenied when it may have none', async () => {
+      const { root } = role('python')
+      const command = [join(root, 'bin/python3.11'), join(root, 'lib/client.py'), AUDIENCE]
+      const program = installation.exec({ name: 'python', uid: 61_299 }, command)
+      expect(await event(program, 'failed')).toMatchObject({
+        error: expect.stringContaining('PERMISSION_DENIED'),
+      })
+    })
+  })
+
+  describe.runIf(java !== undefined)('java-spiffe', () => {
+    const command = (): string[] => {
+      const { root } = role('java-one')
+      return [join(root, 'bin/java'), '-jar', join(root, 'lib/client.jar'), AUDIENCE]
+    }
+    const run = (name: string, environment: Record<string, string> = {}): Program =>
+      installation.exec(role(name), command(), environment)
+
+    test('fetches, validates, and hears of renewals', async () => {
+      await using program = run('java-one')
+      const me = id('java-one')
+      expect(await event(program, 'svid')).toMatchObject({ id: me })
+      expect(await event(program, 'bundles')).toMatchObject({ x509: 1, jwt: 1 })
+      expect(await event(program, 'jwt')).toMatchObject({ id: me, valid: me })
+      expect(await event(program, 'several')).toMatchObject({ code: 'INVALID_ARGUMENT' })
+      expect(await event(program, 'other')).toMatchObject({ code: 'INVALID_ARGUMENT' })
+      expect(await event(program, 'jwt-source')).toMatchObject({ id: me })
+      const held = await event(program, 'held')
+      expect(held).toMatchObject({ id: me, expired: false })
+      expect(held['authorities']).toBeGreaterThan(0)
+      const first = await event(program, 'context')
+      const next = await event(program, 'context', program.lines.length)
+      expect([next['id'], next['serial'] === first['serial']]).toEqual([me, false])
+      await event(program, 'held', program.lines.length, { serial: next['serial'] })
+    })
+
+    test('makes mTLS between two services with an X509Source, and refuses others', async () => {
+      await using server = run('java-one', { ACCEPT: id('java-two') })
+      const { port } = await event(server, 'serving')
+      const PEER = `127.0.0.1:${String(port)}`
+      await using client = run('java-two', { ACCEPT: id('java-one'), PEER })
+      expect(await event(client, 'server')).toMatchObject({ id: id('java-one'), text: 'hello' })
+      expect(await event(server, 'caller')).toMatchObject({ id: id('java-two') })
+      await using wary = run('java-two', { ACCEPT: id('other'), PEER })
+      await event(wary, 'unreached')
+      await using stranger = run('java-one', { ACCEPT: id('java-one'), PEER })
+      await event(stranger, 'unreached')
+      const refusal = `${id('java-one')} in X.509 certificate is not accepted`
+      await server.line((line) => line.includes('"refused"') && line.includes(refusal))
+    })
+
+    test('is told PermissionDenied when it may have none', async () => {
+      await using program = installation.exec({ name: 'java-one', uid: 61_299 }, command())
+      expect(await event(program, 'failed')).toMatchObject({ code: 'PERMISSION_DENIED' })
+    })
+
+    test('keeps its last SVID when it is denied the next, says nothing, and asks again', async () => {
+      await using source = run('java-one')
+      await expectKept(source, join(role('java-one').root, 'share/note.json'))
+      expect(source.lines.filter((line) => line.includes('"error"'))).toEqual([])
     })
   })
 })

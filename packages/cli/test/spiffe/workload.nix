@@ -36,6 +36,13 @@ in
   static = { name, program }: build name ''
     cp ${source "program" program} $out/bin/${name}
     chmod 755 $out/bin/${name}
+    printf '{"note":"first"}' > $out/share/note.json
+  '' { };
+  # A JVM, and a folder of programs for it.
+  java = { linkage, folder }: build "java-program" ''
+    ln -s ${relink ((builtins.fromJSON linkage) // { name = "runtime-java"; version = "1.0"; })}/bin/java $out/bin/java
+    cp -R ${source "library" folder}/. $out/lib/
+    printf '{"note":"first"}' > $out/share/note.json
   '' { };
   # A Python with its modules and a program in one folder.
   python = { linkage }: relink ((builtins.fromJSON linkage) // { name = "python-program"; version = "1.0"; });

@@ -3,6 +3,7 @@
 //	program watch AUDIENCE   follows X.509 contexts and prints them, and why it gets none
 //	program serve            mTLS server
 //	program call HOST:PORT   mTLS client
+//	program hold             what an X509Source holds, twice a second, and why it gets no more
 //	program jwt AUDIENCE     a JWT-SVID by a JWTSource, verified here and by the Workload API
 package main
 
@@ -99,6 +100,18 @@ func source(ctx context.Context) *workloadapi.X509Source {
 	return source
 }
 
+func hold(ctx context.Context) {
+	go func() { must(workloadapi.WatchX509Context(ctx, watcher{})) }()
+	x509 := source(ctx)
+	defer x509.Close()
+	for ; ; time.Sleep(500 * time.Millisecond) {
+		svid, err := x509.GetX509SVID()
+		must(err)
+		leaf := svid.Certificates[0]
+		tell("held", map[string]any{"serial": leaf.SerialNumber.Text(16), "expired": leaf.NotAfter.Before(time.Now())})
+	}
+}
+
 func serve(ctx context.Context) {
 	x509 := source(ctx)
 	defer x509.Close()
@@ -152,6 +165,8 @@ func main() {
 	switch os.Args[1] {
 	case "watch":
 		watch(ctx, argument)
+	case "hold":
+		hold(ctx)
 	case "serve":
 		serve(ctx)
 	case "call":

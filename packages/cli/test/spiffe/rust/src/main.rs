@@ -1,5 +1,6 @@
 // A service on the spiffe crate. Only SPIFFE_ENDPOINT_SOCKET tells it where it is.
-//   program AUDIENCE   prints what it gets as JSON lines, and each update of its X509Source
+//   program AUDIENCE   prints what it gets as JSON lines, each update of its X509Source, and twice a second what
+//                      that holds
 use spiffe::{JwtSource, WorkloadApiClient, X509Source};
 
 #[tokio::main]
@@ -42,6 +43,16 @@ async fn run(audience: &str) -> Result<(), Box<dyn std::error::Error>> {
             Ok(svid) => println!("{{\"event\":\"source\",\"id\":\"{}\"}}", svid.spiffe_id()),
             Err(_) => println!("{{\"event\":\"withdrawn\"}}"),
         }
-        updates.changed().await?;
+        let wait = std::time::Duration::from_millis(500);
+        while tokio::time::timeout(wait, updates.changed()).await.is_err() {
+            hold(&source);
+        }
+    }
+}
+
+fn hold(source: &X509Source) {
+    match source.svid() {
+        Ok(_) => println!("{{\"event\":\"held\"}}"),
+        Err(error) => println!("{{\"event\":\"none\",\"error\":{:?}}}", error.to_string()),
     }
 }
