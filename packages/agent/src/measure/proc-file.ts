@@ -6,6 +6,9 @@ import { AgentError } from '../error.ts'
 /** `f_type` of procfs, <linux/magic.h>. */
 const PROC_SUPER_MAGIC = 0x9fa0
 const CHUNK_BYTES = 64 * 1024
+/** What is read comes here first. A measurement reads some hundred files, and a buffer for each would wake V8's
+ * collector again and again. */
+const scratch = Buffer.allocUnsafeSlow(CHUNK_BYTES)
 
 /**
  * Checks that /proc is procfs: whoever could mount something else there could tell us anything.
@@ -27,14 +30,18 @@ export function readProcFile(path: string, maxBytes: number): Buffer {
     try {
       const chunks: Buffer[] = []
       let total = 0
+      let filled = 0
       for (;;) {
-        const chunk = Buffer.allocUnsafe(CHUNK_BYTES)
-        const read = readSync(fd, chunk, 0, CHUNK_BYTES, null)
-        if (read === 0) break
+        // The kernel gives a page at a time of a file of any length.
+        const read = readSync(fd, scratch, filled, CHUNK_BYTES - filled, null)
         total += read
+        filled += read
         if (total > maxBytes)
           throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${maxBytes} bytes in ${path}`)
-        chunks.push(chunk.subarray(0, read))
+        if (read > 0 && filled < CHUNK_BYTES / 2) continue
+        chunks.push(Buffer.from(scratch.subarray(0, filled)))
+        filled = 0
+        if (read === 0) break
       }
       return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
     } finally {
