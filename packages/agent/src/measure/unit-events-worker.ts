@@ -13,6 +13,8 @@ import { WatchedUnits } from './watched-units.ts'
 
 /** How late a command can be. */
 const COMMAND_DELAY_MS = 50
+/** Events that come close together wake the thread once: a host that builds something has hundreds a second. */
+const REST_MS = 5
 /** Commands are looked for between so many events, however many come. */
 const BATCH = 256
 /** Events are remembered for so long, because a unit is watched a moment after it was measured. */
@@ -27,7 +29,9 @@ const { bytes, view } = datagramBuffer()
 let recent: { readonly atMs: number; readonly event: ProcessEvent }[] = []
 const tell = (change: WatchedUnitChanged): void => port.postMessage(change)
 
-while (obey()) if (waitForEvents(connector, COMMAND_DELAY_MS)) readBatch()
+const never = new Int32Array(new SharedArrayBuffer(4))
+while (obey())
+  if (waitForEvents(connector, COMMAND_DELAY_MS) && readBatch()) Atomics.wait(never, 0, 0, REST_MS)
 closeProcessConnector(connector)
 port.close()
 
@@ -44,21 +48,24 @@ function obey(): boolean {
   }
 }
 
-function readBatch(): void {
+/** True if all that came was read. */
+function readBatch(): boolean {
   const atMs = Date.now()
   if (recent.length > MAX_REMEMBERED || (recent[0]?.atMs ?? atMs) < atMs - 2 * REMEMBERED_MS)
     recent = recent.filter((one) => one.atMs >= atMs - REMEMBERED_MS).slice(-MAX_REMEMBERED / 2)
   for (let count = 0; count < BATCH; count += 1) {
     const read = readDatagram(connector, bytes)
-    if (read === 'none') return
+    if (read === 'none') return true
     if (read === 'lost') {
       for (const unit of units.takeAll()) tell({ unit, change: 'lost' })
       continue
     }
     const event = parseProcessEvent(view, read.length)
     if (event === undefined) continue
-    recent.push({ atMs, event })
+    // Rather later than it was: what came after a measurement must not seem to have come before it.
+    recent.push({ atMs: Date.now(), event })
     const change = units.take(event)
     if (change !== undefined) tell(change)
   }
+  return false
 }
