@@ -3,8 +3,7 @@
 // exist in the Nix database only; none of these tools reads content.
 import { spawnSync } from 'node:child_process'
 import { hash } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   buildManifest,
@@ -21,6 +20,7 @@ import {
 import { effort, format } from './budget.ts'
 import { storePath } from './closures.ts'
 import { packedCommand } from './packed.ts'
+import { makeScratch } from './scratch.ts'
 import { median, printTable } from './statistics.ts'
 
 const PATHS = 10_000
@@ -110,7 +110,7 @@ export async function run(): Promise<void> {
     console.log('without Nix and root there is no peer: the commands are not compared')
     return
   }
-  const directory = mkdtempSync(join(tmpdir(), 'bagcheck-bench-'))
+  const directory = makeScratch()
   try {
     for (const system of [before, after]) register(system)
     const manifests = texts.map((text, index) => {

@@ -1,7 +1,6 @@
 // Decisions in process, by policies of 10 to 100,000 approved roots, and how long such a policy takes to
 // load: parse, check and verify its signatures. Requests are of several units, in turn.
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { evaluate, verifyPolicyDocument, type EvaluationContext } from '@bagcheck/policy'
 import { runningHost } from '../packages/testkit/src/index.ts'
@@ -9,6 +8,7 @@ import { effort, format, printBudget } from './budget.ts'
 import { services, type Service } from './closures.ts'
 import { factsOf } from './facts.ts'
 import { createInstallation, type Installation } from './installation.ts'
+import { makeScratch } from './scratch.ts'
 import { median, printTable, quantile } from './statistics.ts'
 
 /** As a fleet has them, up to 100 versions of a service; and all in one role, the worst for one index. */
@@ -23,7 +23,7 @@ const WARM_UP = 20_000
 
 /** Prints the table. */
 export async function run(): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'bagcheck-bench-'))
+  const directory = makeScratch()
   try {
     const installation = createInstallation(join(directory, 'installation'), services(SERVICES))
     const rows = SIZES.map((size) => ({ ...size, ...measure(installation, size) }))

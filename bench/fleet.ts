@@ -1,6 +1,6 @@
 // Live workloads of one closure, each a process in a unit of its own, with the packed agent and broker that serve
 // them.
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildBags, startDaemon } from '../packages/cli/src/demo/build.ts'
 import { buildWorkload } from './bags.ts'
@@ -8,6 +8,7 @@ import { standInForPid1 } from './first-process.ts'
 import { openHttp, type HttpClient } from './http.ts'
 import { BEARER_AUDIENCE, BEARER_TTL_SECONDS, createInstallation, UID } from './installation.ts'
 import type { Running, Usage } from './packed.ts'
+import { makeScratch } from './scratch.ts'
 import { furnishOne, socketOf, startAgent, startBroker } from './starters.ts'
 import { startUnit, type Unit } from './units.ts'
 
@@ -38,10 +39,8 @@ export interface WorkloadOptions {
 /** Builds the bag, and starts broker and agent. */
 export async function openFleet(): Promise<Fleet> {
   await using held = new AsyncDisposableStack()
-  const scratch = mkdtempSync('/var/tmp/bagcheck-bench-')
+  const scratch = makeScratch()
   held.defer(() => rmSync(scratch, { recursive: true, force: true }))
-  // The agent's socket lies here, and workloads run as another user.
-  chmodSync(scratch, 0o711)
   const stopping = new AbortController()
   const daemon = await startDaemon(stopping.signal)
   held.defer(() => void daemon.kill('SIGKILL'))

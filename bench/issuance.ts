@@ -2,7 +2,7 @@
 // signed. The broker has core 0; this process, which signs the evidence and sends it, has core 1. With two
 // replicas the second shares core 1 with us, and PostgreSQL has both cores: there is no third.
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdirSync, rmSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { findPostgres, startPostgres } from '../packages/testkit/src/index.ts'
@@ -14,6 +14,7 @@ import { createInstallation, type BrokerOptions, type Installation } from './ins
 import { paced, saturate, type Action } from './load.ts'
 import { enrolNode } from './node.ts'
 import { packedCommand, startPacked, type Running } from './packed.ts'
+import { makeScratch } from './scratch.ts'
 import { printTable, quantile } from './statistics.ts'
 
 const ISSUER = 'https://broker.bench.test'
@@ -32,7 +33,7 @@ interface Figures {
 /** Prints the table. */
 export async function run(): Promise<void> {
   // A real file system: what is durable is what is measured.
-  const directory = mkdtempSync('/var/tmp/bagcheck-bench-')
+  const directory = makeScratch()
   const cores = pin('1')
   try {
     const installation = createInstallation(join(directory, 'sqlite'), services(SERVICES))

@@ -4,7 +4,7 @@
 // renewal.
 import { spawn } from 'node:child_process'
 import type { Socket } from 'node:net'
-import { mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs'
+import { readFileSync, realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { STORE_DIR } from '@bagcheck/nix'
@@ -16,6 +16,7 @@ import { effort, format, printBudget, SHORT } from './budget.ts'
 import { standInForPid1 } from './first-process.ts'
 import { UID } from './installation.ts'
 import { DIST } from './packed.ts'
+import { makeScratch } from './scratch.ts'
 import { MAPPINGS, shaped } from './shapes.ts'
 import { median, printTable, quantile } from './statistics.ts'
 import { canStartUnits, startUnit, type Unit } from './units.ts'
@@ -28,7 +29,7 @@ const MAX_MS = 4000
 /** Prints the tables. */
 export async function run(): Promise<void> {
   if (!canStartUnits()) return
-  const directory = mkdtempSync('/var/tmp/bagcheck-bench-')
+  const directory = makeScratch()
   const stopping = new AbortController()
   const daemon = await startDaemon(stopping.signal)
   try {

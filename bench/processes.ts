@@ -1,11 +1,12 @@
 // The packed executables as processes: how long each takes to be ready, and what memory it needs then.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { effort, format, printBudget } from './budget.ts'
 import { services } from './closures.ts'
 import { createInstallation } from './installation.ts'
 import { packedCommand } from './packed.ts'
+import { makeScratch } from './scratch.ts'
 import { furnishOne, startAgent, startBroker } from './starters.ts'
 import { median, printTable, quantile } from './statistics.ts'
 
@@ -13,7 +14,7 @@ const EXECUTABLES = ['bagcheck', 'bagcheck-broker', 'bagcheck-agent'] as const
 
 /** Prints the table. */
 export async function run(): Promise<void> {
-  const directory = mkdtempSync('/var/tmp/bagcheck-bench-')
+  const directory = makeScratch()
   try {
     await startTimes(directory)
   } finally {

@@ -7,13 +7,13 @@
 // Processor time is that of all threads, in user space and in the kernel. On a machine that others use it says
 // more than the time on the clock. Alone on two cores a run takes about 5 minutes, 1 of them for the trees.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { chmodSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { openLedger, verifyClosure, type ClosureManifest, type Ledger } from '@bagcheck/nix'
 import { effort, format, printBudget } from './budget.ts'
 import { packedCommand } from './packed.ts'
+import { makeScratch } from './scratch.ts'
 import { median, printTable } from './statistics.ts'
 import { addTrees, nix, NIX_ENVIRONMENT } from './trees.ts'
 
@@ -86,7 +86,7 @@ function fileToMove({ entries }: ClosureManifest): string {
 export async function run(): Promise<void> {
   const manifest = await addTrees()
   const bytes = manifest.entries.reduce((sum, entry) => sum + entry.narSize, 0)
-  const directory = mkdtempSync(join(tmpdir(), 'bagcheck-bench-'))
+  const directory = makeScratch()
   // One ledger, open for the whole run, as the agent keeps it.
   const ledger = openLedger(join(directory, 'agent'))
   const { filesChecked } = await verifyClosure(manifest, { ledger, now: Date.now })

@@ -93,10 +93,12 @@ export function parseExecRecord(text: string): UnitRecord {
 }
 
 /**
- * Records by path, as long as their file is the same and unchanged: every measurement looks at all of them,
- * twice. As many as there are at once.
+ * Records by path, as long as their file is the same and unchanged: every measurement asks for its own twice. As
+ * many as there are at once.
  */
 const parsed = new Map<string, { readonly identity: string; readonly record: UnitRecord }>()
+/** The files that there were when the directory last changed, all of them looked at since. */
+let listed: { readonly identity: string; readonly names: readonly string[] } | undefined
 
 /**
  * The record of the unit that a process in `cgroup` belongs to, or undefined. A record of a cgroup that
@@ -109,8 +111,14 @@ export function findExecRecord(
   cgroup: string,
 ): UnitRecord | undefined {
   const found: UnitRecord[] = []
-  for (const { name, record } of readDirectory(unitsDir)) {
-    if (!isWithin(cgroup, record.cgroup)) continue
+  for (const name of listRecords(unitsDir)) {
+    const path = join(unitsDir, name)
+    // That of another unit is not looked at again: with a thousand units that would be most of a measurement. A new
+    // record is a new file, which the directory shows; one that root changes in its place is missed, and so no unit's.
+    const known = parsed.get(path)?.record
+    if (known !== undefined && !isWithin(cgroup, known.cgroup)) continue
+    const record = readRecord(path)
+    if (record === undefined || !isWithin(cgroup, record.cgroup)) continue
     if (name !== `${record.name}.json` && !name.startsWith(`${record.name}@`))
       throw unexpected('name', record.name)
     if (cgroupInode(mountPoint, record.cgroup) === record.cgroupInode) found.push(record)
@@ -125,22 +133,27 @@ export function findExecRecord(
 
 /** All records, of units that may have ended too. @throws {AgentError} UNIT_RECORD, MEASUREMENT_LIMIT */
 export function readExecRecords(unitsDir: string): UnitRecord[] {
-  return readDirectory(unitsDir).map(({ record }) => record)
+  return listRecords(unitsDir)
+    .map((name) => readRecord(join(unitsDir, name)))
+    .filter((record) => record !== undefined)
 }
 
-function readDirectory(unitsDir: string): { name: string; record: UnitRecord }[] {
-  const directory = statSync(unitsDir, { throwIfNoEntry: false })
+/** Names of the files that are records. Each of them is looked at whenever the directory has changed. */
+function listRecords(unitsDir: string): readonly string[] {
+  const directory = statSync(unitsDir, { bigint: true, throwIfNoEntry: false })
   if (directory === undefined) return []
-  assertPrivate(unitsDir, directory, 0o700)
+  assertPrivate(unitsDir, { mode: Number(directory.mode), uid: Number(directory.uid) }, 0o700)
+  const identity = identityOf(directory)
+  if (listed?.identity === identity) return listed.names
   const names = readdirSync(unitsDir).filter((name) => /^[^.].*\.json$/.test(name))
   if (names.length > MAX_RECORDS)
     throw new AgentError('MEASUREMENT_LIMIT', `expected at most ${MAX_RECORDS} unit records`)
   const paths = new Set(names.map((name) => join(unitsDir, name)))
   for (const path of parsed.keys()) if (!paths.has(path)) parsed.delete(path)
-  return names.flatMap((name) => {
-    const record = readRecord(join(unitsDir, name))
-    return record === undefined ? [] : [{ name, record }]
-  })
+  for (const path of paths) readRecord(path)
+  const settled = Date.now() - Number(directory.ctimeMs) > SETTLED_MS
+  listed = settled ? { identity, names } : undefined
+  return names
 }
 
 /** The contract of `record` with whether its process still runs what was launched. */
@@ -178,6 +191,7 @@ function readRecord(path: string): UnitRecord | undefined {
   if (last !== undefined) {
     const now = lstatSync(path, { bigint: true, throwIfNoEntry: false })
     if (now !== undefined && identityOf(now) === last.identity) return last.record
+    parsed.delete(path)
   }
   let fd: number
   try {

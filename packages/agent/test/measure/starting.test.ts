@@ -103,6 +103,32 @@ describe('a unit that is just starting', () => {
     expect(find('/orders')).toBeUndefined()
   })
 
+  test('is found beside what is remembered of others, and a second record of it is refused', async () => {
+    const other = launched.replace('"orders"', '"reports"').replace('"/orders"', '"/reports"')
+    writeFileSync(join(units, 'reports.json'), other, { mode: 0o600 })
+    await setTimeout(150)
+    expect(find('/orders')).toBeUndefined()
+    record()
+    expect(find('/orders')?.name).toBe('orders')
+    await setTimeout(150)
+    expect(find('/orders')?.name).toBe('orders')
+    writeFileSync(join(units, 'orders@2.json'), launched, { mode: 0o600 })
+    expect(() => find('/orders')).toThrow(expect.objectContaining({ code: 'UNIT_RECORD' }))
+    rmSync(join(units, 'orders@2.json'))
+    expect(find('/orders')?.name).toBe('orders')
+    // Another unit's file gives way to one of ours.
+    rmSync(join(units, 'orders.json'))
+    await setTimeout(150)
+    expect(find('/orders')).toBeUndefined()
+    record()
+    renameSync(join(units, 'orders.json'), join(units, 'reports.json'))
+    expect(() => find('/orders')).toThrow('name')
+    renameSync(join(units, 'reports.json'), join(units, 'orders.json'))
+    expect(find('/orders')?.name).toBe('orders')
+    rmSync(join(units, 'orders.json'))
+    expect(find('/orders')).toBeUndefined()
+  })
+
   test('is none without a mark or a directory', () => {
     expect(find('/orders')).toBeUndefined()
     rmSync(units, { recursive: true })
