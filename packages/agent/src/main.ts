@@ -21,6 +21,9 @@ const USAGE = 'usage: bagcheck-agent --config FILE [--actions]\n'
 // The heap for new objects stays as small as it begins (1 MB): it would grow to 16 MB twice over, to save a
 // daemon that is idle most of the time a tenth of its processor time. V8 reads this at each growth.
 setFlagsFromString('--semi-space-growth-factor=1')
+// The heap for old ones is collected when it has grown by a fifth and not when it has doubled: half a day's renewals in minutes
+// grew the front from 35 MB of its own to 90.
+setFlagsFromString('--heap-growing-percent=20')
 
 const log = jsonLog((line) => process.stderr.write(line), Date.now)
 

@@ -26,6 +26,7 @@ const USAGE = 'usage: bagcheck-measurer --config FILE\n'
 const OWN_FRONT = 3
 
 setFlagsFromString('--semi-space-growth-factor=1') // as in main.ts
+setFlagsFromString('--heap-growing-percent=20')
 
 const log = jsonLog((line) => process.stderr.write(line), Date.now)
 
