@@ -1,8 +1,10 @@
 // Rolling back: real profiles with generations that real Nix made, a policy that people signed, the shipped unit that
 // does it as root, in a real systemd. Who asks is the agent's user, whom somebody may have taken over.
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { formatEnvelope, parseSigningKey, type VerifyingKey } from '@bagcheck/attest'
 import {
   nixAvailable,
   nixBuild,
@@ -14,6 +16,7 @@ import {
   type TestSystemd,
 } from '@bagcheck/testkit'
 import { openNixDatabase, readClosure, type StorePath } from '@bagcheck/nix'
+import { createTrustRoot, verifyTrustRootChain, type TrustRole } from '@bagcheck/policy'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 const REPOSITORY = resolve(import.meta.dirname, '..')
@@ -203,6 +206,63 @@ describe.runIf(nixAvailable() && systemdAvailable())('a rollback', () => {
   const dry = (...more: string[]): Said =>
     roll(PROFILE, '--unit', UNIT, '--trust', `sha256:${pin}`, '--dry-run', ...more)
 
+  /** A second version of the trust root, with the keys of the first. */
+  const nextTrustRoot = (): string => {
+    const trust = join(directory, 'trust')
+    const first = verifyTrustRootChain([readFileSync(join(trust, 'root.json'))], {
+      ...{ pin, now: new Date() },
+    })
+    const role = (
+      name: TrustRole,
+    ): { threshold: number; keys: { name: string; key: VerifyingKey }[] } => ({
+      threshold: first.roles[name].threshold,
+      keys: first.roles[name].keys.map((key) => ({
+        name: first.names.get(key.keyId) ?? '',
+        key,
+      })),
+    })
+    const roles = {
+      ...{ root: role('root'), policy: role('policy'), approvals: role('approvals') },
+      ...{ enrolment: role('enrolment'), broker: role('broker') },
+    }
+    const { installation, expires, log, digest } = first
+    const next = { installation, expires, log, version: 2, prev: digest }
+    const signers = ['root-1', 'root-2', 'root-3'].map((name) =>
+      parseSigningKey(readFileSync(join(trust, `keys/${name}.pem`), 'utf8')),
+    )
+    return formatEnvelope(createTrustRoot({ ...next, roles }, signers))
+  }
+
+  /** In front of Nix's daemon: the first connection waits for so long, and is then dropped or passed on like the others. */
+  const startFlakyDaemon = async (
+    waitMs: number,
+    then: 'drop' | 'pass',
+  ): Promise<{ socketPath: string } & AsyncDisposable> => {
+    const socketPath = join(directory, `flaky-${then}`)
+    const program = `const net = require('node:net'); let first = true
+      net.createServer({ pauseOnConnect: true }, (client) => {
+        const was = first; first = false
+        client.on('error', () => client.destroy())
+        setTimeout(() => {
+          if (was && ${then === 'drop'}) return client.destroy()
+          const nix = net.connect(${JSON.stringify(daemon.socketPath)})
+          nix.on('error', () => client.destroy())
+          client.pipe(nix).pipe(client)
+        }, was ? ${waitMs} : 0)
+      }).listen(${JSON.stringify(socketPath)}, () => console.log('ready'))`
+    const child = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] })
+    await once(child.stdout, 'data')
+    return {
+      socketPath,
+      [Symbol.asyncDispose]: async () => {
+        const ended = once(child, 'exit')
+        child.kill()
+        await ended
+        rmSync(socketPath, { force: true })
+      },
+    }
+  }
+
   /** Asks the unit as the agent's user does. */
   const ask = (): { ok: boolean; code?: string; reason?: string } => {
     const request = { schema: 'bagcheck.action/v1', action: 'back', unit: UNIT }
@@ -273,6 +333,65 @@ describe.runIf(nixAvailable() && systemdAvailable())('a rollback', () => {
   test('a generation that is approved and intact is not left, whoever wants it', () => {
     publish(policy({ approved: ['first', 'good', 'bad'] }))
     expect(dry()).toMatchObject({ code: 'ROLLBACK_NOT_NEEDED' })
+  })
+
+  test('nor is one of which Nix says nothing: who can keep it from answering gets no rollback', async () => {
+    publish(policy({ approved: ['first', 'good', 'bad'] }))
+    await using flaky = await startFlakyDaemon(0, 'drop')
+    expect(dry('--daemon-socket', flaky.socketPath).code).toMatch(/^DAEMON_/)
+    expect(dry('--daemon-socket', flaky.socketPath)).toMatchObject({ code: 'ROLLBACK_NOT_NEEDED' })
+  })
+
+  test('a second one at the same time is refused, so that neither forgets what the other has seen', async () => {
+    const [first, second] = [
+      policy({ approved: ['first', 'good'] }),
+      policy({ approved: ['first'], version: 2 }),
+    ]
+    publish(policy({ approved: ['bad', 'good'] })) // so that its content is read, and slowly
+    await using slow = await startFlakyDaemon(6000, 'pass')
+    const background = `/opt/bagcheck/bagcheck rollback ${PROFILE} --unit ${UNIT} --policy ${POLICY} \\
+      --installation demo --trust sha256:${pin} --daemon-socket ${slow.socketPath} --state /run/state --dry-run \\
+      > /run/slow 2>&1 &
+      until test -e /run/state/rollbacks.json; do sleep 0.1; done`
+    systemd.run('sh', '-c', background)
+    publish(second)
+    const beside = dry()
+    expect(beside).toMatchObject({ code: 'ROLLBACK_LIMIT' })
+    expect(beside.message).toMatch(/under way/)
+    systemd.run('sh', '-c', 'until grep -q ROLLBACK_NOT_NEEDED /run/slow; do sleep 0.1; done')
+    expect(dry()).toMatchObject({ to: { number: 1 } })
+    publish(first)
+    expect(dry()).toMatchObject({ code: 'ROLLBACK_LIMIT' })
+  })
+
+  test('a generation that is exchanged after it was looked at is not switched to', () => {
+    publish(policy({ approved: ['good'] }))
+    const forward = `flock ${PROFILE}.lock sh -c '
+        until grep -q ${PROFILE} /run/state/rollbacks.json 2> /dev/null; do sleep 0.1; done
+        ln -sfn ${bag('foreign').root} ${PROFILE}-3-link' &
+      sleep 0.5
+      /opt/bagcheck/bagcheck rollback ${PROFILE} --unit ${UNIT} --policy ${POLICY} --installation demo --json \\
+        --trust sha256:${pin} --daemon-socket ${daemon.socketPath} --state /run/state 2>&1 || true
+      wait`
+    expect(systemd.run('sh', '-c', forward)).toContain('ROLLBACK_PROFILE')
+    expect(current()).toBe('orders-4-link')
+  })
+
+  test('a policy by an older trust root than one that was seen is refused, however new', () => {
+    const by = (text: string, rootChain: readonly string[]): string =>
+      JSON.stringify({ ...(JSON.parse(text) as object), rootChain })
+    const chain = [
+      readFileSync(join(directory, 'trust/root.json'), 'utf8'),
+      nextTrustRoot(),
+    ] as const
+    publish(by(policy({ approved: ['good'] }), chain))
+    expect(dry()).toMatchObject({ to: { number: 3 } })
+    publish(by(policy({ approved: ['first'], version: 2 }), [chain[0]]))
+    const seen = dry()
+    expect(seen).toMatchObject({ code: 'ROLLBACK_LIMIT' })
+    expect(seen.message).toMatch(/trust root version 2 or a later one, saw 1/)
+    publish(by(policy({ approved: ['first'], version: 2 }), chain))
+    expect(dry()).toMatchObject({ to: { number: 1 } })
   })
 
   test('a path alone is not approved, and neither is what was altered', () => {

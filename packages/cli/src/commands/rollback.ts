@@ -7,13 +7,14 @@ import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { policyResponseSchema } from '@bagcheck/api'
-import { verifyClosure } from '@bagcheck/nix'
+import { NixError, verifyClosure } from '@bagcheck/nix'
 import {
   approvedForHosts,
   approvedForService,
   verifyPolicyDocument,
   verifyTrustRootChain,
   type ApprovedBag,
+  type TrustRoot,
   type VerifiedPolicy,
 } from '@bagcheck/policy'
 import { loadAttributeReader } from '../closure/attributes.ts'
@@ -86,9 +87,10 @@ export const rollback = command({
 
     const pin = await readPin(trust)
     const now = context.now()
-    const guard = await RollbackGuard.open(values.state)
-    const policy = await readPolicy(values.policy, { pin, now, installation: values.installation })
-    await guard.see(pin, policy)
+    using guard = await RollbackGuard.open(values.state)
+    const { installation } = values
+    const { policy, root } = await readPolicy(values.policy, { pin, now, installation })
+    await guard.see(pin, policy, root.version)
     const approved =
       hostClass === undefined
         ? approvedForService(policy, unit ?? '', now)
@@ -117,7 +119,7 @@ export const rollback = command({
       nowMs: now.getTime(),
       intervalMs: Number(interval) * 1000,
     })
-    await switchProfile(profile, current.number, found.number)
+    await switchProfile(profile, current, found)
     await putInForce(unit, found)
     context.result({ ...facts, switched: true }, `switched ${what}`)
   },
@@ -131,7 +133,7 @@ async function readPolicy(
     now,
     installation,
   }: { pin: Parameters<typeof verifyTrustRootChain>[1]['pin']; now: Date; installation: string },
-): Promise<VerifiedPolicy> {
+): Promise<{ policy: VerifiedPolicy; root: TrustRoot }> {
   const parsed = policyResponseSchema.safeParse(await readForeign(file))
   // Its content is nobody's business: the file may be a link's idea of somebody who wants to read root's files.
   if (!parsed.success) throw new CliError('FILE_UNREADABLE', `${file} holds no policy of a broker`)
@@ -139,7 +141,7 @@ async function readPolicy(
   const root = verifyTrustRootChain(rootChain, { pin, now })
   if (root.installation !== installation)
     throw refuse('REFUSED', `expected installation ${installation}, saw ${root.installation}`)
-  return verifyPolicyDocument({ json, envelope }, root)
+  return { policy: verifyPolicyDocument({ json, envelope }, root), root }
 }
 
 /** JSON in a plain file whose directory may be somebody else's. */
@@ -164,14 +166,21 @@ async function findGeneration(
 ): Promise<{ found: Generation | undefined; against: string }> {
   const reasons: string[] = []
   for (const generation of generations) {
-    const why = await whyNot(generation, approved, values, context)
+    const why = await whyNot(generation, approved, values, context).catch((error: unknown) => {
+      if (context.signal.aborted) throw error
+      return (error as Error).message
+    })
     if (why === null) return { found: generation, against: '' }
     reasons.push(`${generation.number}: ${why}`)
   }
   return { found: undefined, against: reasons.slice(0, 8).join('; ') }
 }
 
-/** What speaks against a generation; null if it is approved, and on this host what was approved. */
+/**
+ * What speaks against a generation; null if it is approved, and on this host what was approved. That it could not be
+ * looked at is neither: who can keep Nix from answering must not have the current one taken for a bad one.
+ * @throws {Error} what kept it from being looked at
+ */
 async function whyNot(
   { path }: Generation,
   approved: readonly ApprovedBag[],
@@ -180,21 +189,20 @@ async function whyNot(
 ): Promise<string | null> {
   const bags = approved.filter(({ root }) => root === path)
   if (bags.length === 0) return 'not approved'
-  try {
-    const manifest = await readClosureFrom(path, values, signal)
-    if (!bags.some(({ closure }) => closure === manifest.digest))
-      return `it is closure ${manifest.digest}, and another was approved`
-    const readAttributes = await loadAttributeReader()
-    progress(`reading ${path}`)
-    const verification = await verifyClosure(
-      { entries: manifest.entries },
-      { now: () => now().getTime(), signal, full: true, ...(readAttributes && { readAttributes }) },
-    )
-    return verification.ok ? null : `${verification.mismatches[0]?.path} was altered`
-  } catch (error) {
-    if (signal.aborted) throw error
-    return (error as Error).message
-  }
+  const manifest = await readClosureFrom(path, values, signal).catch((error: unknown) => {
+    if (error instanceof NixError && error.code === 'PATH_INVALID') return undefined
+    throw error
+  })
+  if (manifest === undefined) return 'Nix has lost some of it'
+  if (!bags.some(({ closure }) => closure === manifest.digest))
+    return `it is closure ${manifest.digest}, and another was approved`
+  const readAttributes = await loadAttributeReader()
+  progress(`reading ${path}`)
+  const verification = await verifyClosure(
+    { entries: manifest.entries },
+    { now: () => now().getTime(), signal, full: true, ...(readAttributes && { readAttributes }) },
+  )
+  return verification.ok ? null : `${verification.mismatches[0]?.path} was altered`
 }
 
 /** Lets PID 1 start what is in force now: what runs outlives us and our confinement. */

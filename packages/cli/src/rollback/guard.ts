@@ -1,67 +1,91 @@
 // What rollbacks remember, in a directory of root's: that no older policy is believed than one that was seen, that a
 // profile is not switched again at once, and that nobody who switches it forward and we who switch it back do so in
-// turns. It is written down before anything is switched; who is killed in between has used the attempt up.
-import { lstatSync, mkdirSync } from 'node:fs'
+// turns. It is written down before anything is switched; who is killed in between has used the attempt up. One rollback
+// at a time: of two that had read it before either wrote, the second would take back what the first had seen.
+import { closeSync, constants, fstatSync, mkdirSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import type { StorePath } from '@bagcheck/nix'
 import { CliError, EXIT } from '../error.ts'
 import { ifThere, readSmallText, writeOutput } from '../files.ts'
+import { tryLock } from './lock.ts'
 
 const SCHEMA = 'bagcheck.rollbacks/v1'
 const MAX_LEFT = 64
 
 interface Remembered {
   readonly schema: typeof SCHEMA
-  /** By pin of the trust root. */
-  readonly policies: Readonly<Record<string, { version: number; sha256: string }>>
+  /** By pin of the trust root, whose highest version is `trustRoot`. */
+  readonly policies: Readonly<
+    Record<string, { version: number; sha256: string; trustRoot: number }>
+  >
   readonly profiles: Readonly<Record<string, { atMs: number; left: readonly StorePath[] }>>
 }
 
-/** What of it must hold now. */
-export class RollbackGuard {
+/** What of it must hold now; nobody else's until it is disposed of. */
+export class RollbackGuard implements Disposable {
+  readonly #directory: number
   readonly #file: string
   #remembered: Remembered
 
-  private constructor(file: string, remembered: Remembered) {
+  private constructor(directory: number, file: string, remembered: Remembered) {
+    this.#directory = directory
     this.#file = file
     this.#remembered = remembered
   }
 
-  /** @throws {CliError} FILE_UNREADABLE */
+  [Symbol.dispose](): void {
+    closeSync(this.#directory)
+  }
+
+  /** @throws {CliError} FILE_UNREADABLE, ROLLBACK_LIMIT – another one is under way */
   static async open(directory: string): Promise<RollbackGuard> {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    const { uid, mode } = lstatSync(directory)
-    if (uid !== 0 || (mode & 0o022) !== 0)
-      throw new CliError(
-        'FILE_UNREADABLE',
-        `${directory} must be root's, and nobody else's to write`,
-      )
-    const file = join(directory, 'rollbacks.json')
-    const text = await ifThere(readSmallText(file))
-    if (text === undefined)
-      return new RollbackGuard(file, { schema: SCHEMA, policies: {}, profiles: {} })
-    const value = JSON.parse(text) as Remembered // ours, below a directory of root's
-    if (value.schema === SCHEMA) return new RollbackGuard(file, value)
-    throw new CliError('FILE_UNREADABLE', `expected ${SCHEMA} in ${file}`)
+    const fd = openDirectory(directory)
+    try {
+      const { uid, mode } = fstatSync(fd)
+      if (uid !== 0 || (mode & 0o022) !== 0)
+        throw new CliError(
+          'FILE_UNREADABLE',
+          `${directory} must be root's, and nobody else's to write`,
+        )
+      if (!(await tryLock(fd))) throw limited('another rollback is under way')
+      const file = join(directory, 'rollbacks.json')
+      const text = await ifThere(readSmallText(file))
+      if (text === undefined)
+        return new RollbackGuard(fd, file, { schema: SCHEMA, policies: {}, profiles: {} })
+      const value = JSON.parse(text) as Remembered // ours, below a directory of root's
+      if (value.schema === SCHEMA) return new RollbackGuard(fd, file, value)
+      throw new CliError('FILE_UNREADABLE', `expected ${SCHEMA} in ${file}`)
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
   }
 
   /**
-   * Remembers a verified policy, if it is none that was replaced.
+   * Remembers a verified policy and the version of the trust root that it was verified with, if none of them was
+   * replaced: a key that a later trust root took away signs nothing any more.
    * @throws {CliError} ROLLBACK_LIMIT
    */
-  async see(pin: string, { version, sha256 }: { version: number; sha256: string }): Promise<void> {
+  async see(
+    pin: string,
+    { version, sha256 }: { version: number; sha256: string },
+    trustRoot: number,
+  ): Promise<void> {
     const { policies } = this.#remembered
     const highest = Object.hasOwn(policies, pin) ? policies[pin] : undefined
     if (highest !== undefined) {
-      if (version === highest.version && sha256 === highest.sha256) return
-      if (version <= highest.version)
-        throw new CliError(
-          'ROLLBACK_LIMIT',
+      if (trustRoot < highest.trustRoot)
+        throw limited(
+          `expected trust root version ${highest.trustRoot} or a later one, saw ${trustRoot}`,
+        )
+      const isKnown = version === highest.version && sha256 === highest.sha256
+      if (isKnown && trustRoot === highest.trustRoot) return
+      if (!isKnown && version <= highest.version)
+        throw limited(
           `expected policy version ${highest.version} (${highest.sha256}) or a later one, saw ${version} (${sha256})`,
-          { exit: EXIT.refused },
         )
     }
-    await this.#write({ policies: { ...policies, [pin]: { version, sha256 } } })
+    await this.#write({ policies: { ...policies, [pin]: { version, sha256, trustRoot } } })
   }
 
   /**
@@ -75,10 +99,7 @@ export class RollbackGuard {
     const { profiles } = this.#remembered
     const { atMs, left } = profiles[profile] ?? { atMs: Number.NEGATIVE_INFINITY, left: [] }
     // A clock that was set back is no reason to wait for ever, nor one not to wait.
-    if (Math.abs(nowMs - atMs) < intervalMs)
-      throw new CliError('ROLLBACK_LIMIT', `${profile} was switched back just now`, {
-        exit: EXIT.refused,
-      })
+    if (Math.abs(nowMs - atMs) < intervalMs) throw limited(`${profile} was switched back just now`)
     if (left.includes(path))
       throw new CliError(
         'ROLLBACK_FLAPPING',
@@ -94,4 +115,17 @@ export class RollbackGuard {
     this.#remembered = { ...this.#remembered, ...changes }
     await writeOutput(this.#file, JSON.stringify(this.#remembered), 0o600)
   }
+}
+
+function openDirectory(directory: string): number {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    return openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  } catch (cause) {
+    throw new CliError('FILE_UNREADABLE', `${directory} must be a directory of root's`, { cause })
+  }
+}
+
+function limited(message: string): CliError {
+  return new CliError('ROLLBACK_LIMIT', message, { exit: EXIT.refused })
 }

@@ -29,9 +29,8 @@ import { basename, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseStorePath, type StorePath } from '@bagcheck/nix'
 import { CliError, EXIT } from '../error.ts'
+import { tryLock } from './lock.ts'
 
-// <sys/file.h>
-const [LOCK_EX, LOCK_NB] = [2, 4]
 const LOCK_WAIT_MS = 30_000
 const MAX_GENERATIONS = 100_000
 
@@ -71,18 +70,27 @@ export function readProfile(profile: string): Profile {
 }
 
 /**
- * Makes the generation `to` the current one, if `from` still is.
+ * Makes the generation `to` the current one, if `from` still is, and both still are the paths that were looked at.
  * @throws {CliError} ROLLBACK_PROFILE
  */
-export async function switchProfile(profile: string, from: number, to: number): Promise<void> {
+export async function switchProfile(
+  profile: string,
+  from: Generation,
+  to: Generation,
+): Promise<void> {
   await using _lock = await lock(profile)
   const { current, earlier } = readProfile(profile)
-  if (current.number !== from || !earlier.some(({ number }) => number === to))
-    throw refused(profile, `somebody else switched it to generation ${current.number} meanwhile`)
+  const isStill = (one: Generation) => (other: Generation) =>
+    other.number === one.number && other.path === one.path
+  if (!isStill(from)(current) || !earlier.some(isStill(to)))
+    throw refused(
+      profile,
+      `somebody else changed it meanwhile; it is at generation ${current.number}`,
+    )
   const directory = dirname(profile)
   const temporary = join(directory, `.${basename(profile)}-${process.pid}-rollback`)
   rmSync(temporary, { force: true })
-  symlinkSync(`${basename(profile)}-${to}-link`, temporary)
+  symlinkSync(`${basename(profile)}-${to.number}-link`, temporary)
   renameSync(temporary, profile)
   const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
   fsyncSync(fd)
@@ -125,14 +133,12 @@ function assertRoots(directory: string, profile: string): void {
 }
 
 async function lock(profile: string): Promise<AsyncDisposable> {
-  const koffi = (await import('koffi')).default // native, and not everywhere
-  const flock = koffi.load(null).func('int flock(int, int)')
   const file = `${profile}.lock`
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW
   for (const deadline = Date.now() + LOCK_WAIT_MS; ; await sleep(100)) {
     const fd = openSync(file, flags, 0o600)
     // One that is not empty was removed by who had it: another is there by now.
-    if (flock(fd, LOCK_EX | LOCK_NB) === 0 && fstatSync(fd).size === 0)
+    if ((await tryLock(fd)) && fstatSync(fd).size === 0)
       return {
         [Symbol.asyncDispose]: async () => {
           unlinkSync(file)
