@@ -11,6 +11,7 @@ import { openProcessConnector } from './measure/process-connector.ts'
 import { startMeasurer } from './measurer.ts'
 import {
   assertApart,
+  closeOnExec,
   executeAsMeasurer,
   findUser,
   hasMeasurerPrivileges,
@@ -62,6 +63,7 @@ async function main(): Promise<void> {
     values.dropped === true && values.events !== undefined
       ? { fd: Number(values.events) }
       : undefined
+  if (connector !== undefined) closeOnExec(connector.fd)
   await using measurer = startMeasurer(settings, log, connector)
   const ended = new Promise<void>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const)

@@ -41,7 +41,7 @@ const AT_START = KEPT | setOf(START_CAPABILITIES)
 const [PR_SET_KEEPCAPS, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT] = [8, 24, 38, 47]
 const [PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL] = [2, 4]
 const CAPABILITY_VERSION_3 = 0x20080522
-const F_SETFD = 2
+const [F_SETFD, FD_CLOEXEC] = [2, 1]
 
 const libc = koffi.load(null)
 const prctl = libc.func(
@@ -123,6 +123,11 @@ export function executeAsMeasurer(
   const environment = { PATH, MALLOC_ARENA_MAX: '1' }
   process.execve?.(process.execPath, [process.execPath, ...args], environment)
   throw new AgentError('PRIVILEGES', 'expected a Node that can execute itself anew')
+}
+
+/** Keeps a descriptor that outlived {@link executeAsMeasurer} from `busctl`. */
+export function closeOnExec(fd: number): void {
+  call('F_SETFD', fcntl(fd, F_SETFD, FD_CLOEXEC))
 }
 
 /** What this thread starts from now on inherits no capability: `busctl` needs none. */

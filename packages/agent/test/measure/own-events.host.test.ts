@@ -29,11 +29,23 @@ const [MEASURER, FRONT] = [61_234, 61_235]
 const THREE = ['CAP_DAC_READ_SEARCH', 'CAP_SYS_PTRACE', 'CAP_CHECKPOINT_RESTORE']
 const THREE_AS_SET = '0000010000080004'
 
-/** The inode of the socket that the measurer was told to read events from, once it has dropped what it had. */
+// open(2), as fdinfo shows it
+const O_CLOEXEC = 0o2000000
+
+/**
+ * The inode of the socket that the measurer was told to read events from, once it has dropped what it had and keeps it
+ * to itself.
+ */
 async function eventSocketOf({ pid }: ChildProcess): Promise<string | undefined> {
   const read = (): string => readFileSync(`/proc/${pid}/cmdline`, 'utf8')
   await until(() => read().includes('--dropped'))
   const fd = /--events\0(\d+)\0/.exec(read())?.[1]
+  const flags = (): number =>
+    Number.parseInt(
+      /^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1] ?? '',
+      8,
+    )
+  await until(() => (flags() & O_CLOEXEC) !== 0)
   return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1]
 }
 
