@@ -364,6 +364,12 @@ describe.runIf(nixAvailable() && systemdAvailable())('a rollback', () => {
     expect(dry()).toMatchObject({ code: 'ROLLBACK_LIMIT' })
   })
 
+  test('one that runs out of memory takes the process that counts restarts not with it', () => {
+    systemd.run('systemctl', 'daemon-reload')
+    const of = ['-P', 'OOMPolicy', 'bagcheck-actions.service'] as const
+    expect(systemd.run('systemctl', 'show', ...of).trim()).toBe('continue')
+  })
+
   test('a generation that is exchanged after it was looked at is not switched to', () => {
     publish(policy({ approved: ['good'] }))
     const forward = `flock ${PROFILE}.lock sh -c '

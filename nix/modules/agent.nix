@@ -239,6 +239,8 @@ in
         StateDirectory = "bagcheck-actions";
         StateDirectoryMode = "0700";
         ReadWritePaths = "-/nix/var/nix/profiles";
+        # A rollback that a policy's file of somebody's own lets run out of memory ends alone.
+        OOMPolicy = "continue";
         AmbientCapabilities = "";
         CapabilityBoundingSet = "";
         PrivateNetwork = true;
