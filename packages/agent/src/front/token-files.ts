@@ -246,6 +246,7 @@ export class TokenFiles implements Disposable {
   }
 
   #remove(kept: Kept): void {
+    const isWrittenDown = kept.token !== undefined
     kept.token = undefined
     if (!kept.written) return
     kept.doomed = true
@@ -255,6 +256,8 @@ export class TokenFiles implements Disposable {
     } catch (error) {
       this.#complain(kept, error) // and once more at the next look
     }
+    // Also, and above all, if it is still there: the next agent is not to leave it there.
+    if (isWrittenDown) this.#save(kept)
   }
 
   #complain(kept: Kept, error: unknown): void {

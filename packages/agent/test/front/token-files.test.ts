@@ -1,6 +1,14 @@
 // What keeps token files from each other, and from the time after the agent. The rest is in token-files.system.
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -132,6 +140,40 @@ test('a file that is not configured any more is removed at the start', () => {
     measurer: { find: () => Promise.resolve([]), check: () => Promise.resolve() },
   })
   expect(existsSync(file('gone').path)).toBe(false)
+})
+
+test('a denied token that could not be removed is not taken for one in force by the next agent', async () => {
+  let hear: (event: SessionEvent) => void = () => undefined
+  let saved = ''
+  const files = new TokenFiles([file('quick')], {
+    ...{ ...fresh, store: { ...fresh.store, save: (text: string) => void (saved = text) } },
+    sessions: {
+      open: () => ({
+        watch: (heard: typeof hear) => {
+          hear = heard
+          return () => undefined
+        },
+        request: () => {
+          hear({ kind: 'token', token })
+          return Promise.resolve(token)
+        },
+      }),
+    } as unknown as Pick<Sessions, 'open'>,
+    measurer: { find: () => Promise.resolve([own]), check: () => Promise.resolve() },
+    log: () => undefined,
+  })
+  await expect.poll(left).toBe('token-1')
+  chmodSync(join(directory, 'tokens'), 0o770) // nothing is written or removed in such a one
+  const problem = { error: 'access_denied', error_description: 'denied', code: 'DENIED' } as const
+  hear({ kind: 'denied', refusal: { status: 403, problem } })
+  files[Symbol.dispose]()
+  expect(left()).toBe('token-1')
+  chmodSync(join(directory, 'tokens'), 0o700)
+  using _ = new TokenFiles([file('quick')], {
+    ...{ ...fresh, store: { ...fresh.store, text: saved }, sessions, log: () => undefined },
+    measurer: { find: () => new Promise(() => undefined), check: () => Promise.resolve() },
+  })
+  expect(left()).toBeUndefined()
 })
 
 test.each([
