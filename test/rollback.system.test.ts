@@ -364,6 +364,15 @@ describe.runIf(nixAvailable() && systemdAvailable())('a rollback', () => {
     expect(dry()).toMatchObject({ code: 'ROLLBACK_LIMIT' })
   })
 
+  test('nobody but root keeps one from being made, whoever may read where it is remembered', () => {
+    publish(policy({ approved: ['good'] }))
+    const hold = `mkdir -m 755 /run/state
+      setpriv --reuid 901 --clear-groups flock /run/state sh -c 'echo held > /dev/shm/held; sleep 20' > /dev/null 2>&1 &
+      until test -s /dev/shm/held; do sleep 0.1; done`
+    systemd.run('sh', '-c', hold)
+    expect(dry()).toMatchObject({ to: { number: 3 } })
+  })
+
   test('one that runs out of memory takes the process that counts restarts not with it', () => {
     systemd.run('systemctl', 'daemon-reload')
     const of = ['-P', 'OOMPolicy', 'bagcheck-actions.service'] as const
@@ -453,13 +462,15 @@ describe.runIf(nixAvailable() && systemdAvailable())('a rollback', () => {
     expect(dry()).toMatchObject({ code: 'POLICY_EXPIRED' })
   })
 
-  test('another trust root or installation is refused, and a link in the place of the policy', () => {
+  test('another trust root or installation is refused, and what is no file in the place of the policy', () => {
     publish(policy({ approved: ['good'] }))
     const of = (...more: string[]): Said => roll(PROFILE, '--unit', UNIT, '--dry-run', ...more)
     expect(of('--trust', `sha256:${'a'.repeat(64)}`).code).toMatch(/^TRUST_ROOT_/)
     expect(dry('--installation', 'other')).toMatchObject({ code: 'REFUSED' })
-    systemd.run('ln', '-sf', '/etc/passwd', POLICY)
-    expect(dry()).toMatchObject({ code: 'FILE_UNREADABLE' })
+    for (const make of ['ln -sf /etc/passwd', 'mkfifo -m 666', 'mkdir', 'truncate -s 300M']) {
+      systemd.run('sh', '-c', `rm -rf ${POLICY}; ${make} ${POLICY}`)
+      expect(dry()).toMatchObject({ code: 'FILE_UNREADABLE' })
+    }
     systemd.run('rm', POLICY)
   })
 

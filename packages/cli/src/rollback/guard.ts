@@ -2,7 +2,7 @@
 // profile is not switched again at once, and that nobody who switches it forward and we who switch it back do so in
 // turns. It is written down before anything is switched; who is killed in between has used the attempt up. One rollback
 // at a time: of two that had read it before either wrote, the second would take back what the first had seen.
-import { closeSync, constants, fstatSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import type { StorePath } from '@bagcheck/nix'
 import { CliError, EXIT } from '../error.ts'
@@ -23,40 +23,43 @@ interface Remembered {
 
 /** What of it must hold now; nobody else's until it is disposed of. */
 export class RollbackGuard implements Disposable {
-  readonly #directory: number
+  readonly #lock: number
   readonly #file: string
   #remembered: Remembered
 
-  private constructor(directory: number, file: string, remembered: Remembered) {
-    this.#directory = directory
+  private constructor(lock: number, file: string, remembered: Remembered) {
+    this.#lock = lock
     this.#file = file
     this.#remembered = remembered
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#directory)
+    closeSync(this.#lock)
   }
 
   /** @throws {CliError} FILE_UNREADABLE, ROLLBACK_LIMIT – another one is under way */
   static async open(directory: string): Promise<RollbackGuard> {
-    const fd = openDirectory(directory)
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    const { uid, mode } = lstatSync(directory)
+    if (uid !== 0 || (mode & 0o022) !== 0)
+      throw new CliError(
+        'FILE_UNREADABLE',
+        `${directory} must be root's, and nobody else's to write`,
+      )
+    // Not the directory itself: whoever may read that could hold its lock for ever.
+    const { O_RDWR, O_CREAT, O_NOFOLLOW } = constants
+    const lock = openSync(join(directory, 'lock'), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
     try {
-      const { uid, mode } = fstatSync(fd)
-      if (uid !== 0 || (mode & 0o022) !== 0)
-        throw new CliError(
-          'FILE_UNREADABLE',
-          `${directory} must be root's, and nobody else's to write`,
-        )
-      if (!(await tryLock(fd))) throw limited('another rollback is under way')
+      if (!(await tryLock(lock))) throw limited('another rollback is under way')
       const file = join(directory, 'rollbacks.json')
       const text = await ifThere(readSmallText(file))
       if (text === undefined)
-        return new RollbackGuard(fd, file, { schema: SCHEMA, policies: {}, profiles: {} })
+        return new RollbackGuard(lock, file, { schema: SCHEMA, policies: {}, profiles: {} })
       const value = JSON.parse(text) as Remembered // ours, below a directory of root's
-      if (value.schema === SCHEMA) return new RollbackGuard(fd, file, value)
+      if (value.schema === SCHEMA) return new RollbackGuard(lock, file, value)
       throw new CliError('FILE_UNREADABLE', `expected ${SCHEMA} in ${file}`)
     } catch (error) {
-      closeSync(fd)
+      closeSync(lock)
       throw error
     }
   }
@@ -114,15 +117,6 @@ export class RollbackGuard implements Disposable {
   async #write(changes: Partial<Remembered>): Promise<void> {
     this.#remembered = { ...this.#remembered, ...changes }
     await writeOutput(this.#file, JSON.stringify(this.#remembered), 0o600)
-  }
-}
-
-function openDirectory(directory: string): number {
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    return openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
-  } catch (cause) {
-    throw new CliError('FILE_UNREADABLE', `${directory} must be a directory of root's`, { cause })
   }
 }
 
