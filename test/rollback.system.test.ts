@@ -364,6 +364,13 @@ describe.runIf(nixAvailable() && systemdAvailable())('a rollback', () => {
     expect(dry()).toMatchObject({ code: 'ROLLBACK_LIMIT' })
   })
 
+  test('what is not approved any more when it has been read is not switched to', async () => {
+    await using slow = await startFlakyDaemon(5000, 'pass')
+    const soon = new Date(Date.now() + 5000).toISOString().replace(/\.\d+Z/, 'Z')
+    publish(policy({ approved: ['good'], expires: soon }))
+    expect(dry('--daemon-socket', slow.socketPath)).toMatchObject({ code: 'POLICY_EXPIRED' })
+  })
+
   test('nobody but root keeps one from being made, whoever may read where it is remembered', () => {
     publish(policy({ approved: ['good'] }))
     const hold = `mkdir -m 755 /run/state

@@ -5,7 +5,7 @@
 import { execFile } from 'node:child_process'
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { promisify } from 'node:util'
+import { isDeepStrictEqual, promisify } from 'node:util'
 import { policyResponseSchema } from '@bagcheck/api'
 import { NixError, verifyClosure } from '@bagcheck/nix'
 import {
@@ -91,10 +91,11 @@ export const rollback = command({
     const { installation } = values
     const { policy, root } = await readPolicy(values.policy, { pin, now, installation })
     await guard.see(pin, policy, root.version)
-    const approved =
+    const approvedNow = (): readonly ApprovedBag[] =>
       hostClass === undefined
-        ? approvedForService(policy, unit ?? '', now)
-        : approvedForHosts(policy, hostClass, now)
+        ? approvedForService(policy, unit ?? '', context.now())
+        : approvedForHosts(policy, hostClass, context.now())
+    const approved = approvedNow()
     const { current, earlier } = readProfile(profile)
     if ((await whyNot(current, approved, values, context)) === null)
       throw refuse(
@@ -108,6 +109,11 @@ export const rollback = command({
         `no generation of ${profile} before ${current.number} is approved and intact` +
           (against === '' ? '' : `: ${against}`),
       )
+    // To read it took its time.
+    const still = approvedNow()
+    const looked = approved.filter(({ root }) => root === found.path)
+    if (!looked.every((bag) => still.some((one) => isDeepStrictEqual(one, bag))))
+      throw refuse('ROLLBACK_NONE', `the approval of ${found.path} ended while it was read`)
     const facts = { profile, policy: policy.version, from: current, to: found }
     const what = `${profile} from generation ${current.number} to ${found.number}, ${found.path}`
     if (values['dry-run']) {
