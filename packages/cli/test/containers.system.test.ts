@@ -435,9 +435,9 @@ describe.runIf(nixAvailable())('a container', () => {
           await using container = await start(runtime, { id: unique('boxed'), config: stated })
           expect(await container.ask()).toEqual(PASS)
         }
-        // A search path, which the policy does not judge by itself.
+        // A variable that the policy does not judge by itself.
         const other = JSON.parse(stated) as { process: { env: string[] } }
-        other.process.env.push('PERL5LIB=/tmp')
+        other.process.env.push('PERL_HASH_SEED=0')
         await using container = await start(runtime, {
           ...{ id: unique('boxed'), config: JSON.stringify(other) },
         })
