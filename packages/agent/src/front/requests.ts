@@ -1,6 +1,7 @@
 // Bodies and queries of agent.sock. Strict: unknown members are errors, every string has a bound.
 import type { IncomingMessage } from 'node:http'
 import { AgentError, quote } from '../error.ts'
+import { MAX_PID } from '../measure/protocol.ts'
 
 const MAX_BODY_BYTES = 16 * 1024
 const MAX_AUDIENCE_CHARACTERS = 512
@@ -60,9 +61,10 @@ export function parseAudience(value: unknown): string {
   throw new AgentError('REQUEST_INVALID', `expected an audience, saw ${quote(value)}`)
 }
 
-/** @throws {AgentError} REQUEST_INVALID */
+/** Nothing that the measurer would not take for a question, and end the connection. @throws {AgentError} REQUEST_INVALID */
 export function parsePid(value: string | null): number {
-  if (value !== null && /^[1-9][0-9]{0,9}$/.test(value)) return Number(value)
+  if (value !== null && /^[1-9][0-9]{0,6}$/.test(value) && Number(value) <= MAX_PID)
+    return Number(value)
   throw new AgentError('REQUEST_INVALID', `expected a process id, saw ${quote(value)}`)
 }
 

@@ -38,7 +38,8 @@ export const MAX_QUESTION_BYTES: number = 64 * 1024
 export const MAX_ANSWER_BYTES: number = 32 * 1024 * 1024
 /** Questions of one connection that wait for their answer. */
 export const MAX_QUESTIONS = 4096
-const MAX_PID = 4_194_304 // PID_MAX_LIMIT of 64-bit kernels
+/** PID_MAX_LIMIT of 64-bit kernels. */
+export const MAX_PID = 4_194_304
 const MAX_PROCESSES = 1024
 
 /** What the front asks. */
