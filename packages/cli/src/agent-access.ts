@@ -74,5 +74,6 @@ export function askAgent(
 function hint({ code }: NodeJS.ErrnoException): string {
   if (code === 'ENOENT' || code === 'ECONNREFUSED')
     return '; start bagcheck-agent, or name its socket with --agent'
+  if (code?.startsWith('HPE_')) return '; is it agent.sock? (spiffe.sock speaks gRPC)'
   return code === 'EACCES' ? '; every user must be able to enter its directory' : ''
 }

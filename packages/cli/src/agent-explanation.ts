@@ -26,7 +26,10 @@ const nowSchema = z.discriminatedUnion('measured', [
         closureDigest: z.string(),
         strength: z.string(),
         mismatch: z
-          .object({ path: z.string(), kind: z.string(), expected: z.string(), seen: z.string() })
+          .object({
+            ...{ path: z.string(), file: z.string().nullable(), kind: z.string() },
+            ...{ expected: z.string(), seen: z.string() },
+          })
           .nullable(),
       }),
     ),
@@ -91,24 +94,38 @@ function nowLines({ pid, now, policyVersion }: Explanation): string[] {
       : [
           `started   ${[contract.executable, ...contract.arguments].join(' ')}${contract.intact ? '' : '  (runs something else now)'}`,
         ]),
-    `measured  ${processes.length + moreProcesses} process(es), under policy version ${policyVersion}`,
+    `measured  ${processes.length + moreProcesses} process(es), of uid ${[...new Set(processes.map(({ uid }) => uid))].join(', ')}, under ${policyVersion === 0 ? 'no policy: the agent has read none yet' : `policy version ${policyVersion}`}`,
     ...foreign
       .slice(0, 8)
       .map(
         ({ owner, path, unlinked }) =>
           `          process ${owner} maps ${path}, ${unlinked ? 'which has no name any more' : 'which is no file of the store'}`,
       ),
-    ...(roots.length === 0 ? ['fits      no closure that is known here'] : []),
+    ...(roots.length === 0 ? fitsNothing(unit, policyVersion) : []),
     ...roots.flatMap(({ root, closureDigest, strength, mismatch }) => [
       `fits      ${root} (${strength === 'path-claim' ? 'by the word of the local Nix; nobody approved it here' : `checked: ${strength}`})`,
       `          closure ${closureDigest}`,
       ...(mismatch === null
         ? []
         : [
-            `          but ${mismatch.path} differs (${mismatch.kind}): expected ${mismatch.expected}, saw ${mismatch.seen}`,
+            `          but ${mismatch.file ?? mismatch.path} differs (${mismatch.kind}): expected ${mismatch.expected}, saw ${mismatch.seen}`,
           ]),
     ]),
   ]
+}
+
+/** Why it may be that nothing fits, and what to do then. */
+function fitsNothing(unit: { launcher: string; name: string }, policyVersion: number): string[] {
+  if (unit.launcher === 'none') return ['fits      no closure that is known here']
+  return policyVersion === 0
+    ? [
+        'fits      no closure yet',
+        'to pass   let the unit ask, which makes the agent read the policy',
+      ]
+    : [
+        `fits      no closure that policy version ${policyVersion} approves for unit ${unit.name}, nor one of the local Nix`,
+        'to pass   start it from the store path of an approved closure, and name the unit in a role of the policy',
+      ]
 }
 
 function lastLines({ last, lastOf }: Explanation): string[] {

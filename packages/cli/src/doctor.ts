@@ -1,6 +1,7 @@
 // What a host needs to attest, to run units and to run the demo.
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { problemSchema, z } from '@bagcheck/api'
 import { connectDaemon, NIX_DAEMON_SOCKET } from '@bagcheck/nix'
 import { askAgent } from './agent-access.ts'
 import { openBroker } from './broker-access.ts'
@@ -15,6 +16,11 @@ export interface Finding {
   readonly seen: string
   readonly remedy?: string
 }
+
+/** What `GET /healthz` of the agent says of itself. */
+const healthSchema = z.looseObject({
+  ...{ node: z.string(), nodeClass: z.string(), expiresAt: z.int(), policyVersion: z.int() },
+})
 
 const NODE_MINIMUM: readonly [number, number] = [24, 15]
 
@@ -133,10 +139,20 @@ async function examineAgent(socket: string, signal: AbortSignal): Promise<Findin
       remedy: `chmod o+x ${closed}`,
     }
   try {
-    const { status } = await askAgent(socket, signal, 'GET', '/healthz')
-    return status === 200
-      ? { state: 'ok', what, seen: socket }
-      : { state: 'missing', what, seen: `status ${status}`, remedy: "see the agent's log" }
+    const { status, body } = await askAgent(socket, signal, 'GET', '/healthz')
+    const health = healthSchema.safeParse(body)
+    if (status !== 200 || !health.success) {
+      const problem = problemSchema.safeParse(body)
+      const said = problem.success
+        ? `${problem.data.code}: ${problem.data.error_description}`
+        : `status ${status}`
+      return { state: 'missing', what, seen: `${socket}: ${said}`, remedy: "see the agent's log" }
+    }
+    const { node, nodeClass, expiresAt, policyVersion } = health.data
+    const until = new Date(expiresAt * 1000).toISOString()
+    const policy = policyVersion === 0 ? 'no policy read yet' : `policy version ${policyVersion}`
+    const seen = `${socket}, ${node} of class ${nodeClass} until ${until}, ${policy}`
+    return { state: 'ok', what, seen }
   } catch (error) {
     return {
       state: 'missing',

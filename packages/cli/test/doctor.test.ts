@@ -1,3 +1,4 @@
+import { createServer } from 'node:http'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -22,6 +23,34 @@ test('doctor says that workloads cannot reach a socket in a directory of root al
       ]),
     })
   } finally {
+    rmSync(folder, { recursive: true })
+  }
+})
+
+const HEALTH = { node: 'node-1', nodeClass: 'web', expiresAt: 1_800_000_000, policyVersion: 3 }
+const AWAY = {
+  ...{ error: 'temporarily_unavailable', code: 'MEASURER_UNREACHABLE' },
+  error_description: 'the measurer is away; is bagcheck-measurer running?',
+}
+test.each([
+  [200, HEALTH, 'ok', 'node-1 of class web until 2027-01-15T08:00:00.000Z, policy version 3'],
+  [503, AWAY, 'missing', 'MEASURER_UNREACHABLE: the measurer is away; is bagcheck-measurer'],
+])('doctor says what an agent says of itself: %i', async (status, body, state, seen) => {
+  const folder = mkdtempSync(join(tmpdir(), 'bagcheck-doctor-'))
+  chmodSync(folder, 0o755)
+  const socket = join(folder, 'agent.sock')
+  const server = createServer((_request, response) => {
+    response.writeHead(status)
+    response.end(JSON.stringify(body))
+  })
+  await new Promise<void>((resolve) => server.listen(socket, resolve))
+  try {
+    const { stdout } = await run(['doctor', '--agent', socket, '--json'])
+    const { findings } = JSON.parse(stdout) as { findings: { what: string }[] }
+    const agent = findings.find(({ what }) => what === 'agent')
+    expect(agent).toMatchObject({ state, seen: expect.stringContaining(seen) })
+  } finally {
+    server.close()
     rmSync(folder, { recursive: true })
   }
 })

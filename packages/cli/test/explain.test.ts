@@ -115,6 +115,23 @@ describe('bagcheck explain PID', () => {
     expect(stdout).toContain('start it with bagcheck exec')
   })
 
+  test('tells the file that differs, the users, and what to do where nothing fits', async () => {
+    const mismatch = {
+      ...{ path: ROOT, file: `${ROOT}/lib/a`, kind: 'size' },
+      ...{ expected: '1 bytes', seen: '2 bytes' },
+    }
+    const now = explanation.now as { roots: object[] }
+    const roots = [{ ...now.roots[0], strength: 'full', mismatch }]
+    answer.body = { ...explanation, now: { ...now, roots } }
+    const { stdout } = await explain()
+    expect(stdout).toContain(`but ${ROOT}/lib/a differs (size)`)
+    expect(stdout).toContain('of uid 990, under policy version 3')
+    answer.body = { ...explanation, now: { ...now, roots: [] } }
+    expect((await explain()).stdout).toContain('name the unit in a role of the policy')
+    answer.body = { ...explanation, policyVersion: 0, now: { ...now, roots: [] } }
+    expect((await explain()).stdout).toContain('let the unit ask')
+  })
+
   test('tells what was observed, and a process that cannot be measured', async () => {
     answer.body = {
       ...explanation,

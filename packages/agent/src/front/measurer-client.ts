@@ -130,7 +130,8 @@ export class MeasurerClient implements Measurers, Disposable {
   #ask(asked: Asked): Promise<Answer & { ok: true }> {
     return new Promise((resolve, reject) => {
       const channel = this.#channel
-      if (channel === undefined) return reject(away('the measurer is away'))
+      if (channel === undefined)
+        return reject(away('the measurer is away; is bagcheck-measurer running?'))
       if (this.#waiting.size >= MAX_QUESTIONS)
         return reject(new AgentError('MEASURER_BUSY', 'too many questions wait for the measurer'))
       const id = this.#nextId++
