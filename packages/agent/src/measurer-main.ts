@@ -54,7 +54,8 @@ async function main(): Promise<void> {
     if (values.dropped === true || !mayDrop)
       throw new AgentError(
         'PRIVILEGES',
-        'expected three capabilities, those and two to start with, or root to take them from',
+        'expected three capabilities, those and two to start with, or root to take them from; ' +
+          'an agent that is not started as root needs measurer.socket, and bagcheck-measurer there',
       )
     drop(settings)
   }

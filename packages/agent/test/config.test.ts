@@ -107,6 +107,17 @@ describe('docs/operations.md', () => {
     ),
   }
 
+  test('shows a configuration that works with the units of deploy/systemd', () => {
+    const [, example = ''] = /```json\n([^`]+)```/.exec(text) ?? []
+    const shown = parseConfig(example.replace('<64 hex digits>', 'a'.repeat(64)), '/')
+    const unit = readFileSync(
+      new URL('../../../deploy/systemd/bagcheck-measurer.service', import.meta.url),
+      'utf8',
+    )
+    const [, directory] = /^RuntimeDirectory=(.+)$/m.exec(unit) ?? []
+    expect(shown.measurer.socket).toBe(`/run/${directory}/measurer.sock`)
+  })
+
   test('has a row for every key', () => {
     expect(rows.map(({ key }) => key).toSorted()).toEqual(Object.keys(flat).toSorted())
   })

@@ -292,5 +292,9 @@ function nameOf(address: BrokerAddress): string {
 
 function errorText(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(errorText).join('; ')
-  return error instanceof Error ? error.message : String(error)
+  if (!(error instanceof Error)) return String(error)
+  const { code = '', message }: NodeJS.ErrnoException = error
+  return /SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)/.test(code)
+    ? `its certificate is of an authority that is not known here (${code}); name it with --broker-ca`
+    : message
 }

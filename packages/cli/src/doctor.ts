@@ -177,16 +177,17 @@ async function examineBroker(values: Parameters<typeof examineHost>[0]): Promise
   if (values.broker === undefined && values.admin === undefined)
     return { state: 'note', what, seen: 'not named', remedy: 'give --broker URL or --admin SOCKET' }
   try {
-    const { ready } = await (await openBroker(values)).readiness()
-    return ready
-      ? { state: 'ok', what, seen: 'ready' }
-      : { state: 'missing', what, seen: 'not ready', remedy: "see the broker's log" }
+    const { ready, checks } = await (await openBroker(values)).readiness()
+    if (ready) return { state: 'ok', what, seen: 'ready' }
+    const failed = checks.filter(({ ok }) => !ok).map(({ name, detail }) => `${name}: ${detail}`)
+    const remedy = "docs/errors.md says what to do; the broker's log says more"
+    return { state: 'missing', what, seen: ['not ready', ...failed].join('; '), remedy }
   } catch (error) {
     return {
       state: 'missing',
       what,
       seen: (error as Error).message,
-      remedy: 'start bagcheck-broker',
+      remedy: 'start bagcheck-broker, or name another address',
     }
   }
 }

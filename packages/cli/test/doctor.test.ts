@@ -1,7 +1,10 @@
-import { createServer } from 'node:http'
+import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { selfSignedCertificate } from '@bagcheck/testkit'
 import { expect, test } from 'vitest'
 import { run } from './transcript.ts'
 
@@ -52,5 +55,36 @@ test.each([
   } finally {
     server.close()
     rmSync(folder, { recursive: true })
+  }
+})
+
+const NOT_READY = {
+  ready: false,
+  checks: [{ name: 'policy', ok: false, detail: 'POLICY_MISSING' }],
+}
+const notReady: RequestListener = (_request, response) => {
+  response.writeHead(503, { 'content-type': 'application/json' })
+  response.end(JSON.stringify(NOT_READY))
+}
+test.each([
+  ['is not ready', createServer(notReady), 'http', 'not ready; policy: POLICY_MISSING'],
+  [
+    'nobody vouches for',
+    createTlsServer(selfSignedCertificate(), notReady),
+    'https',
+    '--broker-ca',
+  ],
+])('doctor says why of a broker that %s', async (_what, server, scheme, seen) => {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  try {
+    const url = `${scheme}://127.0.0.1:${port}`
+    const { code, stdout } = await run(['doctor', '--broker', url, '--json'])
+    expect(code).toBe(1)
+    const { findings } = JSON.parse(stdout) as { findings: { what: string }[] }
+    const broker = findings.find(({ what }) => what === 'broker')
+    expect(broker).toMatchObject({ state: 'missing', seen: expect.stringContaining(seen) })
+  } finally {
+    server.close()
   }
 })

@@ -374,9 +374,15 @@ function unexpected(value: unknown): AgentError {
   return new AgentError('BROKER_RESPONSE', `unexpected answer of the broker: ${quote(value)}`)
 }
 
+/** What Node calls a certificate of an authority that it does not know. */
+const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)/
+
 function unreachable(cause: unknown, signal: AbortSignal): AgentError {
   if (signal.aborted)
     return new AgentError('BROKER_TIMEOUT', 'the broker did not answer in time', { cause })
   const reason = (cause as NodeJS.ErrnoException | null)?.code ?? String(cause)
-  return new AgentError('BROKER_UNREACHABLE', `cannot reach the broker: ${reason}`, { cause })
+  const hint = UNTRUSTED.test(reason) ? "; is brokerCa its certificate's authority?" : ''
+  return new AgentError('BROKER_UNREACHABLE', `cannot reach the broker: ${reason}${hint}`, {
+    cause,
+  })
 }

@@ -1,5 +1,7 @@
 import { createServer, type Server, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { selfSignedCertificate } from '@bagcheck/testkit'
 import { afterEach, describe, expect, test } from 'vitest'
 import { createBrokerClient, type BrokerClient } from '../../src/front/broker-client.ts'
 
@@ -53,6 +55,20 @@ describe('an answer of the broker', () => {
     })
     await expect(broker.challenge('n', 'issue')).rejects.toMatchObject({
       code: 'BROKER_UNREACHABLE',
+    })
+  })
+
+  test('over a certificate that nobody vouches for is none, and says which key to set', async () => {
+    const stranger = createTlsServer(selfSignedCertificate(), (_request, response) =>
+      response.end(),
+    )
+    server = stranger
+    await new Promise<void>((resolve) => stranger.listen(0, '127.0.0.1', resolve))
+    const { port } = stranger.address() as AddressInfo
+    client = createBrokerClient({ url: `https://127.0.0.1:${port}`, ca: null })
+    await expect(client.challenge('n', 'issue')).rejects.toMatchObject({
+      code: 'BROKER_UNREACHABLE',
+      message: expect.stringContaining('brokerCa'),
     })
   })
 
