@@ -1,60 +1,13 @@
-// docs/first-token.md, run as it stands: every block marked `sh`, in one shell. Only `nix-build` is replaced,
-// because there is no nixpkgs here: it answers with this machine's curl, made into a closure of its own.
-import { execFileSync, spawnSync } from 'node:child_process'
-import {
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  symlinkSync,
-} from 'node:fs'
+// docs/first-token.md, run as it stands.
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, join, resolve } from 'node:path'
-import { startDaemon } from '../packages/cli/src/demo/build.ts'
-import { nixAvailable, nixBuild } from '@bagcheck/testkit'
+import { join } from 'node:path'
+import { nixAvailable } from '@bagcheck/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startDaemon } from '../packages/cli/src/demo/build.ts'
+import { blocksOf, buildCurl, curl, packPrograms, walk } from './page.ts'
 
-const workspace = resolve(import.meta.dirname, '..')
 const inPrivateRoot = process.env['BAGCHECK_PRIVATE_ROOT'] !== undefined
-const curl = ['/usr/bin/curl'].find((file) => spawnSync(file, ['--version']).status === 0)
-
-const nix = (value: unknown): string =>
-  `(builtins.fromJSON ${JSON.stringify(JSON.stringify(value)).replaceAll('${', '\\${')})`
-const named = (file: string): { name: string; path: string } => ({
-  name: basename(file),
-  path: realpathSync(file),
-})
-
-function linkage(program: string): { loader: object; libraries: object[] } {
-  const lines = execFileSync('ldd', [program], { encoding: 'utf8' })
-  const libraries = [...lines.matchAll(/^\s*\S+ => (\/\S+) \(/gm)].map(([, file = '']) =>
-    named(file),
-  )
-  return { loader: named(/^\s*(\/\S+) \(/m.exec(lines)?.[1] ?? ''), libraries }
-}
-
-/** This machine's curl with its libraries, relinked into the store. */
-function buildCurl(program: string): string {
-  const which = (name: string): string =>
-    realpathSync(execFileSync('which', [name], { encoding: 'utf8' }).trim())
-  const patchelf = which('patchelf')
-  const busybox = which('busybox')
-  const input = {
-    name: 'curl',
-    version: '1.0',
-    program: named(program),
-    ...linkage(program),
-  }
-  const tools = { patchelf: named(patchelf), ...linkage(patchelf) }
-  const folder = `builtins.path { path = ${join(busybox, '..')}; name = "busybox"; filter = file: type: file == "${busybox}"; }`
-  return nixBuild(
-    `import ${join(workspace, 'packages/cli/src/demo/nix/relink.nix')} (${nix(input)} // {
-      tools = ${nix(tools)} // { busybox = "\${${folder}}/${basename(busybox)}"; };
-    })`,
-  )
-}
 
 describe.skipIf(!inPrivateRoot || !nixAvailable() || curl === undefined)(
   'docs/first-token.md',
@@ -64,9 +17,7 @@ describe.skipIf(!inPrivateRoot || !nixAvailable() || curl === undefined)(
     beforeAll(async () => {
       daemon = await startDaemon(AbortSignal.timeout(60_000))
       directory = mkdtempSync(join(tmpdir(), 'bagcheck-first-token-'))
-      const args = ['-C', '@bagcheck/source', join(workspace, 'scripts/build.ts')]
-      execFileSync(process.execPath, [...args, join(directory, 'dist')])
-      symlinkSync(process.execPath, join(directory, 'dist/node'))
+      packPrograms(directory)
     })
     afterAll(() => {
       daemon.kill('SIGKILL')
@@ -75,20 +26,10 @@ describe.skipIf(!inPrivateRoot || !nixAvailable() || curl === undefined)(
     })
 
     test('leads to a token, to a denial, and leaves nothing', () => {
-      const text = readFileSync(join(workspace, 'docs/first-token.md'), 'utf8')
-      const blocks = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block)
+      const blocks = blocksOf('first-token.md')
       expect(blocks.length).toBeGreaterThan(6)
-      const script = [
-        'set -eum',
-        'trap "kill %1 %2 2> /dev/null || true" EXIT',
-        `nix-build() { echo ${buildCurl(curl ?? '')}; }`,
-        ...blocks,
-      ].join('\n')
-      const { status, stdout, stderr } = spawnSync('bash', ['-c', script], {
-        cwd: directory,
-        encoding: 'utf8',
-        env: { ...process.env, PATH: `${join(directory, 'dist')}:${process.env['PATH']}` },
-      })
+      const bag = buildCurl(curl ?? '')
+      const { status, stdout, stderr } = walk(directory, `echo ${bag}`, blocks)
       expect(stderr).not.toMatch(/error|bagcheck: /)
       expect(stdout).toMatch(/"accessToken":"ey/)
       expect(stdout).toMatch(/"code":"UID_NOT_ALLOWED"/)
