@@ -17,6 +17,12 @@ import { readOptional } from './state-directory.ts'
 import { AGENT_VERSION } from './version.ts'
 
 const USAGE = 'usage: bagcheck-agent --config FILE [--actions]\n'
+const HELP = `${USAGE}
+Serves the workloads of this host: has them measured (by bagcheck-measurer, or by one of its own where it is
+started as root), and obtains their tokens and SVIDs from the broker.
+With --actions it is the other part, which restarts services and rolls profiles back after a denial (root).
+FILE is JSON, the same for all parts; see docs/operations.md.
+`
 
 // The heap for new objects stays as small as it begins (1 MB): it would grow to 16 MB twice over, to save a
 // daemon that is idle most of the time a tenth of its processor time. V8 reads this at each growth.
@@ -38,7 +44,7 @@ async function main(): Promise<void> {
     },
   })
   if (values.version === true) return void process.stdout.write(`bagcheck-agent ${AGENT_VERSION}\n`)
-  if (values.help === true) return void process.stdout.write(USAGE)
+  if (values.help === true) return void process.stdout.write(HELP)
   if (values.config === undefined) throw new AgentError('CONFIG_INVALID', 'expected --config FILE')
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const)

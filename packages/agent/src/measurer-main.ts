@@ -23,6 +23,11 @@ import { makePublicDirectory } from './unix-socket.ts'
 import { AGENT_VERSION } from './version.ts'
 
 const USAGE = 'usage: bagcheck-measurer --config FILE\n'
+const HELP = `${USAGE}
+Looks at processes for the bagcheck-agent that runs as the configuration's user, at measurer.socket. Takes three
+capabilities, or root to keep those of it.
+FILE is the agent's configuration; see docs/operations.md.
+`
 /** Where an agent that starts its own measurer is. */
 const OWN_FRONT = 3
 
@@ -46,7 +51,7 @@ async function main(): Promise<void> {
   })
   if (values.version === true)
     return void process.stdout.write(`bagcheck-measurer ${AGENT_VERSION}\n`)
-  if (values.help === true) return void process.stdout.write(USAGE)
+  if (values.help === true) return void process.stdout.write(HELP)
   const { settings, front } = readSettings(values)
   const privileges = readPrivileges()
   if (!hasMeasurerPrivileges(privileges)) {
