@@ -1,5 +1,6 @@
 // `bagcheck token` against a socket that answers as the agent does.
 import { createServer, type Server } from 'node:http'
+import { createServer as createNetServer } from 'node:net'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -94,4 +95,13 @@ test('a signal ends it while the agent has not answered', async () => {
 test('an agent that is not there is named with what to do', async () => {
   const argv = ['token', '--audience', 'https://api.example.org', '--agent', `${socket}.none`]
   expect((await run(argv)).stderr).toContain('; start bagcheck-agent, or name its socket')
+})
+
+test('a socket that does not speak HTTP is asked to be the right one', async () => {
+  const grpc = join(folder, 'spiffe.sock')
+  const other = createNetServer((connection) => connection.end('\0\0\x06\x04'))
+  await new Promise<void>((resolve) => other.listen(grpc, resolve))
+  const argv = ['token', '--audience', 'https://api.example.org', '--agent', grpc]
+  expect((await run(argv)).stderr).toContain('is it agent.sock?')
+  other.close()
 })
