@@ -59,7 +59,7 @@ describe.runIf(nixAvailable() && systemdAvailable())('a rollback', () => {
   const build = async (name: string): Promise<void> => {
     const script = `mkdir -p $out/bin $out/lib/systemd/system
       cp /bin/sh $out/bin/sleep; echo ${name} > $out/name
-      printf '[Service]\\nExecStart=%s/bin/sleep 100000\\n' $out > $out/lib/systemd/system/${UNIT}
+      printf '[Service]\\nType=exec\\nExecStart=%s/bin/sleep 100000\\n' $out > $out/lib/systemd/system/${UNIT}
       printf '#!/bin/sh\\necho "$0 $1" >> /run/switched\\n' > $out/bin/switch-to-configuration
       chmod +x $out/bin/switch-to-configuration`
     const root = nixBuild(shellDerivation(name, script))
