@@ -126,6 +126,12 @@ const attacks: readonly Attack[] = [
     names: () => 'PERL5OPT',
   },
   {
+    name: 'it is given arguments by the variable that Node reads',
+    start: () => ({ environment: { NODE_OPTIONS: '--import=/tmp/foreign.mjs' } }),
+    code: 'ARGUMENTS_MISMATCH',
+    names: () => 'NODE_OPTIONS',
+  },
+  {
     name: 'its interpreter may take modules from elsewhere',
     start: (arena) => ({ environment: { PERL5LIB: arena.publicDirectory } }),
     code: 'SEARCH_PATH_FOREIGN',
