@@ -35,9 +35,8 @@ export function parseKeptTokens({ text, bootId }: KeptTokensStore): readonly Kep
   try {
     const saved = JSON.parse(text) as { schema?: unknown; bootId?: unknown; tokens?: unknown }
     if (saved.schema === SCHEMA && Array.isArray(saved.tokens))
-      // Of another boot the files alone are worth knowing, because they are to go.
+      // Ours, 0600. Of another boot the files alone are worth knowing, because they are to go.
       return (saved.tokens as KeptToken[]).map((token) =>
-        // ours, 0600
         saved.bootId === bootId ? token : { ...token, expiresAt: 0 },
       )
   } catch (cause) {

@@ -225,20 +225,10 @@ async function putInForce(unit: string | undefined, { path }: Generation): Promi
     }
   }
   if (unit === undefined) {
-    const quietly = ['--quiet', '--collect', '--wait', '--service-type=exec']
-    const program = `${path}/bin/switch-to-configuration`
-    await run(
-      SWITCH_TIMEOUT_MS,
-      ...([
-        'systemd-run',
-        ...quietly,
-        '--unit=bagcheck-rollback',
-        '--',
-        program,
-        'switch',
-      ] as const),
-    )
-    return
+    const transient = ['--quiet', '--collect', '--wait', '--service-type=exec']
+    const program = [`${path}/bin/switch-to-configuration`, 'switch']
+    const own = [...transient, '--unit=bagcheck-rollback', '--', ...program]
+    return run(SWITCH_TIMEOUT_MS, 'systemd-run', ...own)
   }
   // Its unit file may be the profile's own.
   await run(RESTART_TIMEOUT_MS, 'systemctl', '--no-ask-password', 'daemon-reload')
