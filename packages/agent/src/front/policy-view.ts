@@ -7,6 +7,7 @@ import type { PolicyResponse } from '@bagcheck/api'
 import { parseSha256, parseStorePath, type Sha256, type StorePath } from '@bagcheck/nix'
 import { AgentError, quote } from '../error.ts'
 import type { WantedUnit } from '../measure/find-units.ts'
+import { matchesGlob } from '../measure/glob.ts'
 
 /** A closure that the policy names. */
 export interface Candidate {
@@ -77,7 +78,8 @@ export function readPolicyView(
   if (typeof trustDomain !== 'string' || !/^[a-z0-9._-]{1,255}$/.test(trustDomain))
     throw malformed('trust domain')
   const byUnit = new Map<string, Candidate[]>()
-  const byPattern = new Map<RegExp, Candidate[]>()
+  // Too many candidates only make the broker deny more.
+  const byPattern: [pattern: string, candidates: Candidate[]][] = []
   const observed = new Map<string, ObservedUnit>()
   for (const role of rolesOf(policy['roles'])) {
     const unit = role['unit'] as Record<string, unknown> | null | undefined
@@ -87,7 +89,7 @@ export function readPolicyView(
     const maxAgeFullSeconds = shortestMaxAge(role['audiences'])
     const fullFor = audiencesOfFull(role['audiences'])
     const list = isContainer ? [] : (byUnit.get(name) ?? [])
-    if (isContainer) byPattern.set(matcher(name), list)
+    if (isContainer) byPattern.push([name, list])
     else byUnit.set(name, list)
     const launcher = unit?.['launcher']
     if (
@@ -117,16 +119,10 @@ export function readPolicyView(
     trustDomain,
     candidates: (unitName) => [
       ...(byUnit.get(unitName) ?? []),
-      ...[...byPattern].flatMap(([pattern, list]) => (pattern.test(unitName) ? list : [])),
+      ...byPattern.flatMap(([pattern, list]) => (matchesGlob(unitName, pattern) ? list : [])),
     ],
     observed: [...observed.values()],
   }
-}
-
-/** In the id of a container `*` stands for anything. Too many candidates only make the broker deny more. */
-function matcher(pattern: string): RegExp {
-  const literal = (text: string): string => text.replace(/[.+?^$()[\]{}|\\]/g, String.raw`\$&`)
-  return new RegExp(`^${pattern.split('*').map(literal).join('.*')}$`, 's')
 }
 
 function rolesOf(roles: unknown): Record<string, unknown>[] {

@@ -10,6 +10,7 @@
 import { lstatSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { AgentError, quote } from '../error.ts'
+import { matchesGlob } from './glob.ts'
 import { isWithin, readCgroupPath } from './cgroup.ts'
 import { readStat } from './instance.ts'
 import { followLinks, onHost } from './host-path.ts'
@@ -90,21 +91,6 @@ export function findOciStates(
   return readStates(stateDirs, cgroupMount).filter(
     (state) => matchesGlob(state.id, pattern) && isLive(state),
   )
-}
-
-/** In turns, without going back further than the last `*`: a pattern must not make us search for ever. */
-export function matchesGlob(text: string, pattern: string): boolean {
-  const [first = '', ...others] = pattern.split('*')
-  const last = others.pop()
-  if (last === undefined) return text === pattern
-  if (!text.startsWith(first)) return false
-  let at = first.length
-  for (const part of others) {
-    const found = text.indexOf(part, at)
-    if (found < 0) return false
-    at = found + part.length
-  }
-  return text.length - last.length >= at && text.endsWith(last)
 }
 
 function readStates(stateDirs: readonly string[], cgroupMount: string): OciState[] {

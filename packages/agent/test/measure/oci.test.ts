@@ -3,12 +3,8 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { AgentError } from '../../src/error.ts'
 import { parseIdMap, parseOciConfig } from '../../src/measure/oci.ts'
-import {
-  matchesGlob,
-  parseCrunStatus,
-  parseRuncState,
-  unifiedPath,
-} from '../../src/measure/oci-state.ts'
+import { parseCrunStatus, parseRuncState, unifiedPath } from '../../src/measure/oci-state.ts'
+import { matchesGlob } from '../../src/measure/glob.ts'
 import { parseNsPids } from '../../src/measure/status.ts'
 
 const PLACE = {
