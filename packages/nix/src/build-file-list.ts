@@ -9,8 +9,8 @@ import { scanPaths } from './verify/scan-paths.ts'
 export interface BuildFileListOptions {
   readonly onProgress?: (progress: { readonly paths: number; readonly totalPaths: number }) => void
   readonly signal?: AbortSignal
-  /** Worker threads for large closures; 0 for none. Default: one per processor. */
-  readonly workers?: number
+  /** Threads at work on large closures, this one among them. Default: one per processor. */
+  readonly parallelism?: number
 }
 
 /**
@@ -24,11 +24,11 @@ export async function buildFileList(
   manifest: ClosureManifest,
   options: BuildFileListOptions = {},
 ): Promise<FileList> {
-  const { workers, signal, onProgress } = options
+  const { parallelism, signal, onProgress } = options
   const files: ListedFile[] = []
   let paths = 0
   // What deviates from the owner is for verification to judge.
-  const scanOptions = { hashFiles: () => true, owner: 0, workers, signal }
+  const scanOptions = { hashFiles: () => true, owner: 0, parallelism, signal }
   await scanPaths(manifest.entries, scanOptions, (outcome) => {
     if ('error' in outcome) throw outcome.error
     const { entry, found: scan } = outcome

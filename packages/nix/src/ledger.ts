@@ -18,11 +18,12 @@
 import { createHash } from 'node:crypto'
 import { closeSync, constants, openSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
+import type { StatementSync } from 'node:sqlite'
 import { NixError, quote } from './error.ts'
 import type { NarHash } from './hash.ts'
 import type { StorePath } from './store-path.ts'
 import type { Snapshot } from './verify/snapshot.ts'
-import { isSameSnapshot, restoreSnapshot } from './verify/snapshot.ts'
+import { restoreSnapshot, SNAPSHOT_COLUMNS } from './verify/snapshot.ts'
 
 /** What is known about a store path that was found good. */
 export interface LedgerRecord {
@@ -34,16 +35,24 @@ export interface LedgerRecord {
   readonly snapshot: Snapshot
 }
 
-const FORMAT = 3
+/** A record as far as it can be told without the metadata. */
+type Head = Omit<LedgerRecord, 'snapshot'> & { readonly snapshot: Pick<Snapshot, 'digest'> }
+
+const FORMAT = 4
+const ENTRY_BYTES = SNAPSHOT_COLUMNS * BigInt64Array.BYTES_PER_ELEMENT
 const APPLICATION_ID = 0x42616763 // "Bagc"
 const WRITE_DELAY_MS = 1000
 
 // A record is long, and longer pages are read with fewer calls.
 const PAGE_BYTES = 8192
 
+// A full pass over what has not moved renews times alone, which lie apart from the long rows.
 const SCHEMA = `create table if not exists paths (
   path text primary key, nar_hash text not null, full_at_ms integer not null,
-  attributes integer not null, stats blob not null, names blob not null, digest blob not null
+  attributes integer not null, snapshot text not null, digest blob not null
+) strict, without rowid;
+create table if not exists snapshots (
+  path text primary key, stats blob not null, names blob not null
 ) strict, without rowid;
 create table if not exists file_hashes (
   path text primary key, nar_hash text not null, hashes blob not null, digest blob not null
@@ -87,6 +96,8 @@ export class Ledger {
   readonly #stale = new Map<StorePath, 'all' | 'time'>()
   /** Files' hashes that are not on disk yet. */
   readonly #fileHashes = new Map<StorePath, { narHash: NarHash; hashes: Uint8Array }>()
+  /** Paths of which something on disk is not what was written, so that all of it is due again. */
+  readonly #damaged = new Set<StorePath>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(database: DatabaseSync) {
@@ -114,14 +125,26 @@ export class Ledger {
     return this.#loadFileHashes(path, narHash)
   }
 
+  /** Whether {@link findFileHashes} will find some, as far as can be said without reading them. */
+  hasFileHashes(path: StorePath, narHash: NarHash): boolean {
+    const due = this.#fileHashes.get(path)
+    if (due !== undefined) return due.narHash === narHash
+    if ((this.#stale.has(path) && !this.#records.has(path)) || this.#damaged.has(path)) return false
+    return (
+      this.#row('select nar_hash from file_hashes where path = ?', path)?.['nar_hash'] === narHash
+    )
+  }
+
   /** Remembers that `path` is good, and what its files hold unless that is known. */
   record(path: StorePath, record: LedgerRecord, fileHashes?: Uint8Array): void {
     if (fileHashes !== undefined)
       this.#fileHashes.set(path, { narHash: record.narHash, hashes: fileHashes })
-    const before = this.find(path, record.narHash)
+    const known = this.#stale.has(path) ? this.#records.get(path) : this.#peek(path)
     // A full pass over unchanged content renews the time; the metadata, megabytes of it, are as they were.
-    const same = before !== undefined && isSameSnapshot(before.snapshot, record.snapshot)
-    this.#records.set(path, same ? { ...record, snapshot: before.snapshot } : record)
+    const same =
+      known?.narHash === record.narHash && known.snapshot.digest === record.snapshot.digest
+    const snapshot = (same && this.#records.get(path)?.snapshot) || record.snapshot
+    this.#records.set(path, { ...record, snapshot })
     this.#writeLater(path, same ? 'time' : 'all')
   }
 
@@ -154,6 +177,7 @@ export class Ledger {
       const reason = cause instanceof Error ? cause.message : String(cause)
       throw new NixError('LEDGER_WRITE', `expected to write the ledger: ${reason}`, { cause })
     }
+    for (const [path, what] of this.#stale) if (what === 'all') this.#damaged.delete(path)
     this.#stale.clear()
     this.#fileHashes.clear()
   }
@@ -186,20 +210,20 @@ export class Ledger {
   }
 
   #writeStale(): void {
-    const put = this.#database.prepare('insert or replace into paths values (?, ?, ?, ?, ?, ?, ?)')
-    const renew = this.#database.prepare(
-      'update paths set full_at_ms = ?, attributes = ?, digest = ? where path = ?',
+    const prepare = (sql: string): StatementSync => this.#database.prepare(sql)
+    const put = prepare('insert or replace into paths values (?, ?, ?, ?, ?, ?)')
+    const putSnapshot = prepare('insert or replace into snapshots values (?, ?, ?)')
+    const putHashes = prepare('insert or replace into file_hashes values (?, ?, ?, ?)')
+    const renew = prepare(
+      'update paths set full_at_ms = ?, attributes = ?, digest = ? where path = ? and nar_hash = ? and snapshot = ?',
     )
-    const remove = this.#database.prepare('delete from paths where path = ?')
-    const removeHashes = this.#database.prepare('delete from file_hashes where path = ?')
-    const putHashes = this.#database.prepare(
-      'insert or replace into file_hashes values (?, ?, ?, ?)',
+    const removals = ['paths', 'snapshots', 'file_hashes'].map((table) =>
+      prepare(`delete from ${table} where path = ?`),
     )
     for (const [path, what] of this.#stale) {
       const record = this.#records.get(path)
       if (record === undefined) {
-        remove.run(path)
-        removeHashes.run(path)
+        for (const remove of removals) remove.run(path)
         continue
       }
       const due = this.#fileHashes.get(path)
@@ -207,44 +231,62 @@ export class Ledger {
         const digest = digestOfHashes(path, due.narHash, due.hashes)
         putHashes.run(path, due.narHash, due.hashes, digest)
       }
-      const { narHash, fullAtMs, attributes } = record
-      const { stats, names } = encodeSnapshot(record.snapshot)
-      const digest = digestOf(path, { narHash, fullAtMs, attributes }, stats, names)
-      if (what === 'time') renew.run(fullAtMs, Number(attributes), digest, path)
-      else put.run(path, narHash, fullAtMs, Number(attributes), stats, names, digest)
+      const { narHash, fullAtMs, attributes, snapshot } = record
+      const digest = digestOf(path, record)
+      const head = [fullAtMs, Number(attributes), digest] as const
+      // Another process may have written something else meanwhile.
+      if (what === 'time' && renew.run(...head, path, narHash, snapshot.digest).changes === 1)
+        continue
+      // SQLite takes no shared memory.
+      putSnapshot.run(path, new Uint8Array(snapshot.stats.buffer).slice(), snapshot.names.slice())
+      put.run(path, narHash, fullAtMs, Number(attributes), snapshot.digest, digest)
     }
   }
 
   #load(path: StorePath): LedgerRecord | undefined {
-    let row
-    try {
-      row = this.#database.prepare('select * from paths where path = ?').get(path)
-    } catch {
-      return undefined // A damaged file knows nothing; the next write says what is wrong with it.
+    const head = this.#peek(path)
+    if (head === undefined) return undefined
+    const { stats, names } = this.#row('select * from snapshots where path = ?', path) ?? {}
+    if (isBytes(stats) && isBytes(names) && stats.length % ENTRY_BYTES === 0) {
+      const snapshot = restoreSnapshot(stats, names)
+      if (snapshot.digest === head.snapshot.digest) return { ...head, snapshot }
     }
+    this.#damaged.add(path)
+    return undefined
+  }
+
+  /** What is known of `path`, without the long rows: of the snapshot only its digest. */
+  #peek(path: StorePath): Head | undefined {
+    if (this.#damaged.has(path)) return undefined
+    const known = this.#records.get(path)
+    if (known !== undefined) return known
+    const row = this.#row('select * from paths where path = ?', path)
     if (row === undefined) return undefined
-    const { stats, names, digest } = row
-    if (!isBytes(stats) || !isBytes(names) || !isBytes(digest)) return undefined
     const head = {
       narHash: row['nar_hash'] as NarHash, // compared with a parsed one before it is used
       fullAtMs: Number(row['full_at_ms']),
       attributes: row['attributes'] === 1,
+      snapshot: { digest: String(row['snapshot']) },
     }
-    if (!digestOf(path, head, stats, names).equals(digest)) return undefined
-    const text = Buffer.from(names.buffer, names.byteOffset, names.length).toString('latin1')
-    return { ...head, snapshot: restoreSnapshot(stats, text) }
+    const { digest } = row
+    return isBytes(digest) && digestOf(path, head).equals(digest) ? head : undefined
+  }
+
+  /** A row of a path; none where the file is damaged: it knows nothing, and the next write says what is wrong with it. */
+  #row(sql: string, path: StorePath): Readonly<Record<string, unknown>> | undefined {
+    try {
+      return this.#database.prepare(sql).get(path)
+    } catch {
+      return undefined
+    }
   }
 
   #loadFileHashes(path: StorePath, narHash: NarHash): Uint8Array | undefined {
-    let row
-    try {
-      row = this.#database.prepare('select * from file_hashes where path = ?').get(path)
-    } catch {
-      return undefined // as above
-    }
-    const { hashes, digest } = row ?? {}
-    if (!isBytes(hashes) || !isBytes(digest)) return undefined
-    return digestOfHashes(path, narHash, hashes).equals(digest) ? hashes : undefined
+    const { hashes, digest } = this.#row('select * from file_hashes where path = ?', path) ?? {}
+    if (isBytes(hashes) && isBytes(digest) && digestOfHashes(path, narHash, hashes).equals(digest))
+      return hashes
+    this.#damaged.add(path)
+    return undefined
   }
 }
 
@@ -257,28 +299,18 @@ function checkFormat(database: DatabaseSync): void {
     database.exec(`pragma page_size = ${PAGE_BYTES}`)
     database.exec(`pragma application_id = ${APPLICATION_ID}`)
     database.exec(`pragma user_version = ${FORMAT}`)
-  } else if (application === APPLICATION_ID && (format === 1 || format === 2)) {
-    // They know no single files. What they knew is read again.
-    database.exec(`begin immediate; drop table paths; pragma user_version = ${FORMAT}; commit`)
+  } else if (application === APPLICATION_ID && [1, 2, 3].some((old) => old === format)) {
+    // What they knew is read again.
+    database.exec(`begin immediate; drop table paths; drop table if exists file_hashes;
+      pragma user_version = ${FORMAT}; commit`)
   } else if (format !== FORMAT || application !== APPLICATION_ID) {
     throw new Error(`expected format ${FORMAT}, got ${String(format)}`)
   }
 }
 
-function encodeSnapshot({ stats, names }: Snapshot): { stats: Uint8Array; names: Uint8Array } {
-  // SQLite takes no shared memory.
-  return { stats: new Uint8Array(stats.buffer).slice(), names: Buffer.from(names, 'latin1') }
-}
-
-function digestOf(
-  path: StorePath,
-  head: Omit<LedgerRecord, 'snapshot'>,
-  stats: Uint8Array,
-  names: Uint8Array,
-): Buffer {
-  const { narHash, fullAtMs, attributes } = head
-  const first = JSON.stringify([path, narHash, fullAtMs, attributes, stats.length])
-  return createHash('sha256').update(`${first}\n`).update(stats).update(names).digest()
+function digestOf(path: StorePath, { narHash, fullAtMs, attributes, snapshot }: Head): Buffer {
+  const head = JSON.stringify([path, narHash, fullAtMs, attributes, snapshot.digest])
+  return createHash('sha256').update(head).digest()
 }
 
 /** Binds the hashes to the path and the NAR hash that they were read with. */

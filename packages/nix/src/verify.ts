@@ -68,8 +68,8 @@ export interface VerifyOptions {
   readonly now: () => number
   readonly onProgress?: (progress: VerifyProgress) => void
   readonly signal?: AbortSignal
-  /** Worker threads for large closures; 0 for none. Default: one per processor. */
-  readonly workers?: number
+  /** Threads at work on large closures, this one among them. Default: one per processor. */
+  readonly parallelism?: number
   /** The uid that must own the store; default 0. */
   readonly owner?: number
 }
@@ -167,10 +167,11 @@ class Pass {
 
   /** Takes the short way where the ledger allows; returns the paths that must be read in full. */
   async recheckKnown(): Promise<PathInfo[]> {
-    const { ledger, full, workers = availableParallelism(), signal } = this.#options
+    const { ledger, full, parallelism = availableParallelism(), signal } = this.#options
     const reads = ledger === undefined || full === true
-    // They start while the ledger is read; the looks at metadata are shared with this thread.
-    if (this.#totalBytes >= INLINE_BYTES) startThreads(reads ? workers : workers - 1)
+    // A path is read by one thread, and the entries of one are looked at by several. They start while the ledger is read.
+    const useful = reads ? Math.min(parallelism, this.#entries.length) : parallelism
+    if (this.#totalBytes >= INLINE_BYTES) startThreads(useful - 1)
     if (reads) return [...this.#entries]
     const unknown: PathInfo[] = []
     const known: Known[] = []
@@ -181,7 +182,7 @@ class Pass {
     }
     if (unknown.length === 0) this.#attributes = true // until a record says otherwise
     const looks = known.map(({ path, snapshot }) => ({ path, snapshot }))
-    const moved = await findMovedEntries(looks, workers, signal)
+    const moved = await findMovedEntries(looks, parallelism, signal)
     const open: KnownMoved[] = []
     for (const [position, look] of known.entries()) {
       const indexes = moved.get(position)
@@ -200,10 +201,10 @@ class Pass {
   /** Reads what moved in paths that the ledger knows; returns those that must be read in full. */
   async #settle(open: readonly KnownMoved[]): Promise<PathInfo[]> {
     if (open.length === 0) return []
-    const { workers, signal } = this.#options
+    const { parallelism, signal } = this.#options
     const unknown: PathInfo[] = []
     const settled: [KnownMoved, SettledPath][] = []
-    await settlePaths(open, { owner: this.#owner, workers, signal }, (outcome) => {
+    await settlePaths(open, { owner: this.#owner, parallelism, signal }, (outcome) => {
       if ('error' in outcome) throw outcome.error
       if (outcome.found.same) settled.push([outcome.entry, outcome.found])
       else unknown.push(outcome.entry.entry)
@@ -261,7 +262,7 @@ class Pass {
     const differing = new Map<PathInfo, NarHash>()
     const accepting: Promise<void>[] = []
     const hashFiles = ({ path, narHash }: PathInfo): boolean =>
-      ledger !== undefined && ledger.findFileHashes(path, narHash) === undefined
+      ledger !== undefined && !ledger.hasFileHashes(path, narHash)
     await this.#scanAll(entries, hashFiles, (entry, scan) => {
       this.#filesChecked += scan.snapshot.regularFiles
       this.#filesHashed += scan.snapshot.regularFiles
@@ -287,12 +288,12 @@ class Pass {
 
   /** Looks at metadata alone. */
   async survey(): Promise<void> {
-    const { files, workers, signal } = this.#options
+    const { files, parallelism, signal } = this.#options
     this.#strength = 'metadata'
     this.#attributes = false
     for (const entry of this.#entries)
       this.#lastFullAtMs = Math.min(this.#lastFullAtMs, this.#find(entry)?.fullAtMs ?? 0)
-    await surveyPaths(this.#entries, { owner: this.#owner, workers, signal }, (outcome) => {
+    await surveyPaths(this.#entries, { owner: this.#owner, parallelism, signal }, (outcome) => {
       const { entry } = outcome
       this.#progress(entry)
       if ('error' in outcome) return this.#reportError(outcome)
@@ -324,8 +325,8 @@ class Pass {
     onScan: (entry: PathInfo, scan: PathScan) => void,
   ): Promise<void> {
     if (entries.length === 0) return
-    const { workers, signal } = this.#options
-    await scanPaths(entries, { hashFiles, owner: this.#owner, workers, signal }, (outcome) => {
+    const { parallelism, signal } = this.#options
+    await scanPaths(entries, { hashFiles, owner: this.#owner, parallelism, signal }, (outcome) => {
       if ('found' in outcome) return onScan(outcome.entry, outcome.found)
       this.#progress(outcome.entry)
       this.#reportError(outcome)

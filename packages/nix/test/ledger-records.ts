@@ -1,6 +1,7 @@
 // Records whose every part is one number.
 import { narHashFromDigest } from '@bagcheck/nix'
 import type { LedgerRecord, NarHash, StorePath } from '@bagcheck/nix'
+import { restoreSnapshot } from '../src/verify/snapshot.ts'
 
 const ENTRIES = 200
 const REGULAR = 0o100444n
@@ -24,11 +25,11 @@ export function fileHashesOf(number: number, entries: number = ENTRIES): Uint8Ar
 export function recordOf(number: number, entries: number = ENTRIES): LedgerRecord {
   const stats = new BigInt64Array(new SharedArrayBuffer(entries * 40)).fill(BigInt(number))
   for (let at = 2; at < stats.length; at += 5) stats[at] = REGULAR
-  const names = Array.from({ length: entries }, (_, n) => (n === 0 ? '\0' : `/${number}-${n}\0`))
+  const names = Array.from({ length: entries }, (_, n) => (n === 0 ? '\0' : `${number}-${n}\0`))
   return {
     narHash: hashOf(number),
     fullAtMs: number,
     attributes: number % 2 === 0,
-    snapshot: { stats, names: names.join(''), regularFiles: entries },
+    snapshot: restoreSnapshot(new Uint8Array(stats.buffer), Buffer.from(names.join(''))),
   }
 }

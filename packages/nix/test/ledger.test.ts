@@ -172,6 +172,7 @@ test('no column can be changed, nor a record moved to another path', () => {
     'attributes = 1',
     `nar_hash = '${hashOf(6)}'`,
     `path = '${RECORD_PATHS[1]}'`,
+    `snapshot = '${recordOf(6).snapshot.digest}'`,
   ]) {
     const file = written(`change-${change.length}`, true)
     const database = new DatabaseSync(file)
@@ -197,6 +198,71 @@ test.each([
     for (const number of name === 'another NAR hash' ? [6] : [5, 6])
       expect(knowsFiles(file, path, number)).toBe(false)
   expect(found(file, path)).toEqual(recordOf(5)) // the rest is as it was
+})
+
+test('of the metadata no byte can be changed, nor all of them taken from another path', () => {
+  const file = join(scratch, 'metadata')
+  for (const change of [
+    'stats = zeroblob(length(stats))',
+    'names = substr(names, 2)',
+    'stats = (select stats from snapshots where path = $1), names = (select names from snapshots where path = $1)',
+    'path = path || $1',
+  ]) {
+    const ledger = openLedger(file)
+    for (const [index, path] of RECORD_PATHS.entries()) ledger.record(path, recordOf(5 + index))
+    ledger.close()
+    const database = new DatabaseSync(file)
+    const to = change.replaceAll('$1', `'${RECORD_PATHS[1]}'`)
+    database.exec(`update snapshots set ${to} where path = '${path}'`)
+    database.close()
+    expect(found(file, path), change).toBeUndefined()
+    expect(found(file, RECORD_PATHS[1] as StorePath)).toEqual(recordOf(6))
+    rmSync(file)
+  }
+})
+
+test('a record with damaged metadata is written again, though nothing in it is new', () => {
+  const file = written('damaged', true)
+  const database = new DatabaseSync(file)
+  database.exec(`update snapshots set names = substr(names, 2)`)
+  database.close()
+  {
+    using ledger = openLedger(file)
+    expect(ledger.find(path, hashOf(5))).toBeUndefined()
+    ledger.record(path, recordOf(5))
+  }
+  expect(found(file, path)).toEqual(recordOf(5))
+})
+
+test('files’ hashes that are damaged are due again', () => {
+  const file = written('damaged-hashes', true)
+  const database = new DatabaseSync(file)
+  database.exec('update file_hashes set hashes = zeroblob(length(hashes))')
+  database.close()
+  {
+    using ledger = openLedger(file)
+    expect(ledger.hasFileHashes(path, hashOf(6))).toBe(false)
+    expect(ledger.hasFileHashes(path, hashOf(5))).toBe(true) // as far as can be said without reading them
+    expect(ledger.findFileHashes(path, hashOf(5))).toBeUndefined()
+    expect(ledger.hasFileHashes(path, hashOf(5))).toBe(false)
+    ledger.record(path, recordOf(5), fileHashesOf(5))
+    expect(ledger.hasFileHashes(path, hashOf(5))).toBe(true)
+  }
+  expect(knowsFiles(file, path, 5)).toBe(true)
+})
+
+test('a pass that renews the time alone says nothing of what another process has written meanwhile', () => {
+  const file = written('renewed', true)
+  const ledger = openLedger(file)
+  expect(ledger.find(path, hashOf(5))).toEqual(recordOf(5))
+  const renewed = { ...recordOf(5), fullAtMs: 50 }
+  {
+    using other = openLedger(file)
+    other.record(path, recordOf(6))
+  }
+  ledger.record(path, renewed)
+  ledger.close()
+  expect(found(file, path)).toEqual(renewed) // the last to write is believed, in all that it says
 })
 
 test('what a path is forgotten for takes the hashes of its files with it', () => {
@@ -263,6 +329,7 @@ test('a writer that is killed leaves one transaction whole, and none that it had
 test.each([
   [1, '', ''],
   [2, 'attributes integer not null, digest blob not null,', "1, x'',"],
+  [3, 'attributes integer not null, digest blob not null,', "1, x'',"],
 ])('a ledger of format %i is emptied, not refused', (format, columns, values) => {
   const file = join(scratch, `older-${format}`)
   const database = new DatabaseSync(file)

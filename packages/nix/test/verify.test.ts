@@ -3,12 +3,10 @@ import {
   chmodSync,
   chownSync,
   copyFileSync,
-  existsSync,
   linkSync,
   lstatSync,
   lutimesSync,
   mkdirSync,
-  mkdtempSync,
   renameSync,
   rmSync,
   statSync,
@@ -18,10 +16,9 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
-import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { buildFileList, hashNar, openLedger, sha256Hex, verifyClosure } from '@bagcheck/nix'
+import { afterAll, beforeEach, describe, expect, test } from 'vitest'
+import { buildFileList, hashNar, openLedger, verifyClosure } from '@bagcheck/nix'
 import type {
   ClosureManifest,
   ClosureVerification,
@@ -30,9 +27,11 @@ import type {
   StorePath,
   VerifyOptions,
 } from '@bagcheck/nix'
+import { makeScratch, makeTree, manifestOf, owner } from './verify/tree.ts'
 
-const owner = process.getuid?.() ?? 0
-let scratch: string
+const scratch = makeScratch()
+afterAll(() => rmSync(scratch, { recursive: true, force: true }))
+
 let next = 0
 let root: string
 let manifest: ClosureManifest
@@ -40,13 +39,6 @@ let files: FileList
 let ledger: Ledger
 let ledgerFile: string
 let nowMs: number
-
-beforeAll(() => {
-  // In memory where that is possible: one test makes thousands of files.
-  const directory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
-  scratch = mkdtempSync(join(directory, 'bagcheck-verify-'))
-})
-afterAll(() => rmSync(scratch, { recursive: true, force: true }))
 
 const inside = (name: string): string => join(root, name)
 
@@ -59,17 +51,8 @@ function alter(directory: string, work: () => void): void {
 
 beforeEach(async () => {
   root = join(scratch, String(next++))
-  mkdirSync(inside('bin'), { recursive: true })
-  writeFileSync(inside('bin/tool'), '#!/bin/sh\n', { mode: 0o555 })
-  writeFileSync(inside('data'), 'data\n', { mode: 0o444 })
-  mkdirSync(inside('empty'), { mode: 0o555 })
-  symlinkSync('data', inside('link'))
-  chmodSync(inside('bin'), 0o555)
-  chmodSync(root, 0o555)
-  // A tree in a scratch directory stands for a store path; only the parsers would object.
-  const path = root as StorePath
-  const entry = { path, ...(await hashNar(root)), references: [] }
-  manifest = { root: path, entries: [entry], digest: sha256Hex(root), text: '' }
+  makeTree(root)
+  manifest = await manifestOf(root)
   files = await buildFileList(manifest)
   ledgerFile = `${root}.ledger`
   ledger = openLedger(ledgerFile)
@@ -296,20 +279,42 @@ describe('verifyClosure', () => {
   })
 
   test('finds the same with worker threads as without', async () => {
-    alter('', () => put('large', 'x'.repeat(20 << 20), 0o444))
-    const entry = { path: root as StorePath, ...(await hashNar(root)), references: [] }
-    manifest = { ...manifest, entries: [entry] }
-    files = await buildFileList(manifest, { workers: 2 })
-    expect(await verify({ workers: 2 })).toMatchObject({ ok: true, filesHashed: 3 })
-    alter('', () => put('large', 'y'.repeat(20 << 20), 0o444))
-    for (const workers of [0, 2])
-      expect((await verify({ workers })).mismatches).toMatchObject([
-        { kind: 'content', file: inside('large') },
-      ])
+    const fill = (letter: string): void =>
+      alter('', () => put('large', letter.repeat(20 << 20), 0o444))
+    const roots = [root, `${root}-b`].map((path) => path as StorePath)
+    makeTree(roots[1] ?? '')
+    const entries = []
+    for (root of roots) {
+      fill('x')
+      entries.push({ path: root as StorePath, ...(await hashNar(root)), references: [] })
+    }
+    manifest = { ...manifest, entries }
+    files = await buildFileList(manifest, { parallelism: 2 })
+    expect(await verify({ parallelism: 2 })).toMatchObject({ ok: true, filesHashed: 6 })
+    for (root of roots) fill('y')
+    const bad = roots.map((path) => ({ kind: 'content', file: `${path}/large` }))
+    for (const parallelism of [1, 2]) {
+      const { mismatches } = await verify({ parallelism })
+      expect(mismatches.toSorted((a, b) => (a.path < b.path ? -1 : 1))).toMatchObject(bad)
+    }
     const controller = new AbortController()
-    const given = verify({ workers: 2, signal: controller.signal })
+    const given = verify({ parallelism: 2, signal: controller.signal })
     controller.abort('enough')
     await expect(given).rejects.toBe('enough')
+  })
+
+  test('can be given up in the middle of a path, where other work goes on', async () => {
+    alter('', () => put('large', 'x'.repeat(20 << 20), 0o444))
+    manifest = await manifestOf(root)
+    let looks = 0
+    const controller = new AbortController()
+    const look = (): void => {
+      if (++looks === 5) controller.abort('enough')
+      else setImmediate(look)
+    }
+    setImmediate(look)
+    await expect(verify({ parallelism: 1, signal: controller.signal })).rejects.toBe('enough')
+    expect(looks).toBe(5)
   })
 
   test('finds one moved file among thousands that threads share', async () => {
@@ -320,16 +325,18 @@ describe('verifyClosure', () => {
     const entry = { path: root as StorePath, ...(await hashNar(root)), references: [] }
     manifest = { ...manifest, entries: [entry] }
     files = await buildFileList(manifest)
-    await verify({ workers: 2 })
-    expect(await verify({ workers: 2 })).toMatchObject({
+    await verify({ parallelism: 2 })
+    expect(await verify({ parallelism: 2 })).toMatchObject({
       ok: true,
       filesHashed: 0,
       filesChecked: 9002,
     })
     linkSync(inside('bin/n8999'), join(scratch, `link-${next}`))
-    expect(await verify({ workers: 2 })).toMatchObject({ ok: true, filesHashed: 1 })
+    expect(await verify({ parallelism: 2 })).toMatchObject({ ok: true, filesHashed: 1 })
     put('bin/n4321', 'dbta\n', 0o444)
-    expect((await verify({ workers: 2 })).mismatches).toMatchObject([{ file: inside('bin/n4321') }])
+    expect((await verify({ parallelism: 2 })).mismatches).toMatchObject([
+      { file: inside('bin/n4321') },
+    ])
   })
 })
 
@@ -386,10 +393,10 @@ describe('a ledger', () => {
   })
 
   test.each([
-    ['cut off', 'update paths set stats = substr(stats, 1, 64)'],
-    ['of odd length', 'update paths set stats = substr(stats, 1, 63)'],
-    ['empty', "update paths set stats = x'', names = x''"],
-    ['with names that do not fit', 'update paths set names = substr(names, 4)'],
+    ['cut off', 'update snapshots set stats = substr(stats, 1, 64)'],
+    ['of odd length', 'update snapshots set stats = substr(stats, 1, 63)'],
+    ['empty', "update snapshots set stats = x'', names = x''"],
+    ['with names that do not fit', 'update snapshots set names = substr(names, 4)'],
   ])('with a record %s makes the path be read again', async (_, change) => {
     await verify()
     ledger.close()

@@ -1,11 +1,12 @@
-// Writes the NAR of a file tree, as `nix-store --dump` does. This is the loop that full verification
-// spends its time in, so it is one synchronous generator over one reused buffer: files are read straight
-// into their place in the archive, and a small file costs open, fstat, read and close.
+// Writes the NAR of a file tree, as `nix-store --dump` does. Full verification spends its time here, so it is
+// synchronous, over one reused buffer: files are read straight into their place in the archive, and a small file
+// costs open, fstat, read and close. The steps are small functions, because a process that starts anew runs them
+// before they are compiled, and a large one is compiled again whenever a rare branch in it is taken first.
 //
 // The tree may change while it is read, by an attacker or by Nix. Every file is opened without following
 // links or blocking, judged by the descriptor, and looked at again when it took more than one read; every
-// directory is looked at again after its last entry. What moved in between is STORE_CHANGED, never a wrong
-// archive.
+// directory is looked at again after its last entry, unless the caller has no use for that. What moved in between
+// is STORE_CHANGED, never a wrong archive.
 // (A parent directory swapped for a link to elsewhere is not seen here. It does not have to be: the hash
 // vouches for the content that was read, and the ledger's device and inode for the place.)
 import { closeSync, fstatSync, readSync } from 'node:fs'
@@ -20,7 +21,7 @@ import {
   statPath,
   wrongKind,
 } from './file-tree.ts'
-import type { TreeEntry } from './file-tree.ts'
+import type { Kind, TreeEntry } from './file-tree.ts'
 import {
   DIRECTORY,
   END,
@@ -34,27 +35,49 @@ import {
 } from './tokens.ts'
 
 /**
- * What was found on the way. `name` is the path below the root, `''` or `/bin/x`, one code unit per byte;
- * `stat` was taken before the content was read.
+ * What was found on the way. `name` is the path below the root, `''` or `/bin/x`, and `last` its last component,
+ * `''` or `x`, both with one code unit per byte; `stat` was taken before the content was read.
  */
 export interface DumpObserver {
-  directory?(name: string, stat: BigIntStats): void
-  regular?(name: string, stat: BigIntStats): void
+  directory?(name: string, stat: BigIntStats, last: string): void
+  /** All that is in the directory has come that was named last among those that are open. */
+  endDirectory?(): void
+  regular?(name: string, stat: BigIntStats, last: string): void
   /** The next bytes of the regular file that was named last, once with none if it is empty; the buffer is reused. */
   contents?(bytes: Uint8Array): void
-  symlink?(name: string, stat: BigIntStats, target: string): void
+  symlink?(name: string, stat: BigIntStats, last: string, target: string): void
 }
 
 const CHUNK_BYTES = 1 << 20
 // More than the longest run of tokens between two looks at the buffer: a name, a target and their frame.
 const HEADROOM_BYTES = 8192
+// What ends a file: padding, and the end of its node.
+const TAIL_BYTES = 64
 const BIGINT = { bigint: true } as const
 
+/** How to read. */
+export interface DumpOptions {
+  /**
+   * Whether to look at directories again after their last entry. Without, what comes into one after it was listed may
+   * be missed; `stat` as observed is older and shows it to whoever looks later. Default true.
+   */
+  readonly lookAgain?: boolean
+}
+
+/** A directory that is open: its entries from `next` on are to come. */
 interface Frame {
   readonly name: string
   readonly stat: BigIntStats
   readonly names: readonly TreeEntry[]
   next: number
+}
+
+/** A file that did not fit into the buffer, and how much of it is to come. */
+interface OpenFile {
+  readonly name: string
+  readonly fd: number
+  readonly stat: BigIntStats
+  left: number
 }
 
 /**
@@ -63,108 +86,187 @@ interface Frame {
  * @throws {NixError} STORE_MISSING – nothing at `root`; STORE_TYPE – a socket, device or pipe;
  * STORE_CHANGED – the tree moved while it was read; STORE_READ – the system refused.
  */
-export function* dumpNar(root: string, observer: DumpObserver = {}): Generator<Uint8Array, void> {
-  const buffer = Buffer.allocUnsafe(CHUNK_BYTES + HEADROOM_BYTES)
-  let end = 0
-  const put = (bytes: Buffer): void => {
-    buffer.set(bytes, end)
-    end += bytes.length
+export function* dumpNar(
+  root: string,
+  observer: DumpObserver = {},
+  options: DumpOptions = {},
+): Generator<Uint8Array, void> {
+  const dump = new Dump(root, observer, options)
+  try {
+    for (let piece = dump.next(); piece !== undefined; piece = dump.next()) yield piece
+  } finally {
+    dump.close()
   }
-  const putNumber = (value: number): void => {
-    end = buffer.writeUInt32LE(value % 2 ** 32, end)
-    end = buffer.writeUInt32LE(Math.floor(value / 2 ** 32), end)
-  }
-  const putString = (latin1: string): void => {
-    putNumber(latin1.length)
-    end += buffer.write(latin1, end, 'latin1')
-    for (let left = -latin1.length & 7; left > 0; left--) buffer[end++] = 0
+}
+
+/** An archive under way. */
+class Dump {
+  readonly #root: string
+  readonly #observer: DumpObserver
+  readonly #lookAgain: boolean
+  readonly #buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES + HEADROOM_BYTES)
+  readonly #words = new Int32Array(this.#buffer.buffer)
+  /** How much of the buffer is filled; a multiple of 8 but while a string or a file is written. */
+  #end = 0
+  readonly #frames: Frame[] = []
+  #file: OpenFile | undefined
+  #begun = false
+
+  constructor(root: string, observer: DumpObserver, { lookAgain = true }: DumpOptions) {
+    this.#root = root
+    this.#observer = observer
+    this.#lookAgain = lookAgain
   }
 
-  put(MAGIC)
-  const frames: Frame[] = []
-  let name = ''
-  let kind = kindOf(statPath(root, '', 'STORE_MISSING'))
-  for (;;) {
-    // One object, `name`, of which only the kind is known.
-    if (kind === 'directory') {
-      const stat = statPath(root, name)
-      if (!stat.isDirectory()) throw changed(root, name)
-      observer.directory?.(name, stat)
-      put(DIRECTORY)
-      frames.push({ name, stat, names: readNames(root, name), next: 0 })
-    } else if (kind === 'symlink') {
-      const stat = statPath(root, name)
-      const target = readTarget(root, name)
-      observer.symlink?.(name, stat, target)
-      put(SYMLINK)
-      putString(target)
-      put(frames.length > 0 ? NODE_END : END)
-    } else if (kind === 'regular') {
-      const fd = openRegular(root, name)
-      try {
-        const stat = fstatSync(fd, BIGINT)
-        if (!stat.isFile()) throw changed(root, name)
-        observer.regular?.(name, stat)
-        put((stat.mode & 0o100n) === 0n ? REGULAR : EXECUTABLE)
-        const size = Number(stat.size)
-        putNumber(size)
-        let left = size
-        let reads = 0
-        do {
-          if (end >= CHUNK_BYTES) {
-            yield buffer.subarray(0, end)
-            end = 0
-          }
-          // One byte more than is due: a file that grew shows itself.
-          const count = readSync(fd, buffer, end, Math.min(left + 1, buffer.length - end), null)
-          if (count > left || (count === 0 && left > 0)) throw changed(root, name)
-          reads++
-          observer.contents?.(buffer.subarray(end, end + count))
-          end += count
-          left -= count
-        } while (left > 0)
-        if (reads > 1 && moved(stat, fstatSync(fd, BIGINT))) throw changed(root, name)
-        if (end >= CHUNK_BYTES) {
-          yield buffer.subarray(0, end)
-          end = 0
-        }
-        for (let pad = (8 - (size % 8)) % 8; pad > 0; pad--) buffer[end++] = 0
-      } catch (cause) {
-        throw readError(root, name, cause)
-      } finally {
-        closeSync(fd)
-      }
-      put(frames.length > 0 ? NODE_END : END)
+  /** The next piece; `undefined` after the last. */
+  next(): Uint8Array | undefined {
+    this.#end = 0
+    if (!this.#begun) this.#begin()
+    while (this.#end < CHUNK_BYTES && this.#step());
+    return this.#end === 0 ? undefined : this.#buffer.subarray(0, this.#end)
+  }
+
+  /** Closes what is open; to be called at the end, and when no more is wanted. */
+  close(): void {
+    if (this.#file !== undefined) closeSync(this.#file.fd)
+    this.#file = undefined
+  }
+
+  #begin(): void {
+    this.#begun = true
+    this.#put(MAGIC)
+    this.#object('', '', kindOf(statPath(this.#root, '', 'STORE_MISSING')))
+  }
+
+  /** Adds the next little to the buffer; false when there is no more. */
+  #step(): boolean {
+    if (this.#file !== undefined) {
+      this.#continueFile(this.#file)
+      return true
+    }
+    const frame = this.#frames.at(-1)
+    if (frame === undefined) return false
+    const entry = frame.names[frame.next++]
+    if (entry === undefined) {
+      this.#endDirectory(frame)
     } else {
-      throw wrongKind(root, name)
+      this.#put(ENTRY)
+      this.#putString(entry.name)
+      this.#put(NODE)
+      this.#object(`${frame.name}/${entry.name}`, entry.name, entry.kind)
     }
-
-    // Close what is complete, then take the next entry.
-    let frame = frames.at(-1)
-    while (frame !== undefined && frame.next === frame.names.length) {
-      if (moved(frame.stat, statPath(root, frame.name))) throw changed(root, frame.name)
-      frames.pop()
-      put(END)
-      frame = frames.at(-1)
-      if (frame !== undefined) put(END)
-      if (end >= CHUNK_BYTES) {
-        yield buffer.subarray(0, end)
-        end = 0
-      }
-    }
-    if (frame === undefined) break
-    if (end >= CHUNK_BYTES) {
-      yield buffer.subarray(0, end)
-      end = 0
-    }
-    const entry = frame.names[frame.next++] as TreeEntry // next < length, above
-    put(ENTRY)
-    putString(entry.name)
-    put(NODE)
-    name = `${frame.name}/${entry.name}`
-    kind = entry.kind
+    return true
   }
-  if (end > 0) yield buffer.subarray(0, end)
+
+  #object(name: string, last: string, kind: Kind): void {
+    if (kind === 'regular') this.#beginFile(name, last)
+    else if (kind === 'directory') this.#directory(name, last)
+    else if (kind === 'symlink') this.#symlink(name, last)
+    else throw wrongKind(this.#root, name)
+  }
+
+  #directory(name: string, last: string): void {
+    const stat = statPath(this.#root, name)
+    if (kindOf(stat) !== 'directory') throw changed(this.#root, name)
+    this.#observer.directory?.(name, stat, last)
+    this.#put(DIRECTORY)
+    this.#frames.push({ name, stat, names: readNames(this.#root, name), next: 0 })
+  }
+
+  #endDirectory({ name, stat }: Frame): void {
+    if (this.#lookAgain && moved(stat, statPath(this.#root, name))) throw changed(this.#root, name)
+    this.#frames.pop()
+    this.#observer.endDirectory?.()
+    this.#endNode()
+  }
+
+  #symlink(name: string, last: string): void {
+    const stat = statPath(this.#root, name)
+    const target = readTarget(this.#root, name)
+    this.#observer.symlink?.(name, stat, last, target)
+    this.#put(SYMLINK)
+    this.#putString(target)
+    this.#endNode()
+  }
+
+  #beginFile(name: string, last: string): void {
+    const fd = openRegular(this.#root, name)
+    let left = 0
+    try {
+      const stat = fstatSync(fd, BIGINT)
+      if (kindOf(stat) !== 'regular') throw changed(this.#root, name)
+      this.#observer.regular?.(name, stat, last)
+      this.#put((Number(stat.mode) & 0o100) === 0 ? REGULAR : EXECUTABLE)
+      const size = Number(stat.size)
+      this.#putNumber(size)
+      left = this.#read(fd, name, size)
+      if (left > 0) this.#file = { name, fd, stat, left }
+      else this.#endFile(size)
+    } catch (cause) {
+      throw readError(this.#root, name, cause)
+    } finally {
+      if (this.#file === undefined) closeSync(fd)
+    }
+  }
+
+  #continueFile(file: OpenFile): void {
+    const { name, fd, stat } = file
+    try {
+      file.left = this.#read(fd, name, file.left)
+      if (file.left > 0) return
+      if (moved(stat, fstatSync(fd, BIGINT))) throw changed(this.#root, name)
+    } catch (cause) {
+      throw readError(this.#root, name, cause)
+    }
+    this.close()
+    this.#endFile(Number(stat.size))
+  }
+
+  /** Reads as much as there is room for of what is `left`; returns what is left then. */
+  #read(fd: number, name: string, left: number): number {
+    const room = this.#buffer.length - TAIL_BYTES - this.#end
+    // One byte more than is due: a file that grew shows itself.
+    const count = readSync(fd, this.#buffer, this.#end, Math.min(left + 1, room), null)
+    if (count > left || (count === 0 && left > 0)) throw changed(this.#root, name)
+    this.#observer.contents?.(this.#buffer.subarray(this.#end, this.#end + count))
+    this.#end += count
+    return left - count
+  }
+
+  #endFile(size: number): void {
+    this.#pad(size)
+    this.#endNode()
+  }
+
+  #endNode(): void {
+    this.#put(this.#frames.length > 0 ? NODE_END : END)
+  }
+
+  #put(token: Int32Array): void {
+    const at = this.#end / 4
+    for (let index = 0; index < token.length; index++) this.#words[at + index] = token[index] ?? 0
+    this.#end += token.byteLength
+  }
+
+  #putNumber(value: number): void {
+    const high = Math.floor(value / 2 ** 32)
+    for (let byte = 0; byte < 4; byte++) {
+      this.#buffer[this.#end + byte] = value >>> (byte * 8)
+      this.#buffer[this.#end + 4 + byte] = high >>> (byte * 8)
+    }
+    this.#end += 8
+  }
+
+  #putString(latin1: string): void {
+    this.#putNumber(latin1.length)
+    for (let index = 0; index < latin1.length; index++)
+      this.#buffer[this.#end++] = latin1.charCodeAt(index)
+    this.#pad(latin1.length)
+  }
+
+  #pad(length: number): void {
+    for (let left = -length & 7; left > 0; left--) this.#buffer[this.#end++] = 0
+  }
 }
 
 /** True when a file or directory is not what it was at the first look. */

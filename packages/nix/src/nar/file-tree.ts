@@ -2,7 +2,7 @@
 // one code unit per byte. What the system answers becomes a coded error: what a directory listed a moment ago and
 // is gone, or is something else, is STORE_CHANGED.
 import { constants, lstatSync, openSync, readdirSync, readlinkSync } from 'node:fs'
-import type { BigIntStats } from 'node:fs'
+import type { BigIntStats, Dirent } from 'node:fs'
 import { NixError, quote } from '../error.ts'
 import { fromLatin1, fsPath } from '../file-name.ts'
 
@@ -23,19 +23,22 @@ const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBL
 export function readNames(root: string, name: string): readonly TreeEntry[] {
   try {
     const entries = readdirSync(fsPath(root + name), NAMES)
-    const names = entries.map((entry) => ({ name: entry.name, kind: kindOf(entry) }))
+    const names = entries.map((entry) => ({ name: entry.name, kind: kindOfEntry(entry) }))
     return names.sort((a, b) => (a.name < b.name ? -1 : 1)) // code units are bytes; names are unique
   } catch (cause) {
     throw readError(root, name, cause)
   }
 }
 
-/** What a directory entry, or what was looked at, is. */
-export function kindOf(entry: {
-  isDirectory(): boolean
-  isFile(): boolean
-  isSymbolicLink(): boolean
-}): Kind {
+/** What was looked at. A stat's own `isFile` computes with bigints, which takes as long as to read a small file. */
+export function kindOf({ mode }: BigIntStats): Kind {
+  const format = Number(mode) & constants.S_IFMT
+  if (format === constants.S_IFREG) return 'regular'
+  if (format === constants.S_IFDIR) return 'directory'
+  return format === constants.S_IFLNK ? 'symlink' : 'other'
+}
+
+function kindOfEntry(entry: Dirent): Kind {
   if (entry.isFile()) return 'regular'
   if (entry.isDirectory()) return 'directory'
   return entry.isSymbolicLink() ? 'symlink' : 'other'

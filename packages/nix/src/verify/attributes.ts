@@ -42,11 +42,11 @@ export async function findAttributes(
   indexes?: Uint32Array,
 ): Promise<Deviation[]> {
   const found: Deviation[] = []
-  const names = new NameCursor(snapshot)
+  const names = new NameCursor(snapshot, path)
   const count = indexes?.length ?? countEntries(snapshot)
   for (let position = 0; position < count; position++) {
-    const name = names.nameOf(indexes?.[position] ?? position)
-    for (const deviation of attributesOf(path + name, read)) found.push(deviation)
+    const file = names.nameOf(indexes?.[position] ?? position)
+    for (const deviation of attributesOf(file, read)) found.push(deviation)
     if (position % PIECE !== PIECE - 1) continue
     await setImmediate()
     signal?.throwIfAborted()

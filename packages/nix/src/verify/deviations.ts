@@ -1,4 +1,5 @@
 // Metadata that a NAR does not show and that Nix would not have left.
+import { constants } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
 
 /** One way in which an entry is not as Nix leaves it. */
@@ -10,6 +11,8 @@ export interface Deviation {
 }
 
 const PERMISSIONS = 0o7777
+const FILE = constants.S_IFREG
+const LINK = constants.S_IFLNK
 
 /** 0444 or 0555 for files, 0555 for directories, the store's owner, no setuid. */
 export function isAsNixLeavesIt(stat: BigIntStats, owner: number): boolean {
@@ -17,8 +20,9 @@ export function isAsNixLeavesIt(stat: BigIntStats, owner: number): boolean {
 }
 
 function hasUsualMode(stat: BigIntStats): boolean {
-  const mode = Number(stat.mode) & PERMISSIONS
-  return mode === 0o555 || (mode === 0o444 && stat.isFile()) || stat.isSymbolicLink()
+  const mode = Number(stat.mode)
+  const [format, permissions] = [mode & constants.S_IFMT, mode & PERMISSIONS]
+  return permissions === 0o555 || (permissions === 0o444 && format === FILE) || format === LINK
 }
 
 /** What is wrong with an entry that is not {@link isAsNixLeavesIt}. */

@@ -36,18 +36,18 @@ const SHARED_ENTRIES = 8192
 const LOOK = { bigint: true, throwIfNoEntry: false } as const
 
 /**
- * Looks at every snapshot, on up to `workers` threads, this one among them. Resolves to the entries that
+ * Looks at every snapshot, on up to `parallelism` threads, this one among them. Resolves to the entries that
  * moved, in order, by the position of their path.
  */
 export async function findMovedEntries(
   snapshots: MovedRequest['snapshots'],
-  workers: number,
+  parallelism: number,
   signal: AbortSignal | undefined,
 ): Promise<ReadonlyMap<number, Uint32Array>> {
   const next = new Int32Array(new SharedArrayBuffer(4))
   const request: MovedRequest = { snapshots, next }
   const entries = snapshots.reduce((sum, { snapshot }) => sum + countEntries(snapshot), 0)
-  const helpers = entries < SHARED_ENTRIES ? 0 : availableThreads(Math.max(workers - 1, 0))
+  const helpers = entries < SHARED_ENTRIES ? 0 : availableThreads(Math.max(parallelism - 1, 0))
   return withThreads(helpers, async (threads) => {
     const replies = threads.map((thread) => {
       thread.postMessage(request)
@@ -83,27 +83,21 @@ function* takePieces({ snapshots, next }: MovedRequest): Generator<MovedPiece, v
   for (const [position, { path, snapshot }] of snapshots.entries()) {
     const count = countEntries(snapshot)
     const pieces = Math.ceil(count / PIECE)
-    const cursor = new NameCursor(snapshot)
+    const cursor = new NameCursor(snapshot, path)
     while (mine < first + pieces) {
       const start = (mine - first) * PIECE
       const end = Math.min(start + PIECE, count)
-      yield { position, indexes: movedIn(path, snapshot, cursor, start, end) }
+      yield { position, indexes: movedIn(snapshot, cursor, start, end) }
       mine = Atomics.add(next, 0, 1)
     }
     first += pieces
   }
 }
 
-function movedIn(
-  path: StorePath,
-  snapshot: Snapshot,
-  cursor: NameCursor,
-  start: number,
-  end: number,
-): number[] {
+function movedIn(snapshot: Snapshot, cursor: NameCursor, start: number, end: number): number[] {
   const moved: number[] = []
   for (let index = start; index < end; index++) {
-    const file = path + cursor.nameOf(index)
+    const file = cursor.nameOf(index)
     const stat = lookAt(cursor.ascii ? file : fsPath(file))
     // One that is missing is no reason to stop: it may be back when the others are judged.
     if (stat === undefined || !isUnmoved(snapshot, index, stat)) moved.push(index)

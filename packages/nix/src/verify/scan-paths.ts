@@ -1,5 +1,6 @@
-// Looks at many store paths: small work at once on this thread, large work on worker threads, largest path
-// first, because one path is one serial hash and the last to start decides when all is done.
+// Looks at many store paths: small work on this thread alone, large work on worker threads as well, largest path
+// first, because one path is one serial hash and the last to start decides when all is done. This thread takes part,
+// because one that only waited would be one more to start.
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
@@ -19,8 +20,8 @@ import { availableThreads, withThreads } from './threads.ts'
 /** How to look at paths. */
 export interface PathsOptions {
   readonly owner: number
-  /** Worker threads; 0 for none. Default: one per processor. */
-  readonly workers?: number | undefined
+  /** Threads at work, this one among them. Default: one per processor. */
+  readonly parallelism?: number | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -101,39 +102,45 @@ async function overPaths<T, E>(
   const sizeOf = (entry: E): number => sizes.get(entry) ?? 0
   const queue = [...entries].sort((a, b) => sizeOf(b) - sizeOf(a))
   const bytes = queue.reduce((sum, entry) => sum + sizeOf(entry), 0)
-  const workers = Math.min(options.workers ?? availableParallelism(), queue.length)
-  const count = bytes < INLINE_BYTES ? 0 : availableThreads(workers)
-  if (count === 0) {
-    for (const entry of queue) {
-      options.signal?.throwIfAborted()
-      onOutcome(outcomeOf(entry, replyTo(requestOf(entry)) as Reply<T>))
-      await setImmediate() // other work goes on between paths
-    }
-    return
+  const { parallelism = availableParallelism(), signal } = options
+  const wanted = Math.max(Math.min(parallelism, queue.length) - 1, 0)
+  // Takes the next path as often as the one before is done, until none is left.
+  const work = async (ask: (request: Request) => Promise<unknown>): Promise<void> => {
+    for (let entry = queue.shift(); entry !== undefined; entry = queue.shift())
+      onOutcome(outcomeOf(entry, (await ask(requestOf(entry))) as Reply<T>))
   }
   try {
-    await withThreads(count, (threads) =>
-      Promise.all(threads.map((thread) => feed(thread, queue, requestOf, options, onOutcome))),
+    await withThreads(bytes < INLINE_BYTES ? 0 : availableThreads(wanted), (threads) =>
+      Promise.all([
+        work((request) => answerHere(request, signal)),
+        ...threads.map((thread) => work((request) => askThread(thread, request, signal))),
+      ]),
     )
   } catch (error) {
-    options.signal?.throwIfAborted()
+    signal?.throwIfAborted()
     throw error
   }
 }
 
-/** Gives `thread` the next path as often as it is done with one, until the queue is empty. */
-async function feed<T, E>(
+async function askThread(
   thread: Worker,
-  queue: E[],
-  requestOf: (entry: E) => Request,
-  { signal }: PathsOptions,
-  onOutcome: (outcome: Outcome<T, E>) => void,
-): Promise<void> {
-  for (let entry = queue.shift(); entry !== undefined; entry = queue.shift()) {
-    thread.postMessage(requestOf(entry))
-    // `once` rejects when the thread fails or the signal fires.
-    const [reply] = await once(thread, 'message', signal === undefined ? {} : { signal })
-    onOutcome(outcomeOf(entry, reply as Reply<T>))
+  request: Request,
+  signal: AbortSignal | undefined,
+): Promise<unknown> {
+  thread.postMessage(request)
+  // `once` rejects when the thread fails or the signal fires.
+  const [reply] = await once(thread, 'message', signal === undefined ? {} : { signal })
+  return reply
+}
+
+/** On this thread, where other work goes on between pieces. */
+async function answerHere(request: Request, signal: AbortSignal | undefined): Promise<unknown> {
+  const work = replyTo(request)
+  for (;;) {
+    signal?.throwIfAborted()
+    const step = work.next()
+    if (step.done === true) return step.value
+    await setImmediate()
   }
 }
 

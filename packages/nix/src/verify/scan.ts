@@ -1,5 +1,5 @@
 // Reads one store path completely: its NAR hash, the metadata a ledger needs, what is not as Nix leaves
-// it, and on request the sha256 of each file. Synchronous; runs in a worker thread for large paths.
+// it, and on request the sha256 of each file.
 import { createHash } from 'node:crypto'
 import type { BigIntStats } from 'node:fs'
 import { NixError } from '../error.ts'
@@ -42,14 +42,14 @@ export interface PathScan {
 const ATTEMPTS = 3
 
 /**
- * Reads `request.scan`.
+ * Reads `request.scan`; yields after each piece of about 1 MiB.
  *
  * @throws {NixError} STORE_MISSING, STORE_TYPE, STORE_READ; STORE_CHANGED – at every attempt
  */
-export function scanPath(request: ScanRequest): PathScan {
+export function* scanPath(request: ScanRequest): Generator<void, PathScan> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return scanOnce(request)
+      return yield* scanOnce(request)
     } catch (error) {
       const changed = error instanceof NixError && error.code === 'STORE_CHANGED'
       if (!changed || attempt === ATTEMPTS) throw error
@@ -57,7 +57,7 @@ export function scanPath(request: ScanRequest): PathScan {
   }
 }
 
-function scanOnce({ scan: path, hashFiles, owner }: ScanRequest): PathScan {
+function* scanOnce({ scan: path, hashFiles, owner }: ScanRequest): Generator<void, PathScan> {
   const hash = createHash('sha256')
   const snapshot = new SnapshotBuilder()
   const fileHashes = hashFiles ? new FileHashes() : undefined
@@ -66,8 +66,8 @@ function scanOnce({ scan: path, hashFiles, owner }: ScanRequest): PathScan {
   let entries = 0
   let narSize = 0
 
-  const note = (name: string, stat: BigIntStats, target?: string): void => {
-    snapshot.add(name, stat, target)
+  const note = (name: string, stat: BigIntStats, last: string, target?: string): void => {
+    snapshot.add(last, stat, target)
     entries++
     if (isAsNixLeavesIt(stat, owner)) return
     deviations.push(...findDeviations(path + fromLatin1(name), stat, owner))
@@ -75,16 +75,19 @@ function scanOnce({ scan: path, hashFiles, owner }: ScanRequest): PathScan {
   const observer: DumpObserver = {
     directory: note,
     symlink: note,
-    regular(name, stat) {
+    endDirectory: () => snapshot.endDirectory(),
+    regular(name, stat, last) {
       if (stat.nlink > 1n) linked.push(entries, Number(stat.nlink))
-      note(name, stat)
+      note(name, stat, last)
       fileHashes?.begin(Number(stat.size))
     },
     ...(fileHashes && { contents: (bytes) => fileHashes.add(bytes) }),
   }
-  for (const chunk of dumpNar(path, observer)) {
+  // What moves meanwhile is not what the snapshot says, and is read again next time.
+  for (const chunk of dumpNar(path, observer, { lookAgain: false })) {
     hash.update(chunk)
     narSize += chunk.length
+    yield
   }
   const narHash = narHashFromDigest(hash.digest())
   return {

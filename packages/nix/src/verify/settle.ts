@@ -45,17 +45,23 @@ export interface SettledPath {
 const CHUNK_BYTES = 256 << 10
 const BIGINT = { bigint: true } as const
 
-/** Reads what moved. Where that fails, it has not been settled. */
-export function settlePath(request: SettleRequest): Settlement {
+/** Reads what moved; yields after each entry and each piece of a file. Where that fails, it has not been settled. */
+export function* settlePath(request: SettleRequest): Generator<void, Settlement> {
   try {
-    return settle(request)
+    return yield* settle(request)
   } catch (error) {
     if (error instanceof NixError) return { same: false } // the full scan says what is wrong
     throw error
   }
 }
 
-function settle({ settle: path, snapshot, fileHashes, moved, owner }: SettleRequest): Settlement {
+function* settle({
+  settle: path,
+  snapshot,
+  fileHashes,
+  moved,
+  owner,
+}: SettleRequest): Generator<void, Settlement> {
   if (!hasFileHashes(snapshot, fileHashes)) return { same: false }
   const entries = readSnapshot(snapshot)
   const names = namesBelow(entries, moved)
@@ -70,7 +76,7 @@ function settle({ settle: path, snapshot, fileHashes, moved, owner }: SettleRequ
     let stat: BigIntStats | undefined
     if (entry.kind === 'regular') {
       const expected = fileHashes.subarray(file * FILE_HASH_BYTES, (file + 1) * FILE_HASH_BYTES)
-      stat = readSameFile(path, entry, expected, buffer)
+      stat = yield* readSameFile(path, entry, expected, buffer)
       filesHashed++
       if (stat !== undefined && stat.nlink > 1n) linked.push(index, Number(stat.nlink))
     } else {
@@ -79,6 +85,7 @@ function settle({ settle: path, snapshot, fileHashes, moved, owner }: SettleRequ
     if (stat === undefined || !isAsNixLeavesIt(stat, owner)) return { same: false }
     setStat(stats, next * SNAPSHOT_COLUMNS, stat)
     next++
+    yield
   }
   if (next < moved.length) return { same: false }
   return { same: true, stats, linked: Uint32Array.from(linked), filesHashed }
@@ -118,16 +125,16 @@ function readSame(root: string, entry: SnapshotEntry, names: string): BigIntStat
 }
 
 /** The metadata of a file whose content has the sha256 `expected`. */
-function readSameFile(
+function* readSameFile(
   root: string,
   { name, size, executable }: SnapshotEntry,
   expected: Uint8Array,
   buffer: Buffer,
-): BigIntStats | undefined {
+): Generator<void, BigIntStats | undefined> {
   const fd = openRegular(root, name)
   try {
     const stat = fstatSync(fd, BIGINT)
-    const same = stat.isFile() && Number(stat.size) === size
+    const same = kindOf(stat) === 'regular' && Number(stat.size) === size
     if (!same || ((stat.mode & 0o100n) !== 0n) !== executable) return undefined
     const hash = createHash('sha256')
     let left = size
@@ -137,6 +144,7 @@ function readSameFile(
       if (count > left || (count === 0 && left > 0)) return undefined
       hash.update(buffer.subarray(0, count))
       left -= count
+      yield
     } while (left > 0)
     if (!isSameMoment(stat, fstatSync(fd, BIGINT))) return undefined
     return hash.digest().equals(expected) ? stat : undefined

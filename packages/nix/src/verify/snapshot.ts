@@ -1,7 +1,9 @@
 // The metadata of one store path at the moment its content was found good: for the root and every entry
 // below it, in archive order, what changes when content does. Kept flat, because a large system has
-// 140,000 entries: five integers each and the names in one string. The integers are in shared memory, so
-// that threads get them without a copy. Owner, group and mtime are not among them: to change one moves ctime.
+// 140,000 entries: five integers each and the names in one run of bytes, both in shared memory, so that threads
+// get them without a copy. Owner, group and mtime are not among them: to change one moves ctime.
+import { isAscii } from 'node:buffer'
+import { createHash } from 'node:crypto'
 import type { BigIntStats } from 'node:fs'
 import { endianness } from 'node:os'
 
@@ -10,10 +12,12 @@ export interface Snapshot {
   /** {@link SNAPSHOT_COLUMNS} integers per entry: device, inode, mode, size, ctime in ns. */
   readonly stats: BigInt64Array<SharedArrayBuffer>
   /**
-   * Each entry's name (`''` for the root, else `/bin/x`; one code unit per byte) and, for a symlink, its
-   * target, every one followed by NUL.
+   * Of each entry the last component of its name (none for the root) and, for a symlink, its target; after the
+   * last entry of a directory nothing; every one followed by NUL.
    */
-  readonly names: string
+  readonly names: Uint8Array<SharedArrayBuffer>
+  /** The sha256 of both, hex. */
+  readonly digest: string
   /** How many of the entries are regular files. */
   readonly regularFiles: number
 }
@@ -46,11 +50,12 @@ const LOW_WORD = endianness() === 'LE' ? 0 : 1
 export class SnapshotBuilder {
   #stats = new BigInt64Array(SNAPSHOT_COLUMNS * 64)
   #integers = 0
-  #names = Buffer.allocUnsafe(4096)
+  #names = new Uint8Array(4096)
   #bytes = 0
   #regularFiles = 0
 
-  add(name: string, stat: BigIntStats, target?: string): void {
+  /** The next entry; what is in a directory comes between it and {@link endDirectory}. */
+  add(lastComponent: string, stat: BigIntStats, target?: string): void {
     if (this.#integers === this.#stats.length) {
       const larger = new BigInt64Array(this.#stats.length * 2)
       larger.set(this.#stats)
@@ -58,26 +63,29 @@ export class SnapshotBuilder {
     }
     setStat(this.#stats, this.#integers, stat)
     this.#integers += SNAPSHOT_COLUMNS
-    if (stat.isFile()) this.#regularFiles++
-    this.#addString(name)
+    if ((Number(stat.mode) & FORMAT_MASK) === REGULAR) this.#regularFiles++
+    this.#addString(lastComponent)
     if (target !== undefined) this.#addString(target)
   }
 
+  endDirectory(): void {
+    this.#addString('')
+  }
+
   build(): Snapshot {
-    return {
-      stats: sharedCopy(this.#stats.subarray(0, this.#integers)),
-      names: this.#names.toString('latin1', 0, this.#bytes),
-      regularFiles: this.#regularFiles,
-    }
+    const stats = sharedCopy(this.#stats.subarray(0, this.#integers))
+    const names = sharedBytes(this.#names.subarray(0, this.#bytes))
+    return { stats, names, digest: digestOf(stats, names), regularFiles: this.#regularFiles }
   }
 
   #addString(latin1: string): void {
     if (this.#bytes + latin1.length >= this.#names.length) {
-      const larger = Buffer.allocUnsafe((this.#names.length + latin1.length) * 2)
+      const larger = new Uint8Array((this.#names.length + latin1.length) * 2)
       larger.set(this.#names.subarray(0, this.#bytes))
       this.#names = larger
     }
-    this.#bytes += this.#names.write(latin1, this.#bytes, 'latin1')
+    for (let index = 0; index < latin1.length; index++)
+      this.#names[this.#bytes++] = latin1.charCodeAt(index)
     this.#names[this.#bytes++] = 0
   }
 }
@@ -87,6 +95,17 @@ function sharedCopy(integers: BigInt64Array): Snapshot['stats'] {
   const copy = new BigInt64Array(new SharedArrayBuffer(integers.byteLength))
   copy.set(integers)
   return copy
+}
+
+function sharedBytes(bytes: Uint8Array): Snapshot['names'] {
+  const copy = new Uint8Array(new SharedArrayBuffer(bytes.length))
+  copy.set(bytes)
+  return copy
+}
+
+function digestOf(stats: Snapshot['stats'], names: Uint8Array): string {
+  const hash = createHash('sha256').update(`${stats.byteLength}\n`)
+  return hash.update(new Uint8Array(stats.buffer)).update(names).digest('hex')
 }
 
 /** Writes what `stat` says at `at`. */
@@ -111,15 +130,15 @@ export function isUnmoved(snapshot: Snapshot, index: number, stat: BigIntStats):
   )
 }
 
-/** Puts a snapshot together again from what was kept of it; `bytes` are those of its integers. */
-export function restoreSnapshot(bytes: Uint8Array, names: string): Snapshot {
-  const shared = new SharedArrayBuffer(bytes.length)
-  new Uint8Array(shared).set(bytes)
-  const modes = new Modes(shared)
+/** Puts a snapshot together again from what was kept of it: the bytes of its integers, and its names. */
+export function restoreSnapshot(integers: Uint8Array, nameBytes: Uint8Array): Snapshot {
+  const stats = new BigInt64Array(sharedBytes(integers).buffer)
+  const names = sharedBytes(nameBytes)
+  const modes = new Modes(stats.buffer)
   let regularFiles = 0
   for (let index = 0; index < modes.count; index++)
     if ((modes.of(index) & FORMAT_MASK) === REGULAR) regularFiles++
-  return { stats: new BigInt64Array(shared), names, regularFiles }
+  return { stats, names, digest: digestOf(stats, names), regularFiles }
 }
 
 /** The modes of a snapshot's entries as plain numbers: a bigint each would cost as much as the look. */
@@ -138,19 +157,19 @@ class Modes {
 }
 
 /** The entries in order. */
-export function readSnapshot({ stats, names }: Snapshot): SnapshotEntry[] {
-  const strings = names.split('\0')
+export function readSnapshot(snapshot: Snapshot): SnapshotEntry[] {
+  const { stats } = snapshot
   const entries: SnapshotEntry[] = []
-  let next = 0
   const modes = new Modes(stats.buffer)
+  const names = new NameCursor(snapshot, '')
   for (let index = 0; index < modes.count; index++) {
-    const name = strings[next++] ?? ''
+    const name = names.nameOf(index)
     const mode = modes.of(index)
     const size = Number(stats[index * SNAPSHOT_COLUMNS + SIZE_COLUMN])
     const executable = (mode & OWNER_EXECUTES) !== 0
     const format = mode & FORMAT_MASK
     if (format === SYMLINK)
-      entries.push({ name, kind: 'symlink', target: strings[next++] ?? '', size, executable })
+      entries.push({ name, kind: 'symlink', target: names.target, size, executable })
     else
       entries.push({ name, kind: format === DIRECTORY ? 'directory' : 'regular', size, executable })
   }
@@ -181,7 +200,7 @@ export function renewSnapshot(
     const from = position * SNAPSHOT_COLUMNS
     renewed.set(stats.subarray(from, from + SNAPSHOT_COLUMNS), index * SNAPSHOT_COLUMNS)
   }
-  return { ...snapshot, stats: renewed }
+  return { ...snapshot, stats: renewed, digest: digestOf(renewed, snapshot.names) }
 }
 
 /** How many entries a snapshot holds. */
@@ -190,36 +209,53 @@ export function countEntries({ stats }: Snapshot): number {
 }
 
 /**
- * Walks the names of a snapshot in order without making an object of each: a pass over 140,000 entries
- * that finds nothing should do little else than ask the kernel.
+ * Walks the names of a snapshot in order, each below `root`, which may be empty. Makes no object of an entry: a pass over
+ * 140,000 of them that finds nothing should do little else than ask the kernel.
  */
 export class NameCursor {
   /** True when every name is ASCII, so that `node:fs` takes it as it is. */
   readonly ascii: boolean
+  /** Of the symlink that was named last. */
+  target = ''
   readonly #names: string
   readonly #modes: Modes
+  /** The directories around the next entry, outermost first, each with `/` at its end. */
+  readonly #around: string[] = []
+  #directory: string
   #entry = 0
   #at = 0
 
-  constructor(snapshot: Snapshot) {
-    this.#names = snapshot.names
-    this.#modes = new Modes(snapshot.stats.buffer)
-    this.ascii = Buffer.byteLength(snapshot.names) === snapshot.names.length
+  constructor({ names, stats }: Snapshot, root: string) {
+    this.#names = Buffer.from(names.buffer).toString('latin1')
+    this.#modes = new Modes(stats.buffer)
+    this.#directory = root
+    this.ascii = isAscii(names)
   }
 
   /** Moves on to `entry`, which must not lie behind, and over it; returns its name. */
   nameOf(entry: number): string {
-    while (this.#entry < entry) this.#skip()
-    const start = this.#at
-    return this.#names.slice(start, this.#skip())
+    while (this.#entry < entry) this.#next()
+    return this.#next()
   }
 
-  /** Moves over one entry; returns where its name ends. */
-  #skip(): number {
-    const end = this.#names.indexOf('\0', this.#at)
-    const symlink = (this.#modes.of(this.#entry++) & FORMAT_MASK) === SYMLINK
-    this.#at = (symlink ? this.#names.indexOf('\0', end + 1) : end) + 1
-    return end
+  #next(): string {
+    let end = this.#names.indexOf('\0', this.#at)
+    for (; end === this.#at && this.#entry > 0; end = this.#names.indexOf('\0', this.#at)) {
+      this.#directory = this.#around.pop() ?? ''
+      this.#at++
+    }
+    const name = this.#directory + this.#names.slice(this.#at, end)
+    this.#at = end + 1
+    const format = this.#modes.of(this.#entry++) & FORMAT_MASK
+    if (format === DIRECTORY) {
+      this.#around.push(this.#directory)
+      this.#directory = `${name}/`
+    } else if (format === SYMLINK) {
+      end = this.#names.indexOf('\0', this.#at)
+      this.target = this.#names.slice(this.#at, end)
+      this.#at = end + 1
+    }
+    return name
   }
 }
 
@@ -236,10 +272,4 @@ export function isSettled({ stats }: Snapshot, beganMs: number, endedMs: number)
     if (ctime > from && ctime < to) return false
   }
   return true
-}
-
-/** True when both hold the same. */
-export function isSameSnapshot(a: Snapshot, b: Snapshot): boolean {
-  if (a.names !== b.names || a.stats.length !== b.stats.length) return false
-  return Buffer.from(a.stats.buffer).equals(Buffer.from(b.stats.buffer))
 }

@@ -2,9 +2,9 @@
 import { parentPort } from 'node:worker_threads'
 import { findMoved } from './moved.ts'
 import type { MovedRequest } from './moved.ts'
-import { replyTo } from './reply.ts'
+import { finish, replyTo } from './reply.ts'
 import type { Request } from './reply.ts'
 
 parentPort?.on('message', (request: Request | MovedRequest) => {
-  parentPort?.postMessage('snapshots' in request ? findMoved(request) : replyTo(request))
+  parentPort?.postMessage('snapshots' in request ? findMoved(request) : finish(replyTo(request)))
 })

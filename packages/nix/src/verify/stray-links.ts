@@ -79,7 +79,7 @@ const place = ({ snapshot, index }: Candidate): ReturnType<typeof placeOf> =>
 function withFiles(candidates: readonly Candidate[]): [file: string, Candidate][] {
   const bySnapshot = Map.groupBy(candidates, ({ snapshot }) => snapshot)
   return [...bySnapshot].flatMap(([snapshot, members]) => {
-    const names = new NameCursor(snapshot)
+    const names = new NameCursor(snapshot, '')
     const ordered = members.toSorted((a, b) => a.index - b.index)
     return ordered.map((candidate): [string, Candidate] => [
       candidate.path + fromLatin1(names.nameOf(candidate.index)),

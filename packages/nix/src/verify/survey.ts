@@ -38,41 +38,44 @@ export interface PathSurvey {
 export type SurveyedFile = Omit<ListedFile, 'sha256'>
 
 /**
- * Looks at every entry of `root`.
+ * Looks at every entry of `root`; yields after each directory.
  *
  * @throws {NixError} STORE_MISSING, STORE_TYPE, STORE_CHANGED, STORE_READ
  */
-export function surveyPath(root: StorePath, owner: number): PathSurvey {
+export function* surveyPath(root: StorePath, owner: number): Generator<void, PathSurvey> {
   const files: SurveyedFile[] = []
   const deviations: Deviation[] = []
   const open: string[] = []
-  let narSize = MAGIC.length
+  let narSize = MAGIC.byteLength
   const look = (name: string, kind: Kind, stat: BigIntStats): void => {
     if (kind === 'other') throw wrongKind(root, name)
     if (!isAsNixLeavesIt(stat, owner))
       deviations.push(...findDeviations(root + fromLatin1(name), stat, owner))
-    narSize += END.length
+    narSize += END.byteLength
     if (kind === 'directory') {
-      narSize += DIRECTORY.length
+      narSize += DIRECTORY.byteLength
       open.push(name)
     } else if (kind === 'symlink') {
-      narSize += SYMLINK.length + paddedBytes(readTarget(root, name).length)
+      narSize += SYMLINK.byteLength + paddedBytes(readTarget(root, name).length)
     } else {
       const executable = (stat.mode & 0o100n) !== 0n
       const size = Number(stat.size)
-      narSize += (executable ? EXECUTABLE : REGULAR).length + paddedBytes(size)
+      narSize += (executable ? EXECUTABLE : REGULAR).byteLength + paddedBytes(size)
       files.push({ path: root + fromLatin1(name), size, executable })
     }
   }
   const first = statPath(root, '', 'STORE_MISSING')
   look('', kindOf(first), first)
-  for (let directory = open.pop(); directory !== undefined; directory = open.pop())
+  for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
     for (const entry of readNames(root, directory)) {
-      narSize += ENTRY.length + paddedBytes(entry.name.length) + NODE.length + END.length
+      narSize +=
+        ENTRY.byteLength + paddedBytes(entry.name.length) + NODE.byteLength + END.byteLength
       const name = `${directory}/${entry.name}`
       const stat = statPath(root, name)
       look(name, kindOf(stat), stat)
     }
+    yield
+  }
   return { narSize, files, deviations }
 }
 

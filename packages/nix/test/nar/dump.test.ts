@@ -99,6 +99,18 @@ describe('writeNar', () => {
     expect((await dump(root)).equals(nar(...directory(...entries)))).toBe(true)
   })
 
+  test('a file that ends anywhere near the end of the buffer leaves room for what ends it', async () => {
+    // Behind a name of 8 bytes and its frame, so that the file alone decides where it ends.
+    const root = fresh()
+    for (let over = -160; over <= 24; over += 1) {
+      const text = 'x'.repeat((1 << 20) + 8192 + over)
+      writeFileSync(root, text)
+      const { narHash } = await hashNar(root)
+      const expected = narHashFromDigest(hash('sha256', nar(...regular(text)), 'buffer'))
+      expect(narHash, `${text.length} bytes`).toBe(expected)
+    }
+  })
+
   test('what is written can be read, and hashes as hashNar says', async () => {
     const name = fc.stringMatching(/^[a-zA-Z.é-]{1,6}$/).filter((n) => n !== '.' && n !== '..')
     const tree = fc.letrec<{ node: unknown }>((tie) => ({
@@ -176,6 +188,15 @@ describe('a tree that moves while it is read', () => {
     writeFileSync(join(root, 'a'), '')
     const add = (): void => writeFileSync(join(root, 'b'), '')
     expect(() => read(root, add, 'regular')).toThrow(changed)
+  })
+
+  test('a directory that gains one is not looked at again where nobody wants it', () => {
+    const root = fresh()
+    mkdirSync(root)
+    writeFileSync(join(root, 'a'), '')
+    const add = (): void => writeFileSync(join(root, 'b'), '')
+    const chunks = [...dumpNar(root, { regular: add }, { lookAgain: false })]
+    expect(Buffer.concat(chunks)).toEqual(nar(...directory(['a', regular('')])))
   })
 
   test('a file replaced by a link or a pipe is STORE_CHANGED, and never followed or waited for', () => {
