@@ -43,8 +43,11 @@ export interface DumpObserver {
   /** All that is in the directory has come that was named last among those that are open. */
   endDirectory?(): void
   regular?(name: string, stat: BigIntStats, last: string): void
-  /** The next bytes of the regular file that was named last, once with none if it is empty; the buffer is reused. */
-  contents?(bytes: Uint8Array): void
+  /**
+   * The next bytes of the regular file that was named last, `buffer` from `from` to `to`; once with none if it is
+   * empty. The buffer is reused.
+   */
+  contents?(buffer: Buffer, from: number, to: number): void
   symlink?(name: string, stat: BigIntStats, last: string, target: string): void
 }
 
@@ -228,7 +231,7 @@ class Dump {
     // One byte more than is due: a file that grew shows itself.
     const count = readSync(fd, this.#buffer, this.#end, Math.min(left + 1, room), null)
     if (count > left || (count === 0 && left > 0)) throw changed(this.#root, name)
-    this.#observer.contents?.(this.#buffer.subarray(this.#end, this.#end + count))
+    this.#observer.contents?.(this.#buffer, this.#end, this.#end + count)
     this.#end += count
     return left - count
   }
@@ -265,7 +268,7 @@ class Dump {
   }
 
   #pad(length: number): void {
-    for (let left = -length & 7; left > 0; left--) this.#buffer[this.#end++] = 0
+    for (let left = (8 - (length & 7)) & 7; left > 0; left--) this.#buffer[this.#end++] = 0
   }
 }
 

@@ -57,46 +57,71 @@ export function* scanPath(request: ScanRequest): Generator<void, PathScan> {
   }
 }
 
-function* scanOnce({ scan: path, hashFiles, owner }: ScanRequest): Generator<void, PathScan> {
+function* scanOnce(request: ScanRequest): Generator<void, PathScan> {
+  const { scan: path } = request
   const hash = createHash('sha256')
-  const snapshot = new SnapshotBuilder()
-  const fileHashes = hashFiles ? new FileHashes() : undefined
-  const deviations: Deviation[] = []
-  const linked: number[] = []
-  let entries = 0
+  const observer = new ScanObserver(request)
   let narSize = 0
-
-  const note = (name: string, stat: BigIntStats, last: string, target?: string): void => {
-    snapshot.add(last, stat, target)
-    entries++
-    if (isAsNixLeavesIt(stat, owner)) return
-    deviations.push(...findDeviations(path + fromLatin1(name), stat, owner))
-  }
-  const observer: DumpObserver = {
-    directory: note,
-    symlink: note,
-    endDirectory: () => snapshot.endDirectory(),
-    regular(name, stat, last) {
-      if (stat.nlink > 1n) linked.push(entries, Number(stat.nlink))
-      note(name, stat, last)
-      fileHashes?.begin(Number(stat.size))
-    },
-    ...(fileHashes && { contents: (bytes) => fileHashes.add(bytes) }),
-  }
   // What moves meanwhile is not what the snapshot says, and is read again next time.
   for (const chunk of dumpNar(path, observer, { lookAgain: false })) {
     hash.update(chunk)
     narSize += chunk.length
     yield
   }
-  const narHash = narHashFromDigest(hash.digest())
-  return {
-    path,
-    narHash,
-    narSize,
-    snapshot: snapshot.build(),
-    deviations,
-    linked: Uint32Array.from(linked),
-    fileHashes: fileHashes?.build(),
+  return { path, narHash: narHashFromDigest(hash.digest()), narSize, ...observer.build() }
+}
+
+/** Notes what is beside the archive. A class, so that the code which calls it is compiled once for all paths. */
+class ScanObserver implements DumpObserver {
+  readonly #path: StorePath
+  readonly #owner: number
+  readonly #snapshot = new SnapshotBuilder()
+  readonly #fileHashes: FileHashes | undefined
+  readonly #deviations: Deviation[] = []
+  readonly #linked: number[] = []
+  #entries = 0
+
+  constructor({ scan, hashFiles, owner }: ScanRequest) {
+    this.#path = scan
+    this.#owner = owner
+    this.#fileHashes = hashFiles ? new FileHashes() : undefined
+  }
+
+  directory(name: string, stat: BigIntStats, last: string): void {
+    this.#note(name, stat, last)
+  }
+
+  endDirectory(): void {
+    this.#snapshot.endDirectory()
+  }
+
+  symlink(name: string, stat: BigIntStats, last: string, target: string): void {
+    this.#note(name, stat, last, target)
+  }
+
+  regular(name: string, stat: BigIntStats, last: string): void {
+    if (stat.nlink > 1n) this.#linked.push(this.#entries, Number(stat.nlink))
+    this.#note(name, stat, last)
+    this.#fileHashes?.begin(Number(stat.size))
+  }
+
+  contents(buffer: Buffer, from: number, to: number): void {
+    this.#fileHashes?.add(buffer.subarray(from, to))
+  }
+
+  build(): Pick<PathScan, 'snapshot' | 'deviations' | 'linked' | 'fileHashes'> {
+    return {
+      snapshot: this.#snapshot.build(),
+      deviations: this.#deviations,
+      linked: Uint32Array.from(this.#linked),
+      fileHashes: this.#fileHashes?.build(),
+    }
+  }
+
+  #note(name: string, stat: BigIntStats, last: string, target?: string): void {
+    this.#snapshot.add(last, stat, target)
+    this.#entries++
+    if (isAsNixLeavesIt(stat, this.#owner)) return
+    this.#deviations.push(...findDeviations(this.#path + fromLatin1(name), stat, this.#owner))
   }
 }
