@@ -7,7 +7,10 @@ import { AgentError } from '../error.ts'
 import type { Budget } from './budget.ts'
 
 const MAX_ENTRIES = 16_384
-const CHUNK_BYTES = 1024 * 1024
+const CHUNK_BYTES = 256 * 1024
+
+// One for all files: a buffer each would be garbage that the heap does not count.
+const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES)
 
 /** Bounded; the oldest entry goes first. */
 export class HashCache {
@@ -45,7 +48,6 @@ function identity(stats: BigIntStats): string {
 
 function hashDescriptor(fd: number, size: bigint, budget: Budget): string {
   const hash = createHash('sha256')
-  const chunk = Buffer.allocUnsafe(CHUNK_BYTES)
   let position = 0
   for (;;) {
     const read = readSync(fd, chunk, 0, CHUNK_BYTES, position)

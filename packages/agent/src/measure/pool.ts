@@ -6,6 +6,8 @@
 //   - a unit gets half a thread's time, after a first 20 seconds that are free: what it had beyond that it rests.
 //   - who has waited for too long is told so, and may ask again. Its front gives the whole measurer up when an answer
 //     does not come, and one unit must not bring that about by making others of its cgroup wait.
+//   - a thread more is started only when somebody has waited for a moment, and ends when it has had nothing to do for
+//     a while, because each keeps some 15 MB. One stays.
 //   - a thread that does not answer in time (a read that hangs) is given up and another takes its place. Its unit
 //     is not measured again before it ends, nor is any of its user (but root's) while two of that user's hang. With
 //     too many given up nothing is measured any more, because a kernel that hangs on reads is no host to vouch for.
@@ -33,6 +35,9 @@ import { findCgroupMount, unitKeyOf } from './unit-key.ts'
 /** Limits of a {@link MeasurerPool}. */
 export interface PoolLimits {
   readonly threads: number
+  /** How long somebody waits before a thread more is started, which takes 50 ms, and how long one stays idle. */
+  readonly patienceMs: number
+  readonly idleMs: number
   readonly timeoutMs: number
   /** Requests that wait for a measurement, of all units and of each. */
   readonly maxWaiting: number
@@ -47,6 +52,8 @@ export interface PoolLimits {
 /** Bounds that suit a host with some hundred units. */
 export const DEFAULT_POOL_LIMITS: PoolLimits = {
   threads: 2,
+  patienceMs: 100,
+  idleMs: 20_000,
   timeoutMs: 15_000,
   maxWaiting: 1024,
   maxWaitingOfUnit: 128,
@@ -70,6 +77,7 @@ interface Asker {
   readonly instance: ProcessInstance
   /** Whose process it is. */
   readonly uid: number
+  readonly askedMs: number
   /** What is hashed is for this asker alone. */
   readonly hash?: HashRequest
   readonly resolve: (reply: Done) => void
@@ -168,7 +176,7 @@ export class MeasurerPool implements AsyncDisposable {
       if (hash !== undefined && restMs > MAX_REST_MS)
         throw new AgentError('MEASURER_BUSY', 'this unit has had more than its share of time')
       const asker: Asker = {
-        ...{ instance, uid },
+        ...{ instance, uid, askedMs: performance.now() },
         ...(hash === undefined ? {} : { hash }),
         resolve: (done) => {
           clearTimeout(patience)
@@ -248,8 +256,12 @@ export class MeasurerPool implements AsyncDisposable {
       }
       // Who came before the others hung must not lose more threads.
       if (!this.#dropHopeless(unit) || this.#mayLoseMore(unit)) continue
-      const thread = this.#freeThread()
-      if (thread === undefined) break
+      const patienceMs = this.#limits.patienceMs - (now - (unit.waiting[0]?.askedMs ?? now))
+      const thread = this.#freeThread(patienceMs <= 0)
+      if (thread === undefined) {
+        if (patienceMs > 0) wakeMs = Math.min(wakeMs, patienceMs)
+        break
+      }
       this.#units.delete(key)
       this.#units.set(key, unit)
       this.#give(thread, unit)
@@ -283,10 +295,21 @@ export class MeasurerPool implements AsyncDisposable {
     return uid !== 0 && lost > 0 && lost + running >= this.#limits.maxLostOfUser
   }
 
-  #freeThread(): Thread | undefined {
+  /** One that has nothing to do, the oldest first, so that the others may end; else a new one, if one may be started. */
+  #freeThread(mayStart: boolean): Thread | undefined {
     const free = [...this.#threads].find((thread) => thread.job === undefined)
     if (free !== undefined) return free
-    return this.#threads.size < this.#limits.threads ? this.#start() : undefined
+    const { size } = this.#threads
+    return size === 0 || (mayStart && size < this.#limits.threads) ? this.#start() : undefined
+  }
+
+  /** Ends a thread, but the last, that has nothing to do for a while. */
+  #rest(thread: Thread): void {
+    thread.timer = setTimeout(() => {
+      if (this.#threads.size === 1 || this.#closed) return
+      this.#threads.delete(thread)
+      void thread.worker.terminate() // nobody waits for it
+    }, this.#limits.idleMs).unref()
   }
 
   #give(thread: Thread, unit: Unit): void {
@@ -296,6 +319,7 @@ export class MeasurerPool implements AsyncDisposable {
     unit.running = true
     const job = { id: this.#nextId++, unit, startedMs: performance.now(), askers }
     thread.job = job
+    clearTimeout(thread.timer)
     thread.timer = setTimeout(() => this.#giveUp(thread), this.#limits.timeoutMs)
     thread.worker.ref()
     const { instance, hash } = first
@@ -347,6 +371,7 @@ export class MeasurerPool implements AsyncDisposable {
       this.#wait(job.unit, others)
     }
     this.#charge(job)
+    this.#rest(thread)
     this.#next()
   }
 

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -42,6 +42,37 @@ describe.runIf(inPrivateRoot())('the measuring threads', () => {
       if (index % 2 === 0) expect(answer.status).toBe('fulfilled')
       else expect(answer).toMatchObject({ reason: { code: 'PROCESS_MOVED' } })
     })
+  })
+
+  test('are one while nobody waits for long, more when somebody does, and one again after a while', async () => {
+    const unitsDir = join(mkdtempSync(join(tmpdir(), 'bagcheck-pool-')), 'units')
+    const command = ['/bin/sleep', '1000'] as const
+    await using a = await startUnit({ name: 'a', unitsDir, command: [...command] })
+    await using b = await startUnit({ name: 'b', unitsDir, command: [...command] })
+    const workers = (): number =>
+      readdirSync('/proc/self/task').filter((tid) => {
+        try {
+          return readFileSync(`/proc/self/task/${tid}/comm`, 'utf8') === 'measurer\n'
+        } catch {
+          return false // it has just ended
+        }
+      }).length
+    const before = workers()
+    const both = (pool: MeasurerPool): Promise<unknown> =>
+      Promise.all([a, b].map((unit) => pool.measure(unit.instance())))
+    {
+      const limits = { ...DEFAULT_POOL_LIMITS, patienceMs: 10_000 }
+      await using pool = new MeasurerPool({ ...options, unitsDir }, sights(), limits)
+      await both(pool)
+      expect(workers()).toBe(before + 1)
+    }
+    const limits = { ...DEFAULT_POOL_LIMITS, patienceMs: 0, idleMs: 300 }
+    await using pool = new MeasurerPool({ ...options, unitsDir }, sights(), limits)
+    await both(pool)
+    expect(workers()).toBe(before + 2)
+    await until(() => workers() === before + 1)
+    await both(pool) // the one that stayed answers, and another comes again
+    rmSync(join(unitsDir, '..'), { recursive: true })
   })
 
   test('that do not answer in time are given up, and others take their place', async () => {

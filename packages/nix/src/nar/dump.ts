@@ -102,13 +102,16 @@ export function* dumpNar(
   }
 }
 
+// A closure has thousands of small paths, and a buffer for each would be most of what reading them takes.
+let spare: Buffer | undefined
+
 /** An archive under way. */
 class Dump {
   readonly #root: string
   readonly #observer: DumpObserver
   readonly #lookAgain: boolean
-  readonly #buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES + HEADROOM_BYTES)
-  readonly #words = new Int32Array(this.#buffer.buffer)
+  readonly #buffer: Buffer
+  readonly #words: Int32Array
   /** How much of the buffer is filled; a multiple of 8 but while a string or a file is written. */
   #end = 0
   readonly #frames: Frame[] = []
@@ -119,6 +122,9 @@ class Dump {
     this.#root = root
     this.#observer = observer
     this.#lookAgain = lookAgain
+    this.#buffer = spare ?? Buffer.allocUnsafeSlow(CHUNK_BYTES + HEADROOM_BYTES)
+    this.#words = new Int32Array(this.#buffer.buffer)
+    spare = undefined
   }
 
   /** The next piece; `undefined` after the last. */
@@ -129,10 +135,10 @@ class Dump {
     return this.#end === 0 ? undefined : this.#buffer.subarray(0, this.#end)
   }
 
-  /** Closes what is open; to be called at the end, and when no more is wanted. */
+  /** Closes what is open; to be called once, at the end or when no more is wanted. */
   close(): void {
     if (this.#file !== undefined) closeSync(this.#file.fd)
-    this.#file = undefined
+    spare = this.#buffer
   }
 
   #begin(): void {
@@ -221,7 +227,8 @@ class Dump {
     } catch (cause) {
       throw readError(this.#root, name, cause)
     }
-    this.close()
+    closeSync(fd)
+    this.#file = undefined
     this.#endFile(Number(stat.size))
   }
 
