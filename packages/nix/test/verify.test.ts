@@ -7,16 +7,20 @@ import {
   lstatSync,
   lutimesSync,
   mkdirSync,
+  readdirSync,
+  readlinkSync,
   renameSync,
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { basename, join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { buildFileList, hashNar, openLedger, verifyClosure } from '@bagcheck/nix'
 import type {
@@ -59,6 +63,16 @@ beforeEach(async () => {
   nowMs = 1_000_000
   return () => ledger.close()
 })
+
+/** What this process has open. */
+const openFiles = (): string[] =>
+  readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/self/fd/${fd}`)]
+    } catch {
+      return [] // that of the listing itself
+    }
+  })
 
 const verify = (options: Partial<VerifyOptions> = {}): Promise<ClosureVerification> =>
   verifyClosure(manifest, { files, ledger, owner, now: () => nowMs++, ...options })
@@ -315,6 +329,31 @@ describe('verifyClosure', () => {
     setImmediate(look)
     await expect(verify({ parallelism: 1, signal: controller.signal })).rejects.toBe('enough')
     expect(looks).toBe(5)
+    expect(openFiles()).not.toContain(inside('large'))
+  })
+
+  test('reads nothing more once it has failed, on no thread', async () => {
+    makeTree(`${root}-b`)
+    manifest = await manifestOf(root, `${root}-b`)
+    // A hole, so large that this thread is still in it when the other one answers.
+    const narSize = 1 << 30
+    alter('', () => {
+      put('large', '', 0o444)
+      truncateSync(inside('large'), narSize)
+    })
+    const entries = manifest.entries.map((entry, index) =>
+      index === 0 ? { ...entry, narSize } : entry,
+    )
+    manifest = { ...manifest, entries }
+    let calls = 0
+    const onProgress = (): void => {
+      calls++
+      throw new Error('enough')
+    }
+    await expect(verify({ parallelism: 2, onProgress })).rejects.toThrow('enough')
+    await setTimeout(100)
+    expect(calls).toBe(1)
+    expect(openFiles()).not.toContain(inside('large'))
   })
 
   test('finds one moved file among thousands that threads share', async () => {

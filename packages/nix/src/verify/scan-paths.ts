@@ -104,16 +104,24 @@ async function overPaths<T, E>(
   const bytes = queue.reduce((sum, entry) => sum + sizeOf(entry), 0)
   const { parallelism = availableParallelism(), signal } = options
   const wanted = Math.max(Math.min(parallelism, queue.length) - 1, 0)
+  // Where one thread fails nobody waits for the others, and this one cannot be ended from outside.
+  const failed = new AbortController()
+  const stop = AbortSignal.any(signal === undefined ? [failed.signal] : [failed.signal, signal])
   // Takes the next path as often as the one before is done, until none is left.
   const work = async (ask: (request: Request) => Promise<unknown>): Promise<void> => {
-    for (let entry = queue.shift(); entry !== undefined; entry = queue.shift())
-      onOutcome(outcomeOf(entry, (await ask(requestOf(entry))) as Reply<T>))
+    try {
+      for (let entry = queue.shift(); entry !== undefined; entry = queue.shift())
+        onOutcome(outcomeOf(entry, (await ask(requestOf(entry))) as Reply<T>))
+    } catch (error) {
+      failed.abort()
+      throw error
+    }
   }
   try {
     await withThreads(bytes < INLINE_BYTES ? 0 : availableThreads(wanted), (threads) =>
       Promise.all([
-        work((request) => answerHere(request, signal)),
-        ...threads.map((thread) => work((request) => askThread(thread, request, signal))),
+        work((request) => answerHere(request, stop)),
+        ...threads.map((thread) => work((request) => askThread(thread, request, stop))),
       ]),
     )
   } catch (error) {
@@ -122,22 +130,18 @@ async function overPaths<T, E>(
   }
 }
 
-async function askThread(
-  thread: Worker,
-  request: Request,
-  signal: AbortSignal | undefined,
-): Promise<unknown> {
+async function askThread(thread: Worker, request: Request, stop: AbortSignal): Promise<unknown> {
   thread.postMessage(request)
   // `once` rejects when the thread fails or the signal fires.
-  const [reply] = await once(thread, 'message', signal === undefined ? {} : { signal })
+  const [reply] = await once(thread, 'message', { signal: stop })
   return reply
 }
 
 /** On this thread, where other work goes on between pieces. */
-async function answerHere(request: Request, signal: AbortSignal | undefined): Promise<unknown> {
-  const work = replyTo(request)
+async function answerHere(request: Request, stop: AbortSignal): Promise<unknown> {
+  using work = replyTo(request) // when it is given up, it closes the file that it is in
   for (;;) {
-    signal?.throwIfAborted()
+    stop.throwIfAborted()
     const step = work.next()
     if (step.done === true) return step.value
     await setImmediate()
