@@ -61,8 +61,8 @@ const BIGINT = { bigint: true } as const
 /** How to read. */
 export interface DumpOptions {
   /**
-   * Whether to look at directories again after their last entry. Without, what comes into one after it was listed may
-   * be missed; `stat` as observed is older and shows it to whoever looks later. Default true.
+   * Whether to look at directories again after their last entry. Without, what comes into one after it was listed is
+   * missed; the `stat` that was observed is older, and shows it to whoever looks later. Default true.
    */
   readonly lookAgain?: boolean
 }
@@ -84,7 +84,8 @@ interface OpenFile {
 }
 
 /**
- * Yields the archive of `root`, a path with one code unit per byte, in pieces of up to 1 MiB. Each piece is valid until the next is asked for.
+ * Yields the archive of `root`, a path with one code unit per byte, in pieces of 1 MiB and a little. Each piece is
+ * valid until the next is asked for, the last until another archive is begun.
  *
  * @throws {NixError} STORE_MISSING – nothing at `root`; STORE_TYPE – a socket, device or pipe;
  * STORE_CHANGED – the tree moved while it was read; STORE_READ – the system refused.
@@ -96,13 +97,15 @@ export function* dumpNar(
 ): Generator<Uint8Array, void> {
   const dump = new Dump(root, observer, options)
   try {
+    dump.begin()
     for (let piece = dump.next(); piece !== undefined; piece = dump.next()) yield piece
   } finally {
     dump.close()
   }
 }
 
-// A closure has thousands of small paths, and a buffer for each would be most of what reading them takes.
+// The buffer of the last archive, unless one is under way. A closure has thousands of small paths, and a buffer for
+// each would be most of what reading them takes.
 let spare: Buffer | undefined
 
 /** An archive under way. */
@@ -116,7 +119,6 @@ class Dump {
   #end = 0
   readonly #frames: Frame[] = []
   #file: OpenFile | undefined
-  #begun = false
 
   constructor(root: string, observer: DumpObserver, { lookAgain = true }: DumpOptions) {
     this.#root = root
@@ -127,24 +129,25 @@ class Dump {
     spare = undefined
   }
 
+  /** To be called once, before {@link next}. */
+  begin(): void {
+    this.#put(MAGIC)
+    this.#object('', '', kindOf(statPath(this.#root, '', 'STORE_MISSING')))
+  }
+
   /** The next piece; `undefined` after the last. */
   next(): Uint8Array | undefined {
+    // Never in the middle of a word, where a read that brought less than was asked for may have left a file.
+    while ((this.#end < CHUNK_BYTES || (this.#end & 7) !== 0) && this.#step());
+    const piece = this.#buffer.subarray(0, this.#end)
     this.#end = 0
-    if (!this.#begun) this.#begin()
-    while (this.#end < CHUNK_BYTES && this.#step());
-    return this.#end === 0 ? undefined : this.#buffer.subarray(0, this.#end)
+    return piece.length === 0 ? undefined : piece
   }
 
   /** Closes what is open; to be called once, at the end or when no more is wanted. */
   close(): void {
     if (this.#file !== undefined) closeSync(this.#file.fd)
     spare = this.#buffer
-  }
-
-  #begin(): void {
-    this.#begun = true
-    this.#put(MAGIC)
-    this.#object('', '', kindOf(statPath(this.#root, '', 'STORE_MISSING')))
   }
 
   /** Adds the next little to the buffer; false when there is no more. */

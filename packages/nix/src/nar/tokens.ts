@@ -31,5 +31,5 @@ export const END: Int32Array = token(')')
 /** Before the name of an entry, and between its name and its node. */
 export const ENTRY: Int32Array = token('entry', '(', 'name')
 export const NODE: Int32Array = token('node')
-/** After the node of an entry that is not a directory: the end of both. */
+/** Where the node of an entry ends: the end of both. */
 export const NODE_END: Int32Array = token(')', ')')

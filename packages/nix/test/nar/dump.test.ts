@@ -1,4 +1,4 @@
-import {
+import fs, {
   appendFileSync,
   chmodSync,
   mkdirSync,
@@ -10,6 +10,7 @@ import {
 } from 'node:fs'
 import { hash } from 'node:crypto'
 import { spawnSync } from 'node:child_process'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -108,6 +109,29 @@ describe('writeNar', () => {
       const { narHash } = await hashNar(root)
       const expected = narHashFromDigest(hash('sha256', nar(...regular(text)), 'buffer'))
       expect(narHash, `${text.length} bytes`).toBe(expected)
+    }
+  })
+
+  test('a file system that answers with less than was asked for gives the same archive', () => {
+    const root = fresh()
+    const text = 'x'.repeat((3 << 20) + 5)
+    mkdirSync(root)
+    for (const name of ['a', 'b']) writeFileSync(join(root, name), text)
+    const expected = nar(...directory(['a', regular(text)], ['b', regular(text)]))
+    const { readSync } = fs
+    try {
+      for (const most of [99_991, (1 << 18) + 3, (1 << 20) + 3]) {
+        fs.readSync = ((fd: number, bytes: Buffer, at: number, length: number) =>
+          readSync(fd, bytes, at, Math.min(length, most), null)) as typeof readSync
+        syncBuiltinESMExports()
+        const pieces: Buffer[] = []
+        for (const piece of dumpNar(root)) pieces.push(Buffer.from(piece))
+        const bytes = Buffer.concat(pieces)
+        expect(bytes.equals(expected), `${most} bytes`).toBe(true)
+      }
+    } finally {
+      Object.assign(fs, { readSync })
+      syncBuiltinESMExports()
     }
   })
 
