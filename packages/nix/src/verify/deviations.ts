@@ -1,6 +1,6 @@
 // Metadata that a NAR does not show and that Nix would not have left.
-import { constants } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
+import { kindOf } from '../nar/file-tree.ts'
 
 /** One way in which an entry is not as Nix leaves it. */
 export interface Deviation {
@@ -11,8 +11,6 @@ export interface Deviation {
 }
 
 const PERMISSIONS = 0o7777
-const FILE = constants.S_IFREG
-const LINK = constants.S_IFLNK
 
 /** 0444 or 0555 for files, 0555 for directories, the store's owner, no setuid. */
 export function isAsNixLeavesIt(stat: BigIntStats, owner: number): boolean {
@@ -20,16 +18,17 @@ export function isAsNixLeavesIt(stat: BigIntStats, owner: number): boolean {
 }
 
 function hasUsualMode(stat: BigIntStats): boolean {
-  const mode = Number(stat.mode)
-  const [format, permissions] = [mode & constants.S_IFMT, mode & PERMISSIONS]
-  return permissions === 0o555 || (permissions === 0o444 && format === FILE) || format === LINK
+  const permissions = Number(stat.mode) & PERMISSIONS
+  if (permissions === 0o555) return true
+  const kind = kindOf(stat)
+  return kind === 'symlink' || (kind === 'regular' && permissions === 0o444)
 }
 
 /** What is wrong with an entry that is not {@link isAsNixLeavesIt}. */
 export function findDeviations(file: string, stat: BigIntStats, owner: number): Deviation[] {
   const found: Deviation[] = []
   if (!hasUsualMode(stat)) {
-    const expected = stat.isFile() ? '0444 or 0555' : '0555'
+    const expected = kindOf(stat) === 'regular' ? '0444 or 0555' : '0555'
     found.push({
       file,
       kind: 'mode',

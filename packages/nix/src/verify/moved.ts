@@ -82,15 +82,17 @@ function* takePieces({ snapshots, next }: MovedRequest): Generator<MovedPiece, v
   let mine = Atomics.add(next, 0, 1)
   for (const [position, { path, snapshot }] of snapshots.entries()) {
     const count = countEntries(snapshot)
-    const pieces = Math.ceil(count / PIECE)
-    const cursor = new NameCursor(snapshot, path)
-    while (mine < first + pieces) {
-      const start = (mine - first) * PIECE
-      const end = Math.min(start + PIECE, count)
-      yield { position, indexes: movedIn(snapshot, cursor, start, end) }
-      mine = Atomics.add(next, 0, 1)
+    const past = first + Math.ceil(count / PIECE)
+    if (mine < past) {
+      const cursor = new NameCursor(snapshot, path) // decodes all names: not for a path that others look at
+      while (mine < past) {
+        const start = (mine - first) * PIECE
+        const end = Math.min(start + PIECE, count)
+        yield { position, indexes: movedIn(snapshot, cursor, start, end) }
+        mine = Atomics.add(next, 0, 1)
+      }
     }
-    first += pieces
+    first = past
   }
 }
 
