@@ -13,8 +13,13 @@
 // Records are kept in memory and written behind, all that are due in one transaction, so that a crash at
 // any point leaves what was written before or what was written now: a lost record only means that a path
 // is read again. Each carries a digest over all of it, because SQLite does not notice a flipped bit: a
-// record that is not exactly what was written is no record. Files' hashes are most of what a full pass finds
-// and wanted only where something moved; they have rows of their own, which are read then.
+// record that is not exactly what was written is no record.
+//
+// A record lies in three tables, by when its parts are wanted:
+//   paths        NAR hash, times and the digest of the metadata, under the digest of the record. A full pass over
+//                what has not moved renews this short row alone.
+//   snapshots    the metadata: read to compare them with what is there now, vouched for by `paths`.
+//   file_hashes  of every file: read where something moved, under a digest that binds them to path and NAR hash.
 import { createHash } from 'node:crypto'
 import { closeSync, constants, openSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
@@ -46,7 +51,6 @@ const WRITE_DELAY_MS = 1000
 // A record is long, and longer pages are read with fewer calls.
 const PAGE_BYTES = 8192
 
-// A full pass over what has not moved renews times alone, which lie apart from the long rows.
 const SCHEMA = `create table if not exists paths (
   path text primary key, nar_hash text not null, full_at_ms integer not null,
   attributes integer not null, snapshot text not null, digest blob not null
@@ -272,7 +276,7 @@ export class Ledger {
     return isBytes(digest) && digestOf(path, head).equals(digest) ? head : undefined
   }
 
-  /** A row of a path; none where the file is damaged: it knows nothing, and the next write says what is wrong with it. */
+  /** A row of a path; none where the file is damaged: the next write says what is wrong with it. */
   #row(sql: string, path: StorePath): Readonly<Record<string, unknown>> | undefined {
     try {
       return this.#database.prepare(sql).get(path)
@@ -300,7 +304,7 @@ function checkFormat(database: DatabaseSync): void {
     database.exec(`pragma application_id = ${APPLICATION_ID}`)
     database.exec(`pragma user_version = ${FORMAT}`)
   } else if (application === APPLICATION_ID && [1, 2, 3].some((old) => old === format)) {
-    // What they knew is read again.
+    // Their rows lack columns or have others; what they knew is read again.
     database.exec(`begin immediate; drop table paths; drop table if exists file_hashes;
       pragma user_version = ${FORMAT}; commit`)
   } else if (format !== FORMAT || application !== APPLICATION_ID) {

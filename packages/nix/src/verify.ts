@@ -1,8 +1,8 @@
 // Is the store content behind a manifest what the manifest says?
 //
 // A full pass hashes the NAR of every store path: one sha256 per byte, the same work as Nix's own
-// verification, largest path first over worker threads. Only where a path differs is it read again, file
-// by file, to name what differs. With a ledger, later passes compare metadata and read the files that moved,
+// verification, largest path first, on this thread and on worker threads. Only where a path differs is it read
+// again, file by file, to name what differs. With a ledger, later passes compare metadata and read the files that moved,
 // and all of a path where that does not settle it; the result says so, and since when no full pass was made. A
 // metadata pass reads nothing.
 //
@@ -169,7 +169,8 @@ class Pass {
   async recheckKnown(): Promise<PathInfo[]> {
     const { ledger, full, parallelism = availableParallelism(), signal } = this.#options
     const reads = ledger === undefined || full === true
-    // A path is read by one thread, and the entries of one are looked at by several. They start while the ledger is read.
+    // A path is read by one thread, and the entries of one are looked at by several. They start while the ledger
+    // is read.
     const useful = reads ? Math.min(parallelism, this.#entries.length) : parallelism
     if (this.#totalBytes >= INLINE_BYTES) startThreads(useful - 1)
     if (reads) return [...this.#entries]

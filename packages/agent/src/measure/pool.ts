@@ -34,9 +34,11 @@ import { findCgroupMount, unitKeyOf } from './unit-key.ts'
 
 /** Limits of a {@link MeasurerPool}. */
 export interface PoolLimits {
+  /** At most so many at a time; one stays when nobody asks. */
   readonly threads: number
-  /** How long somebody waits before a thread more is started, which takes 50 ms, and how long one stays idle. */
+  /** How long somebody waits before a thread more is started, which takes 50 ms itself. */
   readonly patienceMs: number
+  /** How long such a thread has nothing to do before it ends. */
   readonly idleMs: number
   readonly timeoutMs: number
   /** Requests that wait for a measurement, of all units and of each. */
@@ -295,7 +297,7 @@ export class MeasurerPool implements AsyncDisposable {
     return uid !== 0 && lost > 0 && lost + running >= this.#limits.maxLostOfUser
   }
 
-  /** One that has nothing to do, the oldest first, so that the others may end; else a new one, if one may be started. */
+  /** One that has nothing to do, the oldest first, so that the others may end; else a new one, if it may start. */
   #freeThread(mayStart: boolean): Thread | undefined {
     const free = [...this.#threads].find((thread) => thread.job === undefined)
     if (free !== undefined) return free

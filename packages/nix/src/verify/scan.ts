@@ -62,7 +62,8 @@ function* scanOnce(request: ScanRequest): Generator<void, PathScan> {
   const hash = createHash('sha256')
   const observer = new ScanObserver(request)
   let narSize = 0
-  // What moves meanwhile is not what the snapshot says, and is read again next time.
+  // A name that comes into a directory after it was listed came after it was read. The snapshot has the directory as
+  // it was before, so that with a ledger the next pass sees it moved.
   for (const chunk of dumpNar(path, observer, { lookAgain: false })) {
     hash.update(chunk)
     narSize += chunk.length

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import type { BigIntStats } from 'node:fs'
 import { endianness } from 'node:os'
 
-/** See the module's head. Serialisable as it is. */
+/** See the module's head. Each array fills its memory, and crosses to a thread as it is. */
 export interface Snapshot {
   /** {@link SNAPSHOT_COLUMNS} integers per entry: device, inode, mode, size, ctime in ns. */
   readonly stats: BigInt64Array<SharedArrayBuffer>
@@ -16,7 +16,7 @@ export interface Snapshot {
    * last entry of a directory nothing; every one followed by NUL.
    */
   readonly names: Uint8Array<SharedArrayBuffer>
-  /** The sha256 of both, hex. */
+  /** The sha256 of both, hex: two snapshots are the same when it is, and a stored one is what was stored. */
   readonly digest: string
   /** How many of the entries are regular files. */
   readonly regularFiles: number
@@ -209,8 +209,8 @@ export function countEntries({ stats }: Snapshot): number {
 }
 
 /**
- * Walks the names of a snapshot in order, each below `root`, which may be empty. Makes no object of an entry: a pass over
- * 140,000 of them that finds nothing should do little else than ask the kernel.
+ * Walks the names of a snapshot in order, each below `root`, which may be empty. Makes no object of an entry: a
+ * pass over 140,000 of them that finds nothing should do little else than ask the kernel.
  */
 export class NameCursor {
   /** True when every name is ASCII, so that `node:fs` takes it as it is. */
@@ -240,6 +240,7 @@ export class NameCursor {
 
   #next(): string {
     let end = this.#names.indexOf('\0', this.#at)
+    // An empty string, but the root's name, ends a directory.
     for (; end === this.#at && this.#entry > 0; end = this.#names.indexOf('\0', this.#at)) {
       this.#directory = this.#around.pop() ?? ''
       this.#at++
