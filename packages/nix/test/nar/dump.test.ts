@@ -112,6 +112,25 @@ describe('writeNar', () => {
     }
   })
 
+  test('archives that are under way at the same time do not write into each other', () => {
+    const texts = ['x', 'y', 'z'].map((letter) => letter.repeat((2 << 20) + 1))
+    const dumps = texts.map((text) => {
+      const root = fresh()
+      writeFileSync(root, text)
+      return { archive: nar(...regular(text)), pieces: dumpNar(root), at: 0 }
+    })
+    for (let round = 0; round < 4; round++) {
+      const steps = dumps.map((dump) => ({ dump, step: dump.pieces.next() }))
+      for (const { dump, step } of steps) {
+        if (step.done === true) continue
+        const end = dump.at + step.value.length
+        expect(dump.archive.subarray(dump.at, end).equals(step.value)).toBe(true)
+        dump.at = end
+      }
+    }
+    expect(dumps.map(({ at }) => at)).toEqual(dumps.map(({ archive }) => archive.length))
+  })
+
   test('a file system that answers with less than was asked for gives the same archive', () => {
     const root = fresh()
     const text = 'x'.repeat((3 << 20) + 5)
