@@ -146,7 +146,9 @@ export class Ledger {
     const known = this.#stale.has(path) ? this.#records.get(path) : this.#peek(path)
     // A full pass over unchanged content renews the time; the metadata, megabytes of it, are as they were.
     const same =
-      known?.narHash === record.narHash && known.snapshot.digest === record.snapshot.digest
+      !this.#damaged.has(path) &&
+      known?.narHash === record.narHash &&
+      known.snapshot.digest === record.snapshot.digest
     const snapshot = (same && this.#records.get(path)?.snapshot) || record.snapshot
     this.#records.set(path, { ...record, snapshot })
     this.#writeLater(path, same ? 'time' : 'all')
