@@ -194,6 +194,7 @@ class Dump {
 
   #symlink(name: string, last: string): void {
     const stat = statPath(this.#root, name)
+    if (kindOf(stat) !== 'symlink') throw changed(this.#root, name)
     const target = readTarget(this.#root, name)
     this.#observer.symlink?.(name, stat, last, target)
     this.#put(SYMLINK)
