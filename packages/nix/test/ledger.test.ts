@@ -251,6 +251,20 @@ test('files’ hashes that are damaged are due again', () => {
   expect(knowsFiles(file, path, 5)).toBe(true)
 })
 
+test('files’ hashes found damaged after the time was renewed are written, and known again', () => {
+  const file = written('damaged-late', true)
+  const database = new DatabaseSync(file)
+  database.exec('update file_hashes set hashes = zeroblob(length(hashes))')
+  database.close()
+  using ledger = openLedger(file)
+  expect(ledger.find(path, hashOf(5))).toEqual(recordOf(5))
+  ledger.record(path, { ...recordOf(5), fullAtMs: 6 })
+  expect(ledger.findFileHashes(path, hashOf(5))).toBeUndefined()
+  ledger.record(path, { ...recordOf(5), fullAtMs: 7 }, fileHashesOf(5))
+  ledger.flush()
+  expect(ledger.hasFileHashes(path, hashOf(5))).toBe(true)
+})
+
 test('a pass that renews the time alone says nothing of what another process has written meanwhile', () => {
   const file = written('renewed', true)
   const ledger = openLedger(file)
