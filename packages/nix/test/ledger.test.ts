@@ -67,6 +67,13 @@ function written(name: string, checkpointed: boolean, entries?: number): string 
   return file
 }
 
+/** Does to a ledger on disk what only somebody else does. */
+function alter(file: string, sql: string): void {
+  const database = new DatabaseSync(file)
+  database.exec(sql)
+  database.close()
+}
+
 /** Puts `bytes` at `file`, alone or with a log, and expects the whole record, none, or LEDGER_OPEN. */
 function expectTruth(
   file: string,
@@ -175,9 +182,7 @@ test('no column can be changed, nor a record moved to another path', () => {
     `snapshot = '${recordOf(6).snapshot.digest}'`,
   ]) {
     const file = written(`change-${change.length}`, true)
-    const database = new DatabaseSync(file)
-    database.exec(`update paths set ${change}`)
-    database.close()
+    alter(file, `update paths set ${change}`)
     for (const path of RECORD_PATHS) expect(found(file, path)).toBeUndefined()
     rmSync(file)
   }
@@ -191,9 +196,7 @@ test.each([
 ])('what files hold cannot be given %s', (name, change) => {
   const file = written(name, true)
   expect(knowsFiles(file, path, 5)).toBe(true)
-  const database = new DatabaseSync(file)
-  database.exec(`update file_hashes set ${change}`)
-  database.close()
+  alter(file, `update file_hashes set ${change}`)
   for (const path of RECORD_PATHS)
     for (const number of name === 'another NAR hash' ? [6] : [5, 6])
       expect(knowsFiles(file, path, number)).toBe(false)
@@ -211,10 +214,8 @@ test('of the metadata no byte can be changed, nor all of them taken from another
     const ledger = openLedger(file)
     for (const [index, path] of RECORD_PATHS.entries()) ledger.record(path, recordOf(5 + index))
     ledger.close()
-    const database = new DatabaseSync(file)
     const to = change.replaceAll('$1', `'${RECORD_PATHS[1]}'`)
-    database.exec(`update snapshots set ${to} where path = '${path}'`)
-    database.close()
+    alter(file, `update snapshots set ${to} where path = '${path}'`)
     expect(found(file, path), change).toBeUndefined()
     expect(found(file, RECORD_PATHS[1] as StorePath)).toEqual(recordOf(6))
     rmSync(file)
@@ -223,9 +224,7 @@ test('of the metadata no byte can be changed, nor all of them taken from another
 
 test('a record with damaged metadata is written again, though nothing in it is new', () => {
   const file = written('damaged', true)
-  const database = new DatabaseSync(file)
-  database.exec(`update snapshots set names = substr(names, 2)`)
-  database.close()
+  alter(file, 'update snapshots set names = substr(names, 2)')
   {
     using ledger = openLedger(file)
     expect(ledger.find(path, hashOf(5))).toBeUndefined()
@@ -236,9 +235,7 @@ test('a record with damaged metadata is written again, though nothing in it is n
 
 test('files’ hashes that are damaged are due again', () => {
   const file = written('damaged-hashes', true)
-  const database = new DatabaseSync(file)
-  database.exec('update file_hashes set hashes = zeroblob(length(hashes))')
-  database.close()
+  alter(file, 'update file_hashes set hashes = zeroblob(length(hashes))')
   {
     using ledger = openLedger(file)
     expect(ledger.hasFileHashes(path, hashOf(6))).toBe(false)
@@ -253,9 +250,7 @@ test('files’ hashes that are damaged are due again', () => {
 
 test('files’ hashes found damaged after the time was renewed are written, and known again', () => {
   const file = written('damaged-late', true)
-  const database = new DatabaseSync(file)
-  database.exec('update file_hashes set hashes = zeroblob(length(hashes))')
-  database.close()
+  alter(file, 'update file_hashes set hashes = zeroblob(length(hashes))')
   using ledger = openLedger(file)
   expect(ledger.find(path, hashOf(5))).toEqual(recordOf(5))
   ledger.record(path, { ...recordOf(5), fullAtMs: 6 })

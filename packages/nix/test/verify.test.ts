@@ -20,6 +20,7 @@ import {
 } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { basename, join } from 'node:path'
+import { setImmediate as setImmediatePromise } from 'node:timers/promises'
 import { setTimeout } from 'node:timers/promises'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { buildFileList, hashNar, openLedger, verifyClosure } from '@bagcheck/nix'
@@ -315,6 +316,19 @@ describe('verifyClosure', () => {
     const given = verify({ parallelism: 2, signal: controller.signal })
     controller.abort('enough')
     await expect(given).rejects.toBe('enough')
+  })
+
+  test('what comes into a directory while it is read is no part of what passed, and seen by the next pass', async () => {
+    alter('', () => put('large', 'x'.repeat(20 << 20), 0o444))
+    manifest = await manifestOf(root)
+    files = await buildFileList(manifest)
+    const given = verify({ parallelism: 1, full: true })
+    await setImmediatePromise() // the first pieces have been read, and the directory listed
+    alter('', () => writeFileSync(inside('planted'), '#!/bin/sh\n', { mode: 0o555 }))
+    expect(await given).toMatchObject({ ok: true, strength: 'full', filesChecked: 3 })
+    const { ok, mismatches } = await verify({ parallelism: 1 })
+    expect(ok).toBe(false)
+    expect(mismatches).toMatchObject([{ kind: 'unexpected', file: inside('planted') }])
   })
 
   test('can be given up in the middle of a path, where other work goes on', async () => {
